@@ -1,0 +1,120 @@
+"""When to try again: policies that are values, pure and deterministic.
+
+A policy answers two questions: which errors are worth another attempt (`retries`), and how long to wait before it
+(`next_delay`). `max_attempts` counts all attempts, the first included, so `max_attempts=3` calls a step three times at
+most. Jitter is off unless it is asked for, and comes from a key, not from a dice roll: the same saga and step wait the
+same time in a test, in production and in a replay, while different sagas spread out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from ..errors import OutcomeUnknown, PermanentError, RetryAfter, SagaDefinitionError
+
+ErrorFilter = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+_NOTHING: ErrorFilter = ()
+_ANYTHING: ErrorFilter = (Exception,)
+
+
+def _matches(error: BaseException, wanted: ErrorFilter) -> bool:
+    return isinstance(error, wanted) if isinstance(wanted, tuple) else bool(wanted(error))
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """The base of all policies; subclass it and override `_delay_for_attempt` for a curve of your own.
+
+    Args:
+        max_attempts: All attempts together, the first included; at least 1.
+        retry_on: Error classes, or a predicate, worth another attempt. Everything by default.
+        give_up_on: Error classes, or a predicate, that end the attempts at once. `PermanentError` always does.
+    """
+
+    max_attempts: int
+    retry_on: ErrorFilter = field(default=_ANYTHING, kw_only=True)
+    give_up_on: ErrorFilter = field(default=_NOTHING, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise SagaDefinitionError(
+                f"max_attempts is {self.max_attempts}; it counts the first attempt too, so it is at least 1."
+            )
+
+    def next_delay(self, failures: int, /) -> timedelta | None:
+        """Return the pause after this many failed attempts, or None to give up."""
+        return None if failures >= self.max_attempts else self._delay_for_attempt(failures)
+
+    def delay_for(self, failures: int, key: str) -> timedelta | None:
+        """Return `next_delay`, spread by the policy's jitter for this key."""
+        delay = self.next_delay(failures)
+        jitter: float = getattr(self, "jitter", 0.0)
+        return delay if delay is None or not jitter else delay * (1 - jitter * _fraction(f"{key}#{failures}"))
+
+    def retries(self, error: BaseException) -> bool:
+        """Return whether this error is worth another attempt at all."""
+        if isinstance(error, PermanentError) or _matches(error, self.give_up_on):
+            return False
+        return isinstance(error, OutcomeUnknown | RetryAfter) or _matches(error, self.retry_on)
+
+    def _delay_for_attempt(self, attempt_number: int) -> timedelta:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class NoRetry(RetryPolicy):
+    """One attempt and no more."""
+
+    max_attempts: int = field(default=1, init=False)
+
+    def _delay_for_attempt(self, attempt_number: int) -> timedelta:
+        return timedelta(0)  # pragma: no cover - one attempt leaves nothing to wait for
+
+
+@dataclass(frozen=True)
+class FixedRetry(RetryPolicy):
+    """The same pause before every further attempt.
+
+    >>> FixedRetry(max_attempts=2, delay=timedelta(seconds=5)).next_delay(1)
+    datetime.timedelta(seconds=5)
+    """
+
+    delay: timedelta
+    jitter: float = field(default=0.0, kw_only=True)
+
+    def _delay_for_attempt(self, attempt_number: int) -> timedelta:
+        return self.delay
+
+
+@dataclass(frozen=True)
+class ExponentialRetry(RetryPolicy):
+    """A pause that grows by `multiplier` with every failure, up to `max_delay`.
+
+    Args:
+        base_delay: The pause after the first failure.
+        jitter: 0 to 1: how much of a pause may be taken off, by the saga's and step's own key.
+
+    >>> [ExponentialRetry(max_attempts=4, base_delay=timedelta(seconds=1)).next_delay(n) for n in (1, 2, 3, 4)]
+    [datetime.timedelta(seconds=1), datetime.timedelta(seconds=2), datetime.timedelta(seconds=4), None]
+    """
+
+    base_delay: timedelta
+    multiplier: float = 2.0
+    max_delay: timedelta | None = None
+    jitter: float = field(default=0.0, kw_only=True)
+
+    def _delay_for_attempt(self, attempt_number: int) -> timedelta:
+        ceiling = self.max_delay or timedelta.max
+        try:
+            return min(self.base_delay * self.multiplier ** max(attempt_number - 1, 0), ceiling)
+        except OverflowError:
+            return min(timedelta(days=365), ceiling)
+
+
+def _fraction(key: str) -> float:
+    """Return a number in [0, 1) that is always the same for the same key."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64

@@ -1,0 +1,74 @@
+"""Every error this library raises, in one tree.
+
+The messages are written for three in the morning: what happened, to which saga and step, and what to do next.
+Two of the classes, `PermanentError` and `OutcomeUnknown`, are raised *by* steps: they tell the engine what it cannot see.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+
+class SagaError(Exception):
+    """The root of everything that this library raises."""
+
+
+class SagaDefinitionError(SagaError):
+    """A definition says something impossible, or a name is unknown or taken."""
+
+
+class TypeValidationError(SagaDefinitionError):
+    """A step or an `input_map` is annotated with the wrong types, or with none."""
+
+
+class SagaNotFoundError(SagaError):
+    """No saga has this id."""
+
+    def __init__(self, saga_id: UUID | str) -> None:
+        super().__init__(f"No saga has the id {saga_id}.")
+        self.saga_id = saga_id
+
+
+class ActiveSagaAlreadyExistsError(SagaError):
+    """Another saga is still active for this `aggregation_id`.
+
+    Attributes:
+        aggregation_id: The aggregate that both sagas wanted.
+        saga_id: The saga that is active.
+    """
+
+    def __init__(self, aggregation_id: str, saga_id: UUID | None) -> None:
+        super().__init__(
+            f"Saga {saga_id} is still active for aggregation_id {aggregation_id!r}; "
+            "wait until it has ended, or end it through SagaAdmin."
+        )
+        self.aggregation_id = aggregation_id
+        self.saga_id = saga_id
+
+
+class SagaStateError(SagaError):
+    """The saga is not in a state in which this can be done; nothing was changed."""
+
+
+class PayloadError(SagaError, ValueError):
+    """A value cannot be stored: it is not JSON-able, too large, or holds characters that PostgreSQL rejects."""
+
+
+class PermanentError(SagaError):
+    """Raised by a step: it did not act, and trying again is useless."""
+
+
+class OutcomeUnknown(SagaError):  # noqa: N818 - the fixed name of the public API
+    """Raised by a step: it cannot tell whether it acted.
+
+    The attempt is recorded as in doubt: a `probe` is asked where the step has one, and a rollback includes the step.
+    """
+
+
+class RetryAfter(SagaError):  # noqa: N818 - names what the step asks for, as HTTP's header does
+    """Raised by a step: it did not act, and asks to be tried again after `delay` (if attempts are left)."""
+
+    def __init__(self, delay: timedelta, message: str = "") -> None:
+        super().__init__(message or f"asked to be retried after {delay}")
+        self.delay = delay

@@ -1,0 +1,48 @@
+"""What a new owner makes of a saga: attempts nobody will answer are in doubt, and what is due is due.
+
+There is no recovery mode. A claimed saga goes through `decide` like any other, with `Claimed` as the event.
+"""
+
+from __future__ import annotations
+
+from .draft import Draft
+from .effects import Phase, RecordStatus
+from .state import Course, Failed, Probing, Running, Undoing
+
+LOST = "the worker was lost while the attempt was in flight"
+
+
+def count_crash(draft: Draft) -> bool:
+    """Count a lost owner; quarantine the saga and return False when it has lost too many without any progress."""
+    draft.recoveries += 1
+    if draft.recoveries <= draft.graph.max_recoveries:
+        return True
+    draft.quarantined = True
+    error = f"quarantined: {draft.recoveries} owners in a row were lost without any progress"
+    draft.record(Phase.ORDER, RecordStatus.ERROR, "quarantine", error=error)
+    return False
+
+
+def take_over(draft: Draft) -> None:
+    """Set everything that was in flight going again, under the same attempt and therefore the same key."""
+    for step_id, status in tuple(draft.open.items()):
+        if isinstance(status, Running):
+            _lost(draft, step_id, status)
+        elif isinstance(status, Undoing):
+            draft.undo(step_id, status.attempt, status.failures, with_output=status.with_output)
+        elif isinstance(status, Probing):
+            draft.probe(step_id, Running(status.attempt, status.failures), retryable=status.retryable, lost=status.lost)
+
+
+def _lost(draft: Draft, step_id: str, status: Running) -> None:
+    """Settle an attempt that nobody will answer: ask, run it again, or count it as having acted."""
+    node = draft.graph.nodes[step_id]
+    draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
+    if node.probes:
+        draft.probe(step_id, status, lost=True)
+    elif draft.course is Course.HALTED or (
+        draft.course is Course.BACKWARD and (node.undo_without_output or node.nothing_to_undo)
+    ):
+        draft.put(step_id, Failed(status.attempt, tainted=True))
+    else:
+        draft.start(step_id, status.attempt, status.failures, tainted=True)

@@ -1,0 +1,143 @@
+"""The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
+
+Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"s":{step_id:[code,…facts]}}``; zero values are left out.
+A step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Times
+are whole microseconds since 1970 (UTC). A document is read strictly: whatever this module could not have written is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from .state import (
+    Course,
+    Failed,
+    Passed,
+    Probing,
+    Retrying,
+    Running,
+    Skipped,
+    State,
+    StepStatus,
+    Succeeded,
+    Undoing,
+    Undone,
+    UndoFailed,
+    UndoRetrying,
+    Waived,
+)
+
+VERSION = 1
+
+_CODES: dict[type[StepStatus], str] = {
+    Running: "R",
+    Probing: "P",
+    Retrying: "W",
+    Failed: "F",
+    Succeeded: "S",
+    Skipped: "K",
+    Undoing: "U",
+    UndoRetrying: "V",
+    UndoFailed: "X",
+    Undone: "N",
+    Passed: "A",
+    Waived: "Y",
+}
+_CLASSES = {code: cls for cls, code in _CODES.items()}
+_FACTS = {cls: tuple((f.name, f.default) for f in fields(cls)) for cls in _CODES}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class UnreadableStateError(ValueError):
+    """A state document that nobody of this version has written."""
+
+
+class NewerStateError(UnreadableStateError):
+    """A state document of a newer version of this library: a newer process can read it."""
+
+
+def encode(state: State) -> str:
+    """Return the document of a state."""
+    steps = {step_id: _encode_step(status) for step_id, status in state.done.items()}
+    for step_id, status in state.open.items():
+        steps[step_id] = _encode_step(status)
+    document: dict[str, Any] = {"v": VERSION, "c": state.course.value, "n": state.recorded}
+    if state.recoveries:
+        document["r"] = state.recoveries
+    if state.quarantined:
+        document["q"] = 1
+    document["s"] = steps
+    return _to_text(document)
+
+
+def decode(text: str, *, key: str = "") -> State:
+    """Return the state of a document.
+
+    Raises:
+        NewerStateError: Its version is newer than this module's.
+        UnreadableStateError: It is nonsense.
+    """
+    try:
+        document = json.loads(text)
+        if document["v"] > VERSION:
+            raise NewerStateError(f"state document of version {document['v']}; this library reads up to {VERSION}")
+        return _decode(document, key)
+    except UnreadableStateError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise UnreadableStateError(f"unreadable state document ({error!r}): {text[:200]!r}") from error
+
+
+def _decode(document: dict[str, Any], key: str) -> State:
+    steps = {step_id: _decode_step(facts) for step_id, facts in document["s"].items()}
+    return State(
+        key,
+        {step_id: status for step_id, status in steps.items() if status.is_open},
+        {step_id: status for step_id, status in steps.items() if not status.is_open},
+        Course(document["c"]),
+        _natural(document["n"]),
+        _natural(document.get("r", 0)),
+        bool(document.get("q", 0)),
+    )
+
+
+def _encode_step(status: StepStatus) -> str | list[Any]:
+    cls = type(status)
+    facts: list[Any] = [_CODES[cls]]
+    width = 1
+    for name, default in _FACTS[cls]:
+        value = getattr(status, name)
+        facts.append((value - _EPOCH) // _MICROSECOND if name == "until" and value is not None else _plain(value))
+        if value != default:
+            width = len(facts)
+    return facts[0] if width == 1 else facts[:width]  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else value
+
+
+def _decode_step(facts: str | list[Any]) -> StepStatus:
+    code, *values = [facts] if isinstance(facts, str) else facts
+    cls = _CLASSES[code]
+    known = _FACTS[cls]
+    if len(values) > len(known):
+        raise UnreadableStateError(f"status {code!r} with too many facts: {facts!r}")
+    return cls(*(_decode_fact(name, default, v) for (name, default), v in zip(known, values, strict=False)))
+
+
+def _decode_fact(name: str, default: Any, value: Any) -> Any:
+    if name == "until":
+        return None if value is None else _EPOCH + _natural(value) * _MICROSECOND
+    return bool(_natural(value)) if isinstance(default, bool) else _natural(value)
+
+
+def _natural(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UnreadableStateError(f"not a count: {value!r}")
+    return value

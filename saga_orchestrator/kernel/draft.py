@@ -1,0 +1,98 @@
+"""A state in the making: what one decision changes, collected before it is frozen again.
+
+A draft lives inside one call of `decide` and never leaves it. `put` is the only way by which a step changes its status.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ..definition.graph import Graph
+from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
+from .state import PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing
+
+
+class Draft:
+    """The working copy of a `State`."""
+
+    __slots__ = ("before", "course", "done", "graph", "now", "open", "quarantined", "records", "recoveries", "touched")
+
+    def __init__(self, graph: Graph, before: State, now: datetime) -> None:
+        self.graph, self.before, self.now = graph, before, now
+        self.open, self.done = dict(before.open), dict(before.done)
+        self.course, self.recoveries, self.quarantined = before.course, before.recoveries, before.quarantined
+        self.records: list[Record] = []
+        self.touched: list[str] = []
+
+    def of(self, step_id: str) -> StepStatus:
+        return self.open.get(step_id) or self.done.get(step_id) or PENDING
+
+    def put(self, step_id: str, status: StepStatus) -> None:
+        """Give the step a new status."""
+        goes, leaves = (self.open, self.done) if status.is_open else (self.done, self.open)
+        leaves.pop(step_id, None)
+        goes[step_id] = status
+        self.touched.append(step_id)
+
+    def start(self, step_id: str, attempt: int, failures: int = 0, *, tainted: bool = False) -> None:
+        """Set an attempt of the step going."""
+        self.put(step_id, Running(attempt, failures, self._until(self.graph.nodes[step_id].timeout), tainted))
+
+    def probe(self, step_id: str, status: Running, *, retryable: bool = True, lost: bool = False) -> None:
+        """Ask the step whether the attempt that is in doubt has acted."""
+        until = self._until(self.graph.nodes[step_id].timeout)
+        self.put(step_id, Probing(status.attempt, status.failures, until, retryable, lost))
+
+    def undo(self, step_id: str, attempt: int, failures: int = 0, *, with_output: bool) -> None:
+        """Set a compensation of the step going."""
+        until = self._until(self.graph.nodes[step_id].compensation_timeout)
+        self.put(step_id, Undoing(attempt, failures, until, with_output))
+
+    def record(self, phase: Phase, status: RecordStatus, step_id: str, attempt: int = 0, **facts: object) -> None:
+        """Note a row for the history."""
+        seq = self.before.recorded + len(self.records)
+        self.records.append(Record(seq, phase, status, step_id, attempt, **facts))  # type: ignore[arg-type]
+
+    def has_acted(self, step_id: str) -> bool:
+        """Return whether the step has acted, or may have."""
+        status = self.of(step_id)
+        return isinstance(status, Succeeded) or getattr(status, "tainted", False) or status == Skipped(acted=True)
+
+    def has_failed(self) -> bool:
+        return any(isinstance(status, Failed) for status in self.open.values())
+
+    def finals_live(self) -> bool:
+        """Return whether a step is in flight whose effect would forbid the way back."""
+        return any(s.is_live and self.graph.nodes[i].kind.is_final for i, s in self.open.items())
+
+    def is_committed(self) -> bool:
+        """Return whether the saga is past the point of no return: a PIVOT or RETRIABLE step has acted, or may have."""
+        return any(self.has_acted(step_id) for step_id in self.graph.final)
+
+    def decision(self) -> Decision:
+        """Freeze the draft."""
+        before = self.before
+        state = State(
+            before.key,
+            self.open,
+            self.done,
+            self.course,
+            before.recorded + len(self.records),
+            self.recoveries,
+            self.quarantined,
+        )
+        return Decision(state, self._new_work(), tuple(self.records), Verdict.APPLIED)
+
+    def _new_work(self) -> tuple[Work, ...]:
+        if self.quarantined:
+            return ()
+        return tuple(
+            status.work(step_id)  # type: ignore[attr-defined]
+            for step_id in dict.fromkeys(self.touched)
+            if (status := self.open.get(step_id)) is not None
+            and status.is_live
+            and status is not self.before.open.get(step_id)
+        )
+
+    def _until(self, timeout: timedelta | None) -> datetime | None:
+        return None if timeout is None else self.now + timeout

@@ -1,0 +1,106 @@
+"""What follows from a decision: work to do after the commit, records to write with it, and the verdict on the event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Run an attempt of a step. `tainted`: an earlier attempt may have acted."""
+
+    step_id: str
+    attempt: int
+    tainted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask a step whether an attempt in doubt has acted."""
+
+    step_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compensate:
+    """Undo a step. `with_output` False: what it returned was never learnt."""
+
+    step_id: str
+    attempt: int
+    with_output: bool = True
+
+
+Work = Execute | Probe | Compensate
+
+
+class Phase(str, Enum):
+    """What a history row is about."""
+
+    EXECUTE = "EXECUTE"
+    COMPENSATE = "COMPENSATE"
+    ORDER = "ORDER"
+
+
+class RecordStatus(str, Enum):
+    """How the attempt, or the order, of a history row ended."""
+
+    SUCCESS = "SUCCESS"
+    ERROR = "ERROR"
+    IN_DOUBT = "IN_DOUBT"
+    WAITING = "WAITING"
+    SKIPPED = "SKIPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One history row. Payloads are opaque JSON texts: the kernel carries them and never reads them.
+
+    Attributes:
+        seq: The row's number within its saga, from 0.
+        step_id: The step, or for an order the order's name.
+    """
+
+    seq: int
+    phase: Phase
+    status: RecordStatus
+    step_id: str
+    attempt: int = 0
+    input: str | None = None
+    output: str | None = None
+    error: str | None = None
+    skipped: bool = False
+    actor: str | None = None
+    reason: str | None = None
+    started_at: datetime | None = None
+
+
+class Verdict(str, Enum):
+    """What became of an event."""
+
+    APPLIED = "APPLIED"
+    STALE = "STALE"
+    """It is the reply of an attempt that is over; nothing moved."""
+    DUPLICATE = "DUPLICATE"
+    """It asks for what is already so; nothing moved."""
+    UNMATCHED = "UNMATCHED"
+    """Nothing waits for it; nothing moved."""
+    REFUSED = "REFUSED"
+    """It is an order at a wrong moment; nothing moved, and `reason` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `decide` answers. `work` is only what is new; `projection.outstanding` is all of it."""
+
+    state: State
+    work: tuple[Work, ...]
+    records: tuple[Record, ...]
+    verdict: Verdict
+    reason: str = ""

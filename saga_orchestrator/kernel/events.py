@@ -1,0 +1,145 @@
+"""Everything that can happen to a saga. An event says what happened, never what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A new owner has taken the saga. `crashed`: the one before it vanished without letting go."""
+
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed: whatever is due, is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """Somebody says that waiting for a retry is no longer necessary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """An attempt returned: the step has acted."""
+
+    step_id: str
+    attempt: int
+    input: str | None = None
+    output: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An attempt failed. `in_doubt`: it may have acted all the same. `delay`: the pause that the error asked for."""
+
+    step_id: str
+    attempt: int
+    error: str = ""
+    retryable: bool = True
+    in_doubt: bool = False
+    delay: timedelta | None = None
+    input: str | None = None
+    started_at: datetime | None = None
+
+
+class ProbeOutcome(str, Enum):
+    """What a probe found out."""
+
+    DONE = "DONE"
+    NOT_DONE = "NOT_DONE"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe answered for an attempt in doubt."""
+
+    step_id: str
+    attempt: int
+    outcome: ProbeOutcome
+    input: str | None = None
+    output: str | None = None
+    error: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compensated:
+    """A compensation returned: the step is undone."""
+
+    step_id: str
+    attempt: int
+    input: str | None = None
+    output: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationRaised:
+    """A compensation failed."""
+
+    step_id: str
+    attempt: int
+    error: str = ""
+    retryable: bool = True
+    in_doubt: bool = False
+    delay: timedelta | None = None
+    input: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An operator's command: who gave it, and why."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOrdered(Order):
+    """Try the failed step again with a fresh count of attempts; None: every one that can be."""
+
+    step_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipOrdered(Order):
+    """Go on without the step. `acted`: it was done by hand. `output`: what later steps are to see."""
+
+    step_id: str | None = None
+    acted: bool = False
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompensateOrdered(Order):
+    """Undo the saga, or resume an undo that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOrdered(Order):
+    """Let what is in flight finish, then undo the saga."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortOrdered(Order):
+    """Stop at once, and leave every effect as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaiveOrdered(Order):
+    """Accept that the step's effect stays: a named operator takes it on himself."""
+
+    step_id: str
+
+
+Reply = Returned | Raised | Probed | Compensated | CompensationRaised
+Event = Claimed | Ticked | Notified | Reply | Order

@@ -1,0 +1,135 @@
+"""What is derived from a state, and therefore never stored by hand: status, timers, residue, outstanding work."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ..definition.graph import Graph
+from .effects import Decision, Phase, Record, RecordStatus, Work
+from .state import (
+    Course,
+    Failed,
+    Passed,
+    Pending,
+    Retrying,
+    SagaStatus,
+    Skipped,
+    State,
+    StepStatus,
+    Undone,
+    UndoFailed,
+    UndoRetrying,
+    Waived,
+)
+
+
+def status_of(graph: Graph, state: State) -> SagaStatus:
+    """Return where the saga stands."""
+    if state.quarantined:
+        return SagaStatus.STUCK
+    match state.course:
+        case Course.FORWARD:
+            return _forward(state)
+        case Course.HALTED:
+            return SagaStatus.RUNNING if is_live(state) else SagaStatus.FAILED
+        case Course.BACKWARD:
+            return _backward(graph, state)
+
+
+def _forward(state: State) -> SagaStatus:
+    if is_live(state):
+        return SagaStatus.RUNNING
+    if any(isinstance(status, Retrying) for status in state.open.values()):
+        return SagaStatus.SUSPENDED
+    if state.open:
+        return SagaStatus.STUCK
+    return SagaStatus.COMPLETED if state.done else SagaStatus.RUNNING
+
+
+def _backward(graph: Graph, state: State) -> SagaStatus:
+    if any(status.is_live or isinstance(status, UndoRetrying) for status in state.open.values()):
+        return SagaStatus.COMPENSATING
+    if residue(graph, state):
+        return SagaStatus.STUCK
+    undone = any(isinstance(status, Undone | Waived) for status in state.done.values())
+    return SagaStatus.COMPENSATED if undone else SagaStatus.FAILED
+
+
+def is_live(state: State) -> bool:
+    """Return whether any work is in flight."""
+    return any(status.is_live for status in state.open.values())
+
+
+def outstanding(state: State) -> tuple[Work, ...]:
+    """Return all the work that a crash now would lose."""
+    if state.quarantined:
+        return ()
+    return tuple(s.work(step_id) for step_id, s in state.open.items() if s.is_live)  # type: ignore[attr-defined]
+
+
+def wake_at(state: State) -> datetime | None:
+    """Return when time alone will next move this saga, or None."""
+    if state.quarantined:
+        return None
+    return min((u for s in state.open.values() if (u := getattr(s, "until", None)) is not None), default=None)
+
+
+def awaiting(graph: Graph, state: State) -> str | None:
+    """Return what the saga waits for: ``operator``, ``retry``, or None while it works or is over."""
+    if status_of(graph, state) is SagaStatus.STUCK:
+        return "operator"
+    waits = any(isinstance(s, Retrying | UndoRetrying) for s in state.open.values())
+    return "retry" if waits and not is_live(state) else None
+
+
+def stands(graph: Graph, step_id: str, status: StepStatus) -> bool:
+    """Return whether the step has, or may have, an effect that nobody has undone or waived."""
+    match status:
+        case Pending() | Failed(tainted=False) | Retrying(tainted=False) | Skipped(acted=False):
+            return False
+        case Undone() | Waived() | Passed():
+            return False
+        case _:
+            return step_id in graph.nodes and not graph.nodes[step_id].nothing_to_undo
+
+
+def residue(graph: Graph, state: State) -> tuple[str, ...]:
+    """Return the steps, in the definition's order, whose effects stand although the saga will not go forward.
+
+    On the way forward effects are meant to stand: then it is only the failed steps in doubt.
+    """
+    if state.course is Course.FORWARD:
+        found = [i for i, s in state.open.items() if isinstance(s, Failed) and stands(graph, i, s)]
+    else:
+        found = [i for i, s in state.all() if stands(graph, i, s)]
+    return tuple(sorted(found, key=lambda step_id: graph.position.get(step_id, -1)))
+
+
+def current_step_index(graph: Graph, state: State) -> int:
+    """Return the position of the first step that is not at rest; of a saga at rest, how many steps are."""
+    return min((graph.position[step_id] for step_id in state.open), default=len(state.done))
+
+
+def retry_counter(state: State) -> int:
+    """Return how many attempts of the step in trouble have failed."""
+    return max((getattr(status, "failures", 0) for status in state.open.values()), default=0)
+
+
+def last_error(shown: str | None, before: State, decision: Decision) -> str | None:
+    """Return the error to show: the business error that turned the saga survives its rollback."""
+    for record in decision.records:
+        shown = _shown_error(shown, record, before, decision.state)
+    return shown
+
+
+def _shown_error(shown: str | None, record: Record, before: State, after: State) -> str | None:
+    failed = record.status in (RecordStatus.ERROR, RecordStatus.IN_DOUBT)
+    match record.phase:
+        case Phase.EXECUTE if failed and before.course is Course.FORWARD:
+            return record.error
+        case Phase.EXECUTE if not failed and after.course is Course.FORWARD:
+            return None
+        case Phase.ORDER if failed:
+            return record.error
+        case _:
+            return shown

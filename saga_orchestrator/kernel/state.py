@@ -1,0 +1,209 @@
+"""What is true of one saga: one frozen class per step status, each carrying exactly the facts that the status has.
+
+`State` keeps the steps in two maps so that the cost of a decision does not grow with the length of the saga: `open` holds
+every step that is in flight, waits, or has failed; `done` holds those at rest. A step in neither is pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import ClassVar
+
+from .effects import Compensate, Execute, Probe, Work
+
+
+class SagaStatus(str, Enum):
+    """Where a saga stands. RUNNING, SUSPENDED, COMPENSATING and STUCK are active; the others are final."""
+
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    COMPENSATING = "COMPENSATING"
+    STUCK = "STUCK"
+    COMPLETED = "COMPLETED"
+    COMPENSATED = "COMPENSATED"
+    FAILED = "FAILED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing will move this saga any more, save an operator's order."""
+        return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
+
+
+class Course(str, Enum):
+    """Which way a saga goes."""
+
+    FORWARD = "F"
+    BACKWARD = "B"
+    HALTED = "H"
+
+
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """The base of all step statuses. `is_open`: not at rest. `is_live`: work is in flight for it."""
+
+    is_open: ClassVar[bool] = False
+    is_live: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pending(StepStatus):
+    """It has not started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running(StepStatus):
+    """An attempt is in flight. `failures` counts the attempts that failed; `tainted`: an earlier one may have acted."""
+
+    is_open: ClassVar[bool] = True
+    is_live: ClassVar[bool] = True
+    attempt: int = 1
+    failures: int = 0
+    until: datetime | None = None
+    tainted: bool = False
+
+    def work(self, step_id: str) -> Work:
+        return Execute(step_id, self.attempt, self.tainted)
+
+
+@dataclass(frozen=True, slots=True)
+class Probing(StepStatus):
+    """An attempt is in doubt, and the step is being asked whether it acted.
+
+    `retryable` is what the attempt's error said; `lost`: no error said anything, the attempt was lost with its worker.
+    """
+
+    is_open: ClassVar[bool] = True
+    is_live: ClassVar[bool] = True
+    attempt: int = 1
+    failures: int = 0
+    until: datetime | None = None
+    retryable: bool = True
+    lost: bool = False
+
+    def work(self, step_id: str) -> Work:
+        return Probe(step_id, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(StepStatus):
+    """The last attempt failed; the next starts at `until`."""
+
+    is_open: ClassVar[bool] = True
+    attempt: int = 1
+    failures: int = 1
+    until: datetime | None = None
+    tainted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(StepStatus):
+    """It has failed for good. `tainted`: some attempt may have acted all the same."""
+
+    is_open: ClassVar[bool] = True
+    attempt: int = 1
+    tainted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded(StepStatus):
+    """It acted, and its output is in the history."""
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped(StepStatus):
+    """An operator passed over it. `acted`: he gave its output, because it was done by hand."""
+
+    acted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing(StepStatus):
+    """Its compensation is in flight. `with_output`: what the step returned is known."""
+
+    is_open: ClassVar[bool] = True
+    is_live: ClassVar[bool] = True
+    attempt: int = 1
+    failures: int = 0
+    until: datetime | None = None
+    with_output: bool = True
+
+    def work(self, step_id: str) -> Work:
+        return Compensate(step_id, self.attempt, self.with_output)
+
+
+@dataclass(frozen=True, slots=True)
+class UndoRetrying(StepStatus):
+    """Its compensation failed; the next attempt starts at `until`."""
+
+    is_open: ClassVar[bool] = True
+    attempt: int = 1
+    failures: int = 1
+    until: datetime | None = None
+    with_output: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class UndoFailed(StepStatus):
+    """Its effect stands, or may stand, and nobody could undo it. `attempt` 0: there was no way even to try."""
+
+    is_open: ClassVar[bool] = True
+    attempt: int = 0
+    with_output: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Undone(StepStatus):
+    """Its compensation returned. `with_output` False: what the step returned was never learnt."""
+
+    attempt: int = 1
+    with_output: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Passed(StepStatus):
+    """The rollback went past it: there was nothing to undo. `attempt` 0: it had been skipped."""
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Waived(StepStatus):
+    """A named operator took it on himself: its effect need not be undone."""
+
+
+PENDING = Pending()
+_NONE: Mapping[str, StepStatus] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that is true of one saga, save its payloads.
+
+    Attributes:
+        key: What jitter is derived from: the saga's id. Not part of the stored document.
+        recorded: How many history rows this saga has; the next row's number.
+        recoveries: How many owners it has lost since it last made progress.
+        quarantined: It has lost too many; only an operator lets it go on.
+    """
+
+    key: str = ""
+    open: Mapping[str, StepStatus] = field(default_factory=lambda: _NONE)
+    done: Mapping[str, StepStatus] = field(default_factory=lambda: _NONE)
+    course: Course = Course.FORWARD
+    recorded: int = 0
+    recoveries: int = 0
+    quarantined: bool = False
+
+    def of(self, step_id: str) -> StepStatus:
+        """Return this step's status; a step never heard of is pending."""
+        return self.open.get(step_id) or self.done.get(step_id) or PENDING
+
+    def all(self) -> Iterator[tuple[str, StepStatus]]:
+        """Iterate over every step that has left PENDING."""
+        yield from self.done.items()
+        yield from self.open.items()
