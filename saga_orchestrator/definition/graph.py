@@ -1,7 +1,7 @@
 """The graph of a saga's steps, as the kernel sees it: plain values, no callables but retry policies.
 
-A `Graph` is a DAG of `Node`s in the order they were added. It answers questions of order (what comes after, what before)
-and of reversibility (what has an effect, what can be undone); it never answers questions of *state*.
+A `Graph` is a DAG of `Node`s in the order they were added. It answers questions of order (what comes after, what
+before) and of reversibility (what has an effect, what can be undone); it never answers questions of *state*.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from ..errors import SagaDefinitionError
 from .retry import NoRetry, RetryPolicy
 
 
-class StepKind(str, Enum):
+class StepKind(StrEnum):
     """What a step's effect means for the way back (saga theory: Garcia-Molina & Salem 1987; Richardson 2018)."""
 
     COMPENSATABLE = "COMPENSATABLE"
@@ -142,7 +142,7 @@ def _topological(nodes: Mapping[str, Node]) -> list[str]:
     try:
         sorter.prepare()
     except CycleError as error:
-        raise SagaDefinitionError(f"The steps form a cycle: {' -> '.join(reversed(error.args[1]))}") from None
+        raise SagaDefinitionError(f"The steps form a cycle: {' -> '.join(error.args[1])}") from None
     added = {step_id: index for index, step_id in enumerate(nodes)}
     order: list[str] = []
     ready = sorted(sorter.get_ready(), key=added.__getitem__)

@@ -15,14 +15,15 @@ from datetime import timedelta
 
 from ..errors import OutcomeUnknown, PermanentError, RetryAfter, SagaDefinitionError
 
-ErrorFilter = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 _NOTHING: ErrorFilter = ()
 _ANYTHING: ErrorFilter = (Exception,)
+_LONGEST = timedelta(days=365)
 
 
 def _matches(error: BaseException, wanted: ErrorFilter) -> bool:
-    return isinstance(error, wanted) if isinstance(wanted, tuple) else bool(wanted(error))
+    return isinstance(error, wanted) if isinstance(wanted, type | tuple) else bool(wanted(error))
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class RetryPolicy:
 
     Args:
         max_attempts: All attempts together, the first included; at least 1.
-        retry_on: Error classes, or a predicate, worth another attempt. Everything by default.
-        give_up_on: Error classes, or a predicate, that end the attempts at once. `PermanentError` always does.
+        retry_on: An error class, a tuple of them, or a predicate: worth another attempt. Everything by default.
+        give_up_on: The same, for errors that end the attempts at once. `PermanentError` always does.
     """
 
     max_attempts: int
@@ -44,6 +45,11 @@ class RetryPolicy:
             raise SagaDefinitionError(
                 f"max_attempts is {self.max_attempts}; it counts the first attempt too, so it is at least 1."
             )
+        for name, wanted in (("retry_on", self.retry_on), ("give_up_on", self.give_up_on)):
+            if not (callable(wanted) or isinstance(wanted, tuple)):
+                raise SagaDefinitionError(
+                    f"{name} is {wanted!r}; give it an error class, a tuple of them, or a predicate."
+                )
 
     def next_delay(self, failures: int, /) -> timedelta | None:
         """Return the pause after this many failed attempts, or None to give up."""
@@ -96,6 +102,7 @@ class ExponentialRetry(RetryPolicy):
 
     Args:
         base_delay: The pause after the first failure.
+        max_delay: The longest pause; a year by default, since no date is far enough for an unbounded one.
         jitter: 0 to 1: how much of a pause may be taken off, by the saga's and step's own key.
 
     >>> [ExponentialRetry(max_attempts=4, base_delay=timedelta(seconds=1)).next_delay(n) for n in (1, 2, 3, 4)]
@@ -108,11 +115,11 @@ class ExponentialRetry(RetryPolicy):
     jitter: float = field(default=0.0, kw_only=True)
 
     def _delay_for_attempt(self, attempt_number: int) -> timedelta:
-        ceiling = self.max_delay or timedelta.max
+        ceiling = _LONGEST if self.max_delay is None else self.max_delay
         try:
             return min(self.base_delay * self.multiplier ** max(attempt_number - 1, 0), ceiling)
         except OverflowError:
-            return min(timedelta(days=365), ceiling)
+            return ceiling
 
 
 def _fraction(key: str) -> float:

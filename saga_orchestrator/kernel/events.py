@@ -21,7 +21,9 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """Somebody says that waiting for a retry is no longer necessary."""
+    """Somebody says that waiting for a retry is no longer necessary. `payload` is kept for the step to read."""
+
+    payload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

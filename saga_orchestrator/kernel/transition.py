@@ -44,6 +44,7 @@ from .state import (
 )
 
 TIMED_OUT = "the attempt timed out"
+NOTIFY = "notify"
 
 
 def decide(graph: Graph, state: State, event: Event, *, now: datetime) -> Decision:
@@ -69,7 +70,7 @@ def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
         case Ticked():
             _ticked(draft)
         case Notified():
-            return (Verdict.APPLIED if _retry_now(draft) else Verdict.UNMATCHED), ""
+            return _notified(draft, event), ""
         case Order():
             return obey(draft, event)
     return Verdict.APPLIED, ""
@@ -195,6 +196,13 @@ def _claimed(draft: Draft, crashed: bool) -> None:
 
 def _ticked(draft: Draft) -> None:
     _expire(draft, Running, Probing, Undoing, Retrying, UndoRetrying)
+
+
+def _notified(draft: Draft, event: Notified) -> Verdict:
+    if not _retry_now(draft):
+        return Verdict.UNMATCHED
+    draft.record(Phase.ORDER, RecordStatus.SUCCESS, NOTIFY, input=event.payload)
+    return Verdict.APPLIED
 
 
 def _retry_now(draft: Draft) -> bool:

@@ -1,0 +1,59 @@
+"""One contender alone, in the process that was started, on a database of its own: to look into it with a profiler."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.postgres import PostgresServer
+
+from .audit import audit, reset
+from .cases import ENTRANTS
+from .contender import Contender, Load, drive
+
+
+def run(make: Callable[[], Contender], load: Load, options: argparse.Namespace) -> None:
+    """Run the load `--repeat` times after a warm-up, audit each run, and print its figures."""
+    if options.database == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            _repeat(make, load, options, str(Path(folder) / "bench.db"))
+    else:
+        with PostgresServer().start(fsync=True) as server:
+            _repeat(make, load, options, server.dsn(server.create_database()))
+
+
+def _repeat(make: Callable[[], Contender], load: Load, options: argparse.Namespace, url: str) -> None:
+    module = make.__module__ if make.__module__ != "__main__" else _module_run()
+    entrant = next(e for e in ENTRANTS if e.module == module and e.database == options.database)
+    with asyncio.Runner() as runner:
+        contender = make()
+        runner.run(contender.open(url))
+        runner.run(drive(contender, Load(max(load.sagas // 10, 1), load.steps, load.in_flight)))
+        for _ in range(options.repeat):
+            # The audit brings its own event loop, so it must not run inside this one.
+            reset(entrant, url)
+            figures = _timed(runner, contender, load, options.profile)
+            audit(entrant, url, load)
+            rate = load.sagas * load.steps / figures["seconds"]
+            print(f"{entrant.name} {load.steps}x{load.in_flight}: {rate:,.0f} steps/s; {load.sagas} sagas in", end=" ")
+            print(", ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True)
+        runner.run(contender.close())
+
+
+def _timed(runner: asyncio.Runner, contender: Contender, load: Load, profile: str | None) -> dict[str, float]:
+    if not profile:
+        return runner.run(drive(contender, load))
+    with cProfile.Profile() as profiler:
+        figures = runner.run(drive(contender, load))
+    profiler.dump_stats(profile)
+    return figures
+
+
+def _module_run() -> str:
+    import __main__
+
+    return str(__main__.__spec__.name)

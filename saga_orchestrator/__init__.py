@@ -1,0 +1,71 @@
+"""Embedded saga orchestration for asyncio services, in the application's own database."""
+
+from loguru import logger as _logger
+
+from .admin import SagaAdmin, SagaPage
+from .definition.builder import SagaBuilder
+from .definition.graph import StepKind
+from .definition.io import PayloadCodec
+from .definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
+from .definition.saga import SagaDefinition
+from .definition.step import BaseStep, InputContext, StepContext, StepDefinition, StepRef
+from .errors import (
+    ActiveSagaAlreadyExistsError,
+    OutcomeUnknown,
+    PayloadError,
+    PermanentError,
+    RetryAfter,
+    SagaDefinitionError,
+    SagaError,
+    SagaNotFoundError,
+    SagaStateError,
+    TypeValidationError,
+)
+from .kernel.state import SagaStatus
+from .runtime.engine import SagaEngine
+from .runtime.orchestrator import SagaOrchestrator
+from .runtime.snapshots import HistoryEntry, SagaAdminSnapshot, SagaResult, SagaSnapshot
+from .runtime.worker import SagaWorker
+from .storage.mixins import SagaStateMixin
+
+__version__ = "1.0.0a1"
+
+__all__ = [
+    "ActiveSagaAlreadyExistsError",
+    "BaseStep",
+    "ExponentialRetry",
+    "FixedRetry",
+    "HistoryEntry",
+    "InputContext",
+    "NoRetry",
+    "OutcomeUnknown",
+    "PayloadCodec",
+    "PayloadError",
+    "PermanentError",
+    "RetryAfter",
+    "RetryPolicy",
+    "SagaAdmin",
+    "SagaAdminSnapshot",
+    "SagaBuilder",
+    "SagaDefinition",
+    "SagaDefinitionError",
+    "SagaEngine",
+    "SagaError",
+    "SagaNotFoundError",
+    "SagaOrchestrator",
+    "SagaPage",
+    "SagaResult",
+    "SagaSnapshot",
+    "SagaStateError",
+    "SagaStateMixin",
+    "SagaStatus",
+    "SagaWorker",
+    "StepContext",
+    "StepDefinition",
+    "StepKind",
+    "StepRef",
+    "TypeValidationError",
+    "__version__",
+]
+
+_logger.disable("saga_orchestrator")

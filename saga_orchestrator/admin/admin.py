@@ -1,0 +1,185 @@
+"""The operator's API: look, and give orders.
+
+An order is an event like any other: it is decided by the kernel under the saga's lock, recorded in the history with who gave
+it and why, and either carried out or refused with a reason. When an order sets a saga going, it is driven here, as `start`
+would, until it ends or waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import SagaNotFoundError, SagaStateError
+from ..kernel.codec import decode
+from ..kernel.events import (
+    AbortOrdered,
+    CancelOrdered,
+    CompensateOrdered,
+    Order,
+    RetryOrdered,
+    SkipOrdered,
+    WaiveOrdered,
+)
+from ..kernel.state import Failed, Retrying, SagaStatus
+from ..runtime.engine import SagaEngine
+from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
+from ..storage.mixins import SagaStateMixin
+from ..storage.rows import Head, SagaFilter
+
+ModelT = TypeVar("ModelT", bound=SagaStateMixin)
+_LARGEST_PAGE = 1_000
+
+
+@dataclass(frozen=True)
+class SagaPage:
+    """Some sagas, newest first. `next_cursor` asks for those that follow; None: there are none."""
+
+    items: list[SagaSnapshot]
+    next_cursor: UUID | None
+
+
+class SagaAdmin(Generic[ModelT]):
+    """Looks at sagas and gives orders to them. Every order takes who gives it and why, for the history.
+
+    All orders raise `SagaNotFoundError` for an unknown id, and `SagaStateError` when they are refused: the message names the
+    saga, its status, and what is allowed.
+    """
+
+    def __init__(self, engine: SagaEngine[ModelT]) -> None:
+        self._engine = engine
+
+    async def get_saga(self, saga_id: UUID) -> SagaAdminSnapshot:
+        """Return everything about a saga: where it stands, its context and its history."""
+        head = await self._head(saga_id)
+        rows = (await self._engine.store.history([saga_id]))[saga_id]
+        return admin_snapshot(head, rows, self._engine.registry, self._engine.payloads)
+
+    async def list_sagas(
+        self,
+        *,
+        status: SagaStatus | Iterable[SagaStatus] | None = None,
+        saga_name: str | None = None,
+        aggregation_id: str | None = None,
+        trace_id: str | None = None,
+        awaiting: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: UUID | None = None,
+    ) -> SagaPage:
+        """Return sagas, newest first, `limit` (1 to 1000) at a time; pass `next_cursor` on for the next page.
+
+        A saga that is created while you turn the pages is not seen; none is seen twice.
+        """
+        if not 1 <= limit <= _LARGEST_PAGE:
+            raise SagaStateError(f"limit is 1 to {_LARGEST_PAGE}; got {limit}.")
+        wanted = SagaFilter(
+            status=_statuses(status),
+            saga_name=saga_name,
+            aggregation_id=aggregation_id,
+            trace_id=trace_id,
+            awaiting=awaiting,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        heads = await self._engine.store.heads(wanted, limit + 1, cursor)
+        items = [snapshot(head, self._engine.registry) for head in heads[:limit]]
+        return SagaPage(items, items[-1].id if len(heads) > limit else None)
+
+    async def retry_step(
+        self, saga_id: UUID, step_id: str | None = None, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Try again, now and with a fresh count of attempts, what failed or waits for its next attempt.
+
+        Needs a saga that is SUSPENDED, STUCK or FAILED and whose rollback has not begun.
+        """
+        await self._order(saga_id, RetryOrdered(step_id=step_id, actor=actor, reason=reason))
+
+    async def skip_step(
+        self,
+        saga_id: UUID,
+        mock_output: BaseModel | dict[str, Any] | None = None,
+        step_id: str | None = None,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Go on without the step that failed or waits for its next attempt.
+
+        With `mock_output` the step counts as done by hand, and is undone like any other if the saga fails later. Without, it
+        counts as not done; later steps see an empty output, which therefore must fit its model.
+        """
+        found = await self._skippable(saga_id, step_id)
+        output = None if found is None else await self._mock(saga_id, found, mock_output)
+        acted = mock_output is not None
+        await self._order(saga_id, SkipOrdered(step_id=found, acted=acted, output=output, actor=actor, reason=reason))
+
+    async def compensate_step(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Undo the saga, or resume an undo that failed.
+
+        Needs a saga that is SUSPENDED, STUCK, FAILED or COMPENSATING, that has something to undo and is not past its pivot.
+        """
+        await self._order(saga_id, CompensateOrdered(actor=actor, reason=reason))
+
+    async def cancel(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let the steps in flight come to a known end, then undo the saga. Durable when it returns.
+
+        Needs an active saga that is not past its pivot. Cancelling one that is being undone changes nothing.
+        """
+        await self._order(saga_id, CancelOrdered(actor=actor, reason=reason))
+
+    async def abort(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Stop an active saga at once, undoing nothing: FAILED, with its effects as residue.
+
+        The answers of steps in flight are ignored from now on; such a step is in doubt, and part of the residue.
+        """
+        await self._order(saga_id, AbortOrdered(actor=actor, reason=reason))
+
+    async def waive_step(
+        self, saga_id: UUID, step_id: str, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Accept that a step of the residue stays as it is; `actor`, who takes it on himself, is required."""
+        await self._order(saga_id, WaiveOrdered(step_id=step_id, actor=actor, reason=reason))
+
+    async def _order(self, saga_id: UUID, order: Order) -> None:
+        await self._engine.advance(saga_id, order)
+
+    async def _head(self, saga_id: UUID) -> Head:
+        head = await self._engine.store.head(saga_id)
+        if head is None:
+            raise SagaNotFoundError(saga_id)
+        return head
+
+    async def _skippable(self, saga_id: UUID, step_id: str | None) -> str | None:
+        """Return the step that the order is about, so that its output can be checked against its model."""
+        if step_id is not None:
+            return step_id
+        state = decode((await self._head(saga_id)).state)
+        waiting = [found for found, status in state.open.items() if isinstance(status, Retrying | Failed)]
+        return waiting[0] if len(waiting) == 1 else None
+
+    async def _mock(self, saga_id: UUID, step_id: str, mock: BaseModel | dict[str, Any] | None) -> str:
+        head = await self._head(saga_id)
+        definition = self._engine.registry.find(head.saga_name, head.definition_version)
+        if definition is None:
+            raise SagaStateError(f"Saga {saga_id}: '{head.saga_name}' is not registered in this process.")
+        model = definition.step(step_id).output_model
+        try:
+            output = mock if isinstance(mock, model) else model.model_validate({} if mock is None else mock)
+        except ValidationError as error:
+            raise SagaStateError(
+                f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': {error}"
+            ) from error
+        return self._engine.payloads.dump(output, what="mock_output")
+
+
+def _statuses(status: SagaStatus | Iterable[SagaStatus] | None) -> frozenset[SagaStatus] | None:
+    if status is None:
+        return None
+    return frozenset([status]) if isinstance(status, SagaStatus) else frozenset(status)

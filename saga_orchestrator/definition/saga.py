@@ -1,0 +1,77 @@
+"""A saga's definition: what all of its instances have in common, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+from ..errors import SagaDefinitionError
+from . import diagram
+from .graph import Graph
+from .step import StepDefinition
+
+
+@dataclass(frozen=True, eq=False)
+class SagaDefinition:
+    """The steps of a saga, their order, and how it fails. Made by `SagaBuilder.build`.
+
+    Attributes:
+        steps: The steps in the order in which they were added.
+        graph: The same, as far as the kernel decides by it.
+        version: Tells sagas of this definition from those of an older one of the same name.
+    """
+
+    steps: tuple[StepDefinition, ...]
+    graph: Graph
+    version: int = 1
+
+    @property
+    def compensate_on_failure(self) -> bool:
+        """Whether a failed saga is undone, or left standing for a person to decide."""
+        return self.graph.compensate_on_failure
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of what a running saga relies on: it changes when the structure does, not when code is renamed."""
+        structure = {
+            "version": self.version,
+            "compensate_on_failure": self.compensate_on_failure,
+            "steps": {
+                node.step_id: {"after": sorted(node.after), "kind": node.kind.value, "undoable": node.undoable}
+                for node in self.graph.nodes.values()
+            },
+        }
+        canonical = json.dumps(structure, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+    def step(self, step_id: str) -> StepDefinition:
+        """Return the step of this id.
+
+        Raises:
+            SagaDefinitionError: There is none.
+        """
+        try:
+            return self._by_id[step_id]
+        except KeyError:
+            known = ", ".join(self._by_id)
+            raise SagaDefinitionError(f"There is no step '{step_id}' in this saga; its steps are: {known}.") from None
+
+    def to_mermaid(self) -> str:
+        """Return the graph as a Mermaid flowchart; the shape of a step shows its kind."""
+        return diagram.mermaid(self.graph, self._labels)
+
+    def to_dot(self) -> str:
+        """Return the graph in Graphviz's language; the shape of a step shows its kind."""
+        return diagram.dot(self.graph, self._labels)
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, StepDefinition]:
+        return MappingProxyType({step.step_id: step for step in self.steps})
+
+    @property
+    def _labels(self) -> dict[str, tuple[str, str]]:
+        return {step.step_id: (step.step_id, step.step_name) for step in self.steps}

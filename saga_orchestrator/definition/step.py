@@ -1,0 +1,212 @@
+"""The words a saga's author writes with: a step, what it is called with, and a reference to its output.
+
+A step is an object of the application: made once, with whatever clients it needs, and shared by all sagas. It holds no
+state of a saga. How a saga uses it (order, input, retries) is said when it is added, and lives in a `StepDefinition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from ..errors import TypeValidationError
+from .graph import Node, StepKind
+from .retry import RetryPolicy
+from .shape import StepShape, read_shape
+
+InputT = TypeVar("InputT", bound=BaseModel)
+OutputT = TypeVar("OutputT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepContext:
+    """What a step may know about the saga that calls it.
+
+    Attributes:
+        attempt: Which attempt this is, from 1.
+        idempotency_key: The same on every attempt and after every restart; another one for the compensation.
+        in_doubt: An earlier attempt may have acted: it timed out, was cut off, or could not tell.
+        initial_data: What the saga was started with, as plain JSON values.
+        deadline: When this attempt is given up, if it has a timeout.
+    """
+
+    saga_id: UUID
+    saga_name: str
+    step_id: str
+    aggregation_id: str
+    trace_id: str
+    attempt: int
+    idempotency_key: str
+    in_doubt: bool = False
+    initial_data: Any = None
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputContext:
+    """What the `input_map` of a step without `depends_on` is called with.
+
+    Attributes:
+        initial_data: What the saga was started with, as plain JSON values.
+        context: The saga's context: `saga_name`, `initial_data` and `step_outputs` together.
+        step_outputs: The outputs so far, by step id, as plain JSON values.
+        latest_event: The event that woke this step, if one did.
+        events: All events so far.
+    """
+
+    initial_data: Any
+    context: Mapping[str, Any]
+    step_outputs: Mapping[str, Any]
+    latest_event: Any = None
+    events: tuple[Any, ...] | list[Any] | None = None
+
+
+class BaseStep(Generic[InputT, OutputT]):
+    """One step of a saga: subclass it, annotate `execute`, and say how to undo it in `compensate`.
+
+    `execute` returns when the step has acted, and raises when it has *not* acted. When it cannot tell, it raises
+    `OutcomeUnknown`. It may be called again with the same input: use `ctx.idempotency_key` to act once.
+
+    The methods are declared loosely here, so that a subclass may leave out `ctx` and still satisfy its type checker.
+
+    Attributes:
+        kind: What its effect means for the way back; `add_step(kind=...)` overrides it.
+        input_model: The model that `execute` is annotated to take.
+        output_model: The model that `execute` is annotated to return.
+
+    Raises:
+        TypeValidationError: When the class is created: a method is not written as it must be.
+    """
+
+    kind: ClassVar[StepKind] = StepKind.COMPENSATABLE
+    input_model: type[InputT]
+    output_model: type[OutputT]
+    _shape: ClassVar[StepShape | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._shape = read_shape(cls, BaseStep)
+        if cls._shape is not None:
+            cls.input_model, cls.output_model = cls._shape.input_model, cls._shape.output_model  # type: ignore[assignment]
+
+    async def execute(self, inp: InputT, /, *args: Any, **kwargs: Any) -> OutputT:
+        """Act, and return what later steps and the compensation need to know. May take `ctx: StepContext` as well."""
+        raise NotImplementedError
+
+    async def compensate(self, inp: InputT, out: OutputT, /, *args: Any, **kwargs: Any) -> None:
+        """Undo what `execute` did, given its recorded input and output. May take `ctx: StepContext` as well.
+
+        Annotate `out: YourOutput | None` when the effect can be undone even if its output was never learnt.
+        """
+        raise NotImplementedError
+
+    async def probe(self, inp: InputT, /, *args: Any, **kwargs: Any) -> OutputT | None:
+        """Find out whether an attempt in doubt has acted. May take `ctx: StepContext` as well.
+
+        Return the output if it has, None if it surely has not and never will, and raise `OutcomeUnknown` if that
+        still cannot be told.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class StepRef(Generic[OutputT]):
+    """The output of a step that was added to a builder, to be given to that builder's `depends_on=` and `after=`."""
+
+    step_id: str
+    output_model: type[OutputT]
+    owner: object = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepDefinition:
+    """A step at its place in a saga.
+
+    Attributes:
+        input_map: Makes the step's input from the outputs of `depends_on`, or from an `InputContext` without any.
+        node: Everything about it that the kernel decides by.
+    """
+
+    step_id: str
+    step: BaseStep[Any, Any]
+    input_map: Callable[..., Any]
+    depends_on: tuple[StepRef[Any], ...]
+    node: Node
+
+    @property
+    def input_model(self) -> type[BaseModel]:
+        return self.shape.input_model
+
+    @property
+    def output_model(self) -> type[BaseModel]:
+        return self.shape.output_model
+
+    @property
+    def step_name(self) -> str:
+        """The name of the step's class, for people to read."""
+        return type(self.step).__name__
+
+    @property
+    def timeout(self) -> timedelta | None:
+        return self.node.timeout
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return self.node.retry
+
+    @property
+    def shape(self) -> StepShape:
+        return shape_of(self.step)
+
+    def make_input(self, *arguments: Any) -> BaseModel:
+        """Call `input_map` and return a valid input; a mapping is validated into the input model.
+
+        Raises:
+            TypeValidationError: It returned something else.
+            Exception: Whatever `input_map` itself, or the validation, raised.
+        """
+        value = self.input_map(*arguments)
+        if isinstance(value, self.input_model):
+            return value
+        if isinstance(value, Mapping):
+            return self.input_model.model_validate(dict(value))
+        raise TypeValidationError(
+            f"The input_map of step '{self.step_id}' returned {type(value).__name__}; "
+            f"it must return {self.input_model.__name__}, or a dict that fits it."
+        )
+
+    def execute(self, inp: BaseModel, ctx: StepContext) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine of one attempt; the step is given `ctx` only if it takes it."""
+        return self.step.execute(inp, ctx) if self.shape.execute_takes_ctx else self.step.execute(inp)
+
+    def compensate(self, inp: BaseModel, out: BaseModel | None, ctx: StepContext) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine of one attempt to undo; `out` is None only where the step is annotated to take that."""
+        return (
+            self.step.compensate(inp, out, ctx) if self.shape.compensate_takes_ctx else self.step.compensate(inp, out)
+        )
+
+    def probe(self, inp: BaseModel, ctx: StepContext) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine that asks the step whether it has acted."""
+        return self.step.probe(inp, ctx) if self.shape.probe_takes_ctx else self.step.probe(inp)
+
+
+def shape_of(step: BaseStep[Any, Any]) -> StepShape:
+    """Return what the step's class promises.
+
+    Raises:
+        TypeValidationError: The class is still generic, or has no `execute`.
+    """
+    shape = type(step)._shape  # noqa: SLF001 - private to authors of steps, not to this module
+    if shape is None:
+        name = type(step).__name__
+        raise TypeValidationError(
+            f"Step '{name}' cannot be used yet: its class is generic, abstract or has no execute. "
+            f"Write: class {name}(BaseStep[YourInput, YourOutput]) and, in it, "
+            "async def execute(self, inp: YourInput) -> YourOutput."
+        )
+    return shape

@@ -1,0 +1,36 @@
+"""Calling something once a caller's transaction has been committed, and never if it is rolled back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+
+_WAITING = "saga_orchestrator.after_commit"
+
+
+def after_commit(session: Session, then: Callable[[], object]) -> None:
+    """Call `then` when the session's outermost transaction has been committed.
+
+    A savepoint that is released is not a commit. What was asked for inside a savepoint that is rolled back is called all the
+    same when the rest is committed: `then` has to find out that there is nothing to do.
+    """
+    if _WAITING not in session.info:
+        session.info[_WAITING] = []
+        event.listen(session, "after_commit", _committed)
+        event.listen(session, "after_transaction_end", _ended)
+    session.info[_WAITING].append(then)
+
+
+def _committed(session: Session) -> None:
+    if not session.in_nested_transaction():
+        waiting, session.info[_WAITING] = session.info[_WAITING], []
+        for then in waiting:
+            then()
+
+
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    """Forget what was asked for in a transaction that ends; after a commit there is nothing left to forget."""
+    if transaction.parent is None:
+        session.info[_WAITING] = []

@@ -1,0 +1,122 @@
+"""How a saga begins: what was asked for, checked, and the row that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from ..definition.io import Payloads
+from ..definition.saga import SagaDefinition
+from ..errors import PayloadError, SagaStateError
+from ..kernel.codec import encode
+from ..kernel.events import Claimed
+from ..kernel.projection import current_step_index, status_of
+from ..kernel.state import State
+from ..kernel.transition import decide
+from ..storage.rows import Birth, Head
+from .ids import new_id
+from .tenure import context_of
+
+_LONGEST = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """A saga that somebody wants; `initial` is the stored form of its initial data."""
+
+    saga_name: str
+    definition: SagaDefinition
+    initial: str
+    aggregation_id: str
+    trace_id: str
+    idempotency_key: str | None = None
+    priority: int = 0
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def beginning(
+    payloads: Payloads,
+    definition: SagaDefinition,
+    *,
+    saga_name: str,
+    initial_data: Any,
+    aggregation_id: str,
+    trace_id: str | None,
+    idempotency_key: str | None,
+    priority: int,
+    values: Mapping[str, Any] | None,
+) -> Beginning:
+    """Check what was asked for, before anything is written.
+
+    Raises:
+        PayloadError: `initial_data` cannot be stored.
+        SagaStateError: One of the names is empty, too long, or holds characters that a database rejects.
+    """
+    _check_name("aggregation_id", aggregation_id)
+    trace_id = str(uuid4()) if trace_id is None else trace_id
+    _check_name("trace_id", trace_id)
+    if idempotency_key is not None:
+        _check_name("idempotency_key", idempotency_key)
+    if own := set(values or ()) & set(Head.__dataclass_fields__):
+        raise SagaStateError(f"values= is for columns of your own; the engine writes {', '.join(sorted(own))} itself.")
+    initial = payloads.dump(initial_data, what="initial_data")
+    return Beginning(
+        saga_name=saga_name,
+        definition=definition,
+        initial=initial,
+        aggregation_id=aggregation_id,
+        trace_id=trace_id,
+        idempotency_key=idempotency_key,
+        priority=priority,
+        values=dict(values or {}),
+    )
+
+
+def born(wanted: Beginning, now: datetime, owner: str, lease_until: datetime) -> tuple[Birth, State]:
+    """Return a newborn saga that its maker owns, with its first steps ordered."""
+    saga_id = new_id()
+    state = decide(wanted.definition.graph, State(str(saga_id)), Claimed(), now=now).state
+    return _birth(wanted, saga_id, state, now, owner, lease_until), state
+
+
+def unborn(wanted: Beginning, now: datetime) -> Birth:
+    """Return a newborn saga that nobody owns and that is due at once."""
+    saga_id = new_id()
+    return _birth(wanted, saga_id, State(str(saga_id)), now, None, now)
+
+
+def _birth(
+    wanted: Beginning, saga_id: UUID, state: State, now: datetime, owner: str | None, deadline: datetime
+) -> Birth:
+    definition = wanted.definition
+    head = Head(
+        id=saga_id,
+        saga_name=wanted.saga_name,
+        definition_version=definition.version,
+        fingerprint=definition.fingerprint,
+        aggregation_id=wanted.aggregation_id,
+        trace_id=wanted.trace_id,
+        status=status_of(definition.graph, state),
+        state=encode(state),
+        context=context_of(wanted.initial),
+        step_execution_token=uuid4(),
+        lease_owner=owner,
+        deadline_at=deadline,
+        current_step_index=current_step_index(definition.graph, state),
+        idempotency_key=wanted.idempotency_key,
+        priority=wanted.priority,
+        created_at=now,
+        updated_at=now,
+    )
+    return Birth(head, wanted.values)
+
+
+def _check_name(what: str, value: str) -> None:
+    if not isinstance(value, str) or not value or len(value) > _LONGEST:
+        shown = repr(value[:40]) + "…" if isinstance(value, str) and len(value) > _LONGEST else repr(value)
+        raise SagaStateError(f"{what} has 1 to {_LONGEST} characters; got {shown}.")
+    if "\x00" in value or not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise PayloadError(f"{what} holds a NUL or half of a surrogate pair, which no database takes: {value!r}")

@@ -1,0 +1,180 @@
+"""What is decided under a row's lock: may this engine have the saga, what does an event from outside do to it.
+
+The functions here are judges (`storage.rows.Judge`): pure but for the fresh token that they hand out, so the store may run
+them again. None of them raises for what a row says. A row that makes no sense is quarantined, so that it stops nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from ..definition.saga import SagaDefinition
+from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
+from ..kernel.codec import NewerStateError
+from ..kernel.effects import Verdict
+from ..kernel.events import AbortOrdered, Claimed, Event, Notified
+from ..kernel.state import SagaStatus, State
+from ..storage.contract import Store
+from ..storage.rows import Birth, Head, Move, Ownership
+from .moves import Fold, compose, fold, is_at_work, read_state, released, taken
+from .registry import Registry
+from .tenure import Tenure, initial_of
+
+_DEFERRED = timedelta(minutes=1)
+"""How long a saga that this process cannot run, although it knows its name and version, is left to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The judges of one engine."""
+
+    registry: Registry
+    owner: str
+    lease: timedelta
+
+    def judge(self, head: Head, now: datetime) -> Move | None:
+        """Take a due saga if it has work, or put it back until it has; set aside what cannot be run."""
+        definition = self.registry.find(head.saga_name, head.definition_version)
+        if definition is None:
+            return None
+        if head.fingerprint != definition.fingerprint:
+            return _set_aside(head, now, now + _DEFERRED, _changed(head))
+        try:
+            return self._claim(head, definition, now)
+        except NewerStateError as error:
+            return _set_aside(head, now, now + _DEFERRED, f"deferred: {error}")
+        except Exception as error:  # whatever is wrong with this row must not reach the others
+            return _set_aside(head, now, None, f"quarantined: {error}")
+
+    def judge_if_due(self, head: Head, now: datetime) -> Move | None:
+        """Judge a saga that was named, not found: nobody takes it before it is due."""
+        return self.judge(head, now) if head.deadline_at is not None and head.deadline_at <= now else None
+
+    def _claim(self, head: Head, definition: SagaDefinition, now: datetime) -> Move:
+        state = read_state(definition, head)
+        event = Claimed(crashed=head.lease_owner is not None)
+        done = fold(definition.graph, state, head.last_error, [event], now)
+        return self._owned(head, definition, done, now)
+
+    def _owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:
+        """Return the move that takes the saga if it has work, and releases it otherwise."""
+        ownership = (
+            taken(self.owner, now + self.lease)
+            if is_at_work(done.state)
+            else released(definition.graph, done.state, now)
+        )
+        token = head.step_execution_token
+        return compose(definition, head.id, head.revision, token, done, now, ownership)
+
+    def intake(self, event: Event, token: UUID | None) -> Intake:
+        """Return the judge of an event from outside; a notification must bring the token of the wait that it ends."""
+        return Intake(self, event, token)
+
+    def tenure(self, head: Head, move: Move, store: Store, lease_until: float) -> Tenure:
+        """Return the tenure that a move has begun."""
+        definition = self.registry.find(head.saga_name, head.definition_version)
+        assert definition is not None
+        assert move.ownership is not None
+        assert move.ownership.token is not None
+        return Tenure(
+            head.id,
+            head.saga_name,
+            head.aggregation_id,
+            head.trace_id,
+            definition,
+            move.ownership.token,
+            move.revision + 1,
+            _state_of(move, definition, head),
+            move.last_error,
+            initial_of(head),
+            store,
+            lease_until,
+        )
+
+    def rival(self, birth: Birth, found: Head | None) -> Head:
+        """Return the saga that answers a repeated start.
+
+        Raises:
+            ActiveSagaAlreadyExistsError: It is another saga of the aggregate.
+        """
+        key = birth.head.idempotency_key
+        if found is None or key is None or (found.saga_name, found.idempotency_key) != (birth.head.saga_name, key):
+            raise ActiveSagaAlreadyExistsError(birth.head.aggregation_id, found.id if found else None)
+        return found
+
+
+@dataclass(slots=True)
+class Intake:
+    """An event from outside, on its way to one saga."""
+
+    claims: Claims
+    event: Event
+    token: UUID | None
+    verdict: Verdict = field(default=Verdict.UNMATCHED, init=False)
+    reason: str = field(default="", init=False)
+
+    def judge(self, head: Head, now: datetime) -> Move | None:
+        """Decide the event; take the saga when it is nobody's and the event has set it going."""
+        definition = self._definition(head)
+        if isinstance(self.event, Notified) and not self._fits(head):
+            self.verdict = Verdict.STALE
+            return None
+        state = _readable(definition, head)
+        done = fold(definition.graph, state, head.last_error, [self.event], now)
+        self.verdict, self.reason = done.verdict, done.reason
+        if not done.moved:
+            return None
+        if is_at_work(state) and not isinstance(self.event, AbortOrdered):
+            left = None if is_at_work(done.state) else released(definition.graph, done.state, now)
+            return compose(definition, head.id, head.revision, head.step_execution_token, done, now, left)
+        return self.claims._owned(head, definition, done, now)
+
+    def raise_if_refused(self, head: Head) -> None:
+        """Raise what an operator is to read.
+
+        Raises:
+            SagaStateError: The order was refused.
+        """
+        if self.verdict is Verdict.REFUSED:
+            raise SagaStateError(f"Saga {head.id} ({head.saga_name}): refused, {self.reason}.")
+
+    def _fits(self, head: Head) -> bool:
+        return head.lease_owner is None and self.token == head.step_execution_token and not head.status.is_terminal
+
+    def _definition(self, head: Head) -> SagaDefinition:
+        definition = self.claims.registry.find(head.saga_name, head.definition_version)
+        if definition is None or definition.fingerprint != head.fingerprint:
+            raise SagaStateError(
+                f"Saga {head.id} was started with version {head.definition_version} of '{head.saga_name}', which this "
+                "process does not know (or knows with other steps); register that definition to give orders to it."
+            )
+        return definition
+
+
+def _readable(definition: SagaDefinition, head: Head) -> State:
+    try:
+        return read_state(definition, head)
+    except ValueError as error:
+        raise SagaStateError(f"Saga {head.id}: {error}. Only a change of the row itself can mend this.") from error
+
+
+def _changed(head: Head) -> str:
+    return (
+        f"deferred: version {head.definition_version} of '{head.saga_name}' has other steps in this process than those that "
+        "the saga was started with; give the changed definition a higher version and keep this one registered"
+    )
+
+
+def _set_aside(head: Head, now: datetime, until: datetime | None, why: str) -> Move:
+    """Put a row back as it is: for later, or for a person to look at."""
+    status = head.status if until is not None else SagaStatus.STUCK
+    waiting = head.awaiting if until is not None else "operator"
+    ownership = Ownership(head.step_execution_token, None if until is None else head.lease_owner, until, waiting, None)
+    place = head.current_step_index, head.retry_counter
+    return Move(head.id, head.revision, head.step_execution_token, status, head.state, *place, why, now, ownership, ())
+
+
+def _state_of(move: Move, definition: SagaDefinition, head: Head) -> State:
+    return read_state(definition, replace(head, state=move.state))

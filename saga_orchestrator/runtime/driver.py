@@ -1,0 +1,224 @@
+"""Driving one saga: perform its work, feed back what happened, commit what follows, until it ends, waits or is lost.
+
+A driver is an actor with a mailbox. Each piece of outstanding work is a task of its own, and its outcome an event in the
+mailbox; the driver takes what has arrived, decides it in one go, commits, and begins whatever is outstanding and not begun
+yet. It starts nothing before the commit that ordered it. There are three ways out:
+
+- the saga needs nobody (it is over, or waits): the last commit has released it;
+- the token no longer fits: somebody else owns the saga, so the driver cancels its tasks and writes nothing more;
+- the engine stops it: the tasks are cancelled, and the lease is handed back at once, so that another may take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from loguru import logger
+
+from ..kernel.events import Event, Ticked
+from ..kernel.projection import outstanding
+from ..kernel.state import StepStatus
+from ..storage.rows import Ownership, Written
+from .moves import Fold, compose, fold, is_at_work, read_state, released
+
+if TYPE_CHECKING:
+    from ..kernel.effects import Work
+    from ..storage.group_commit import GroupCommit
+    from .performer import Performer
+    from .tenure import Tenure
+
+_GRACE = timedelta(seconds=5)
+"""How long a step that has timed out may take to end before it is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all drivers of an engine share."""
+
+    commits: GroupCommit
+    performer: Performer
+    now: Callable[[], datetime]
+
+
+class Driver:
+    """The owner of one saga."""
+
+    def __init__(self, tenure: Tenure, tools: Tools) -> None:
+        self.tenure = tenure
+        self._tools = tools
+        self._tasks: dict[Work, asyncio.Task[Event]] = {}
+        self._mail: list[Event] = []
+        self._bell: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._left_behind: set[asyncio.Task[Event]] = set()
+        self._stale = False
+        self._lost = False
+        self._fenced = False
+
+    async def run(self) -> None:
+        """Drive the saga until it needs this process no longer."""
+        try:
+            self._begin()
+            while is_at_work(self.tenure.state) and not self._lost:
+                await self._mail_or_change()
+                if self._stale:
+                    await self._reload()
+                if self._mail and not self._lost:
+                    mail, self._mail = self._mail, []
+                    await self._advance(mail)
+        finally:
+            self._cancel_all()
+
+    def put(self, event: Event) -> None:
+        """Tell the driver that something has happened."""
+        self._mail.append(event)
+        self._ring()
+
+    def refresh(self) -> None:
+        """Tell the driver that somebody else has moved its saga."""
+        self._stale = True
+        self._ring()
+
+    def lose(self) -> None:
+        """Stop everything: the lease is, or is about to be, somebody else's."""
+        self._lost = True
+        self._cancel_all()
+        self._ring()
+
+    async def release(self) -> None:
+        """Hand the lease back, with the work in flight cut off; the next owner finds it in doubt."""
+        self._lost = True
+        tasks = [*self._tasks.values(), *self._left_behind]
+        self._cancel_all()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GRACE.total_seconds())
+        while is_at_work(self.tenure.state) and not self._fenced:
+            now = self._tools.now()
+            done = self._fold(self._mail, now)
+            handed_back = Ownership(uuid4(), None, now, None, None)
+            if await self._commit(done, now, handed_back if is_at_work(done.state) else self._released(done, now)):
+                return
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _mail_or_change(self) -> None:
+        if not self._mail and not self._stale and not self._lost:
+            self._bell = asyncio.get_running_loop().create_future()
+            await self._bell
+
+    def _ring(self) -> None:
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    async def _advance(self, events: list[Event]) -> None:
+        """Decide the events, commit, and begin what follows; decide again when somebody has moved the saga meanwhile."""
+        while not self._lost:
+            now = self._tools.now()
+            done = self._fold(events, now)
+            if not done.moved:
+                self._set_alarm()
+                return
+            if await self._commit(done, now, None if is_at_work(done.state) else self._released(done, now)):
+                self._adopt(done)
+                return
+
+    def _fold(self, events: list[Event], now: datetime) -> Fold:
+        tenure = self.tenure
+        return fold(tenure.definition.graph, tenure.state, tenure.last_error, events, now)
+
+    def _released(self, done: Fold, now: datetime) -> Ownership:
+        return released(self.tenure.definition.graph, done.state, now)
+
+    async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
+        """Make a fold durable; return False when it has to be decided again, or is no longer ours to decide."""
+        tenure = self.tenure
+        move = compose(tenure.definition, tenure.saga_id, tenure.revision, tenure.token, done, now, ownership)
+        written = await self._tools.commits.submit(move)
+        if written is Written.CONFLICT:
+            await self._reload()
+        elif written is Written.FENCED:
+            self._fence()
+        return written is Written.DONE
+
+    def _fence(self) -> None:
+        logger.info("saga {} belongs to another owner now", self.tenure.saga_id)
+        self._fenced = True
+        self.lose()
+
+    def _adopt(self, done: Fold) -> None:
+        tenure = self.tenure
+        tenure.state, tenure.last_error = done.state, done.last_error
+        tenure.revision += 1
+        tenure.known_past.learn(done.records)
+        self._begin()
+
+    async def _reload(self) -> None:
+        """Read the row again: an operator, or a signal, has moved the saga."""
+        self._stale = False
+        tenure = self.tenure
+        head = await tenure.store.head(tenure.saga_id)
+        if head is None or head.step_execution_token != tenure.token:
+            self._fence()
+            return
+        tenure.state = read_state(tenure.definition, head)
+        tenure.revision, tenure.last_error = head.revision, head.last_error
+        self._begin()
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin whatever is outstanding and not begun yet; leave behind what no longer is."""
+        if self._lost:
+            return
+        wanted = outstanding(self.tenure.state)
+        for work in [begun for begun in self._tasks if begun not in wanted]:
+            self._leave_behind(self._tasks.pop(work))
+        for work in wanted:
+            if work not in self._tasks:
+                task = asyncio.get_running_loop().create_task(self._tools.performer.perform(work, self.tenure))
+                task.add_done_callback(self._done)
+                self._tasks[work] = task
+        self._set_alarm()
+
+    def _leave_behind(self, task: asyncio.Task[Event]) -> None:
+        """Cancel a task whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
+        if not task.done():
+            task.cancel()
+            self._left_behind.add(task)
+            task.add_done_callback(self._left_behind.discard)
+
+    def _done(self, task: asyncio.Task[Event]) -> None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:  # a defect of this library, never a step's
+            logger.opt(exception=error).error("saga {}: performing work failed", self.tenure.saga_id)
+            self.lose()
+            return
+        self.put(task.result())
+
+    def _set_alarm(self) -> None:
+        """Have a tick put into the mailbox when the next timer of the state runs out."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due = min((at for s in self.tenure.state.open.values() if (at := _due(s)) is not None), default=None)
+        if due is not None:
+            delay = max((due - self._tools.now()).total_seconds(), 0.0)
+            self._alarm = asyncio.get_running_loop().call_later(delay, self.put, Ticked())
+
+    def _cancel_all(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for task in (*self._tasks.values(), *self._left_behind):
+            task.cancel()
+
+
+def _due(status: StepStatus) -> datetime | None:
+    """Return when a timer matters to the driver; work in flight ends itself first, and has a moment to do so."""
+    until: datetime | None = getattr(status, "until", None)
+    return until + _GRACE if until is not None and status.is_live else until

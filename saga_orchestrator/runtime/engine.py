@@ -1,0 +1,269 @@
+"""The engine: apply events to sagas through the store, and drive those that this process owns.
+
+There are four doors by which a saga comes into this process's hands: it is born here (`start`), it is due (`run_due`), it was
+started in a caller's transaction that has just committed (`wake`), or an order or a notification has set it going
+(`advance`). Behind each door is the same driver. The engine owns its tasks: a caller that is cancelled while it waits for a
+saga does the saga no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from loguru import logger
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from ..definition.io import PayloadCodec, Payloads
+from ..definition.saga import SagaDefinition
+from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
+from ..kernel.events import Event
+
+from ..storage.contract import Store
+from ..storage.dialect import Clock
+from ..storage.group_commit import GroupCommit
+from ..storage.mixins import SagaStateMixin
+from ..storage.rows import Birth, Head, Move, Written
+from ..storage.store import SagaStore
+from .birth import Beginning, born
+from .claims import Claims
+from .clock import DatabaseClock
+from .driver import Driver, Tools
+from .lease import LeaseKeeper
+from .performer import Performer
+from .registry import Registry
+from .tenure import Past, Tenure
+
+ModelT = TypeVar("ModelT", bound=SagaStateMixin)
+
+
+class SagaEngine(Generic[ModelT]):
+    """Runs the sagas of one table. Service code uses it through `SagaOrchestrator`, operators through `SagaAdmin`.
+
+    Args:
+        execution_lease: How long a saga stays its owner's without a sign of life.
+        store: Instead of the model's own tables; for tests.
+        clock: Instead of the database's; for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_class: type[ModelT] | None = None,
+        session_maker: async_sessionmaker[AsyncSession] | None = None,
+        execution_lease: timedelta = timedelta(seconds=30),
+        max_payload_bytes: int = 1 << 20,
+        payload_codec: PayloadCodec | None = None,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if execution_lease <= timedelta(0):
+            raise SagaDefinitionError("execution_lease must be longer than nothing.")
+        self.store: Store = store or _store_of(model_class, session_maker, clock)
+        self.registry = Registry()
+        self.payloads = Payloads(max_payload_bytes, payload_codec)
+        self.lease = execution_lease
+        self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(6)}"
+        self.drivers: dict[UUID, Driver] = {}
+        self._clock = DatabaseClock(self.store.now)
+        self._manual = clock
+        self._commits = GroupCommit(self.store.write, patience=execution_lease)
+        self._tools = Tools(self._commits, Performer(self.payloads, self.now), self.now)
+        self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
+        self._claims = Claims(self.registry, self.owner, self.lease)
+        self._driving: dict[UUID, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    # --- the registry and the clock ------------------------------------------------------------------------------------
+
+    def register(self, name: str, definition: SagaDefinition) -> None:
+        """Make a definition known; see `SagaOrchestrator.register`."""
+        self.registry.register(name, definition)
+
+    def now(self) -> datetime:
+        """Return the database's time."""
+        return self._clock.now() if self._manual is None else self._manual.now()
+
+    async def ready(self) -> None:
+        """Be ready to touch a saga.
+
+        Raises:
+            SagaStateError: The engine has been closed.
+        """
+        if self._closed:
+            raise SagaStateError("This orchestrator has been closed; make a new one.")
+        await self._clock.ready()
+
+    # --- the doors -----------------------------------------------------------------------------------------------------
+
+    async def start(self, beginning: Beginning) -> UUID:
+        """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
+        await self.ready()
+        return await asyncio.shield(self._own(self._start(beginning)))
+
+    async def _start(self, beginning: Beginning) -> UUID:
+        loop = asyncio.get_running_loop()
+        lease_until = loop.time() + self.lease.total_seconds()
+        birth, state = born(beginning, self.now(), self.owner, self.now() + self.lease)
+        if await self._commits.submit(birth) is Written.TAKEN:
+            return await self._existing(birth)
+        tenure = Tenure.of(birth.head, beginning.definition, state, self.store, lease_until)
+        tenure.known_past, tenure.past_is_known = Past(), True
+        await self._drive(tenure)
+        return birth.head.id
+
+    async def _existing(self, birth: Birth) -> UUID:
+        """Answer a start that met a saga of the same key, or refuse one that met its aggregate's active saga."""
+        existing = self._claims.rival(birth, await self.store.rival(birth))
+        if existing.id in self._driving:
+            await asyncio.wait([self._driving[existing.id]])
+        return existing.id
+
+    async def add(self, session: AsyncSession, birth: Birth) -> UUID:
+        """Insert a saga that nobody owns in the caller's transaction; return its id, or that of its key's first start.
+
+        Raises:
+            ActiveSagaAlreadyExistsError: The aggregate has an active saga.
+        """
+        rival = await self.store.add(session, birth)
+        return birth.head.id if rival is None else self._claims.rival(birth, rival[0]).id
+
+    async def run_due(self, limit: int) -> int:
+        """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many were claimed."""
+        driving = await self.claim_due(limit)
+        if driving:
+            await asyncio.shield(asyncio.wait(driving))
+        return len(driving)
+
+    async def claim_due(self, limit: int) -> list[asyncio.Task[None]]:
+        """Claim up to `limit` due sagas and begin to drive them; return a task for each, done when it ends or waits."""
+        await self.ready()
+        lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
+        pairs = await self.store.claim(self.registry.claimable, limit, self._claims.judge)
+        return [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
+
+    async def wake(self, saga_id: UUID) -> None:
+        """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
+        await self.ready()
+        lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
+        head, move = await self.store.advance(saga_id, self._claims.judge_if_due)
+        if move is not None and (task := self._launch(head, move, lease_until)) is not None:
+            await asyncio.shield(asyncio.wait([task]))
+        elif saga_id in self._driving:
+            await asyncio.shield(asyncio.wait([self._driving[saga_id]]))
+
+    async def rest(self, saga_id: UUID, seconds: float) -> None:
+        """Wait a while, or until this process has no more to do for the saga."""
+        if (driving := self._driving.get(saga_id)) is not None:
+            await asyncio.shield(asyncio.wait([driving]))
+        else:
+            await asyncio.sleep(seconds)
+
+    def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
+        """Look at some sagas in the background."""
+        for saga_id in saga_ids:
+            self._own(self._wake_quietly(saga_id))
+
+    async def _wake_quietly(self, saga_id: UUID) -> None:
+        try:
+            await self.wake(saga_id)
+        except SagaNotFoundError:  # it was rolled back with a savepoint
+            return
+        except Exception as error:  # whatever it is, run_due will find the saga again
+            logger.warning("saga {} could not be woken at once: {!r}", saga_id, error)
+
+    async def advance(self, saga_id: UUID, event: Event, *, token: UUID | None = None) -> str:
+        """Apply an event from outside, durably, and drive the saga if the event has set it going.
+
+        Returns:
+            The verdict's name.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+            SagaStateError: The order is refused; the message says what is allowed.
+        """
+        await self.ready()
+        return await asyncio.shield(self._own(self._advance(saga_id, event, token)))
+
+    async def _advance(self, saga_id: UUID, event: Event, token: UUID | None) -> str:
+        lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
+        intake = self._claims.intake(event, token)
+        head, move = await self.store.advance(saga_id, intake.judge)
+        intake.raise_if_refused(head)
+        if move is not None and (task := self._launch(head, move, lease_until)) is not None:
+            await asyncio.wait([task])
+        elif (driver := self.drivers.get(saga_id)) is not None:
+            driver.refresh()
+        return intake.verdict.value
+
+    # --- driving -------------------------------------------------------------------------------------------------------
+
+    def _launch(self, head: Head, move: Move, lease_until: float) -> asyncio.Task[None] | None:
+        """Drive a saga that a move has just given to this engine; None if it did not."""
+        if move.ownership is None or move.ownership.lease_owner != self.owner:
+            return None
+        tenure = self._claims.tenure(head, move, self.store, lease_until)
+        return self._own(self._drive(tenure))
+
+    async def _drive(self, tenure: Tenure) -> None:
+        driver = Driver(tenure, self._tools)
+        saga_id = tenure.saga_id
+        self.drivers[saga_id] = driver
+        self._driving[saga_id] = asyncio.current_task()  # type: ignore[assignment]
+        self._leases.wake()
+        try:
+            await driver.run()
+        except Exception as error:
+            logger.opt(exception=error).error("saga {}: driving it failed; it is left to its lease", saga_id)
+        finally:
+            if self.drivers.get(saga_id) is driver:
+                del self.drivers[saga_id], self._driving[saga_id]
+
+    def _own(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    # --- the end -------------------------------------------------------------------------------------------------------
+
+    async def release_all(self) -> None:
+        """Hand back every lease at once; the work in flight is cut off, and others take over without delay."""
+        await asyncio.gather(*(driver.release() for driver in tuple(self.drivers.values())), return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Hand back every lease and every connection; the engine cannot be used again."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.release_all()
+        if self._background:
+            await asyncio.wait(self._background)
+        await self._commits.aclose()
+        await self._leases.aclose()
+        await self.store.aclose()
+
+
+def _store_of(
+    model: type[Any] | None, session_maker: async_sessionmaker[AsyncSession] | None, clock: Clock | None
+) -> SagaStore:
+    if model is None or session_maker is None:
+        raise SagaDefinitionError("An engine needs model_class and session_maker.")
+    bind = session_maker.kw.get("bind")
+    if bind is None:
+        bind = AsyncEngine(session_maker().get_bind(model))  # type: ignore[arg-type]
+    if not isinstance(bind, AsyncEngine):
+        raise SagaDefinitionError(
+            f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, so bind it to an "
+            "AsyncEngine."
+        )
+    return SagaStore(model, bind, clock)
+
+

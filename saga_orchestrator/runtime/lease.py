@@ -1,0 +1,97 @@
+"""Leases: how an owner keeps its sagas, and how it learns that it has lost them.
+
+A lease is the row's `deadline_at`: until then, by the database's clock, nobody else claims the saga. One beat every quarter
+of the lease extends, in one statement, every lease that is older than that. Young sagas are never renewed: most are over by
+then.
+
+The trust window. An owner believes in its lease only until the time at which it *asked* for it plus its length, by its own
+monotonic clock, less a margin. A beat that is late, a database that is away, a renewal that passed over a locked row: all
+the same. When the belief runs out the owner stops its own steps, before the lease can be anybody else's. If it was merely
+slow, nothing is lost: the saga is claimed again like any other whose owner vanished. The execution token makes the result
+right even when the stop comes too late: a stale owner's writes are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from loguru import logger
+
+from ..storage.contract import Store
+from .clock import DatabaseClock
+
+if TYPE_CHECKING:
+    from .driver import Driver
+
+_BEATS_PER_LEASE = 4
+_MARGIN = 0.1
+"""The part of a lease, at its end, in which its owner does not believe in it any more."""
+
+
+class LeaseKeeper:
+    """Renews the leases of one engine's drivers.
+
+    Args:
+        drivers: The drivers, by saga; looked at anew with every beat.
+    """
+
+    def __init__(self, owner: str, lease: timedelta, store: Store, clock: DatabaseClock, drivers: Mapping[UUID, Driver]):
+        self.owner = owner
+        self.lease = lease
+        self._store = store
+        self._clock = clock
+        self._drivers = drivers
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Beat from now on, until no saga is left."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._keep(), name="saga-leases")
+
+    async def aclose(self) -> None:
+        """Stop beating."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _keep(self) -> None:
+        beat = self.lease.total_seconds() / _BEATS_PER_LEASE
+        try:
+            while self._drivers:
+                await asyncio.sleep(beat)
+                await self._beat(beat)
+        finally:
+            self._task = None
+
+    async def _beat(self, beat: float) -> None:
+        """Renew what is old enough, and let go of what can no longer be believed in."""
+        loop = asyncio.get_running_loop()
+        asked, length = loop.time(), self.lease.total_seconds()
+        old = {i: d for i, d in self._drivers.items() if d.tenure.lease_until - asked < length - beat / 2}
+        if old:
+            try:
+                async with asyncio.timeout(max(self._belief(old) - asked, beat / 4)):
+                    await self._renew(old, asked + length)
+            except Exception as error:
+                logger.warning("renewing {} leases failed: {!r}", len(old), error)
+        for saga_id, driver in old.items():
+            if driver.tenure.lease_until - length * _MARGIN - beat <= loop.time():
+                logger.error("saga {}: its lease could not be renewed in time; its steps are stopped", saga_id)
+                driver.lose()
+
+    async def _renew(self, old: Mapping[UUID, Driver], until: float) -> None:
+        await self._clock.sync()
+        alive = await self._store.renew(self.owner, old, self._clock.now() + self.lease)
+        for saga_id, revision in alive.items():
+            driver = old[saga_id]
+            driver.tenure.lease_until = until
+            if revision > driver.tenure.revision:
+                driver.refresh()
+
+    def _belief(self, drivers: Mapping[UUID, Driver]) -> float:
+        """Return until when the first of these leases can be believed in."""
+        return min(d.tenure.lease_until for d in drivers.values()) - self.lease.total_seconds() * _MARGIN

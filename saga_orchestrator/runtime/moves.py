@@ -1,0 +1,125 @@
+"""From decisions to writes: folding events over a state, and the row that the result becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+from ..definition.graph import Graph
+from ..definition.saga import SagaDefinition
+from ..kernel.codec import UnreadableStateError, decode, encode
+from ..kernel.effects import Decision, Phase, Record, Verdict
+from ..kernel.events import Event, Ticked
+from ..kernel.projection import awaiting, current_step_index, last_error, outstanding, retry_counter, status_of, wake_at
+from ..kernel.state import State
+from ..kernel.transition import decide
+from ..storage.rows import Head, HistoryRow, Move, Ownership
+
+
+class Fold(NamedTuple):
+    """What some events came to. `verdict` and `reason` are the last event's; `moved`: at least one was applied."""
+
+    state: State
+    records: tuple[Record, ...]
+    last_error: str | None
+    verdict: Verdict
+    reason: str
+    moved: bool
+
+
+def fold(graph: Graph, state: State, error: str | None, events: Iterable[Event], now: datetime) -> Fold:
+    """Apply events one after another."""
+    records: tuple[Record, ...] = ()
+    verdict, reason, moved = Verdict.UNMATCHED, "", False
+    for event in events:
+        decision = decide(graph, state, event, now=now)
+        error = last_error(error, state, decision)
+        state, verdict, reason = decision.state, decision.verdict, decision.reason
+        records += decision.records
+        moved = moved or (verdict is Verdict.APPLIED and not _is_idle_tick(event, decision))
+    return Fold(state, records, error, verdict, reason, moved)
+
+
+def _is_idle_tick(event: Event, decision: Decision) -> bool:
+    """Return whether time has passed and nothing was due, so that there is nothing to write."""
+    return isinstance(event, Ticked) and not decision.work and not decision.records
+
+
+def read_state(definition: SagaDefinition, head: Head) -> State:
+    """Return the state that a row holds.
+
+    Raises:
+        UnreadableStateError: It is nonsense, or names steps that the definition does not have.
+    """
+    state = decode(head.state, key=str(head.id))
+    unknown = [step_id for step_id, _ in state.all() if step_id not in definition.graph.nodes]
+    if unknown:
+        raise UnreadableStateError(f"the state names steps that the definition does not have: {', '.join(unknown)}")
+    return state
+
+
+def compose(
+    definition: SagaDefinition,
+    saga_id: UUID,
+    revision: int,
+    token: UUID | None,
+    done: Fold,
+    now: datetime,
+    ownership: Ownership | None,
+) -> Move:
+    """Return the write that makes a fold durable."""
+    graph, state = definition.graph, done.state
+    return Move(
+        saga_id,
+        revision,
+        token,
+        status_of(graph, state),
+        encode(state),
+        current_step_index(graph, state),
+        retry_counter(state),
+        done.last_error,
+        now,
+        ownership,
+        tuple(_history(definition, saga_id, token, now, record) for record in done.records),
+    )
+
+
+def taken(owner: str, until: datetime) -> Ownership:
+    """Return the ownership of a new owner."""
+    return Ownership(uuid4(), owner, until, None, None)
+
+
+def released(graph: Graph, state: State, now: datetime) -> Ownership:
+    """Return the ownership of a saga that nobody works on: over, or waiting for a time or a person."""
+    if status_of(graph, state).is_terminal:
+        return Ownership(None, None, None, None, now)
+    return Ownership(uuid4(), None, wake_at(state), awaiting(graph, state), None)
+
+
+def is_at_work(state: State) -> bool:
+    """Return whether somebody has to own the saga."""
+    return bool(outstanding(state))
+
+
+def _history(definition: SagaDefinition, saga_id: UUID, token: UUID | None, now: datetime, record: Record) -> HistoryRow:
+    step_name = record.step_id if record.phase is Phase.ORDER else definition.step(record.step_id).step_name
+    return HistoryRow(
+        saga_id,
+        record.seq,
+        now,
+        record.phase.value,
+        record.status.value,
+        record.step_id,
+        step_name,
+        record.attempt,
+        token,
+        record.input,
+        record.output,
+        record.error,
+        record.skipped,
+        record.actor,
+        record.reason,
+        record.started_at,
+    )

@@ -1,0 +1,221 @@
+"""`SagaOrchestrator`: what service code calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from ..definition.io import PayloadCodec
+from ..definition.saga import SagaDefinition
+from ..errors import SagaNotFoundError
+from ..kernel.effects import Verdict
+from ..kernel.events import Notified
+from ..kernel.state import SagaStatus
+from ..storage.contract import Store
+from ..storage.dialect import Clock
+from ..storage.mixins import SagaStateMixin
+from ..storage.rows import Birth, Head
+from .after_commit import after_commit
+from .birth import beginning, unborn
+from .engine import SagaEngine
+from .snapshots import SagaResult, SagaSnapshot, result, snapshot
+
+ModelT = TypeVar("ModelT", bound=SagaStateMixin)
+_POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds between looks at a saga that another process drives; the last one repeats."""
+
+
+class SagaOrchestrator(Generic[ModelT]):
+    """Starts sagas, wakes them, and tells what became of them. One per saga table and process; it is safe to share.
+
+    Whatever has returned from `start` is durable: a crash of this process, at any moment, loses no saga. Another process
+    that calls `run_due` (a `SagaWorker` does) takes over what this one leaves.
+
+    Args:
+        model_class: The mapped class with `SagaStateMixin`.
+        session_maker: Bound to the AsyncEngine of the application's database.
+        execution_lease: How long a saga stays its owner's without a sign of life, and so how long a crash delays it. Steps
+            may take longer: leases are renewed while their owner lives.
+        max_payload_bytes: The most that one input, output or `initial_data` may take, as JSON in UTF-8.
+        payload_codec: Encodes payloads at rest, for example to encrypt them.
+
+    Raises:
+        SagaDefinitionError: The session maker is not bound to an engine, or to one that cannot hold sagas.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_class: type[ModelT] | None = None,
+        session_maker: async_sessionmaker[AsyncSession] | None = None,
+        execution_lease: timedelta = timedelta(seconds=30),
+        max_payload_bytes: int = 1 << 20,
+        payload_codec: PayloadCodec | None = None,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._engine: SagaEngine[ModelT] = SagaEngine(
+            model_class=model_class,
+            session_maker=session_maker,
+            execution_lease=execution_lease,
+            max_payload_bytes=max_payload_bytes,
+            payload_codec=payload_codec,
+            store=store,
+            clock=clock,
+        )
+
+    @property
+    def engine(self) -> SagaEngine[ModelT]:
+        """The engine, for `SagaAdmin`."""
+        return self._engine
+
+    def register(self, name: str, definition: SagaDefinition) -> None:
+        """Make a definition known under a name; several versions of one name may be known at once.
+
+        New sagas start with the newest version, running ones keep theirs.
+
+        Raises:
+            SagaDefinitionError: This version of the name is registered already.
+        """
+        self._engine.register(name, definition)
+
+    async def start(
+        self,
+        *,
+        saga_name: str,
+        initial_data: BaseModel | Mapping[str, Any] | Any,
+        aggregation_id: str,
+        trace_id: str | None = None,
+        session: AsyncSession | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        values: Mapping[str, Any] | None = None,
+    ) -> UUID:
+        """Start a saga durably, and drive it until it ends or waits.
+
+        What a step does is not raised: read the snapshot. Cancelling the caller does the saga no harm.
+
+        With `session` the saga is only written, in the caller's own transaction: it exists if and when the caller commits,
+        and then starts at once in this process. If the caller rolls back, also to a savepoint, nothing is left.
+
+        Args:
+            initial_data: A Pydantic model, or plain data with datetimes, Decimals, UUIDs, Enums and bytes.
+            aggregation_id: What the saga is about; at most one saga of the table is active for it. 1 to 255 characters.
+            trace_id: Links the saga to a request; made up if None.
+            idempotency_key: A start repeated under the same key answers with the first one's id.
+            priority: Higher first, among the sagas that are due.
+            values: The model's own columns.
+
+        Raises:
+            SagaDefinitionError: The name is not registered.
+            ActiveSagaAlreadyExistsError: The aggregate has an active saga; the error names it.
+            PayloadError: `initial_data` cannot be stored; nothing was written.
+        """
+        wanted = beginning(
+            self._engine.payloads,
+            self._engine.registry.newest(saga_name),
+            saga_name=saga_name,
+            initial_data=initial_data,
+            aggregation_id=aggregation_id,
+            trace_id=trace_id,
+            idempotency_key=idempotency_key,
+            priority=priority,
+            values=values,
+        )
+        if session is None:
+            return await self._engine.start(wanted)
+        await self._engine.ready()
+        return await self._add(session, unborn(wanted, self._engine.now()))
+
+    async def _add(self, session: AsyncSession, birth: Birth) -> UUID:
+        existing = await self._engine.add(session, birth)
+        if existing == birth.head.id:
+            after_commit(session.sync_session, partial(self._engine.wake_soon, [birth.head.id]))
+        return existing
+
+    async def notify(self, *, saga_id: UUID, token: UUID, event: Any = None) -> bool:
+        """End a saga's wait now, and drive it on; return whether the token was that of the present wait.
+
+        A saga that waits for its next attempt makes it at once. The event is kept: `input_map` sees it as
+        `latest_event`. A stale, foreign or repeated token is answered False, and changes nothing.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+        """
+        payload = None if event is None else self._engine.payloads.dump(event, what="event")
+        verdict = await self._engine.advance(saga_id, Notified(payload), token=token)
+        return verdict == Verdict.APPLIED.value
+
+    async def run_due(self, limit: int = 100) -> int:
+        """Take over and drive up to `limit` due sagas, until each ends or waits; return how many were taken.
+
+        Due are: those whose owner has vanished, those whose pause before a retry is over, those started in a transaction
+        and not begun yet. Safe to call from any number of processes. A saga that this process does not know, or that makes
+        no sense, stops none of the others.
+        """
+        return await self._engine.run_due(limit)
+
+    async def resume(self, saga_id: UUID) -> None:
+        """Look at one saga now: drive it if it is due.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+        """
+        await self._engine.wake(saga_id)
+
+    async def get_snapshot(self, saga_id: UUID) -> SagaSnapshot:
+        """Return where a saga stands, without locking it.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+        """
+        return snapshot(await self._head(saga_id), self._engine.registry)
+
+    async def result(self, saga_id: UUID, timeout: timedelta | None = None) -> SagaResult:
+        """Wait until a saga is over, or STUCK, and return what it has come to.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+            TimeoutError: It took longer than `timeout`; the saga goes on.
+        """
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            head = await self._ended(saga_id)
+        rows = (await self._engine.store.history([saga_id]))[saga_id]
+        return result(head, rows, self._engine.registry, self._engine.payloads)
+
+    async def _ended(self, saga_id: UUID) -> Head:
+        looks = 0
+        while not ((head := await self._head(saga_id)).status.is_terminal or head.status is SagaStatus.STUCK):
+            await self._engine.rest(saga_id, _POLLS[min(looks, len(_POLLS) - 1)])
+            looks += 1
+        return head
+
+    async def _head(self, saga_id: UUID) -> Head:
+        head = await self._engine.store.head(saga_id)
+        if head is None:
+            raise SagaNotFoundError(saga_id)
+        return head
+
+    async def aclose(self) -> None:
+        """Hand back every lease at once, so that others take over without delay, and every connection.
+
+        Work in flight is cut off, which costs it no attempt. The orchestrator cannot be used again; the SQLAlchemy engine,
+        which is the application's, is left open.
+        """
+        await self._engine.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,228 @@
+"""Performing work: one call of the author's code, and what its outcome means.
+
+A performer never raises for what a step does. It returns the event that says what happened: the step returned, raised, or
+is in doubt. Only the cancellation of the whole engine passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel
+
+from ..definition.io import Payloads, clean_text
+from ..definition.retry import RetryPolicy
+from ..definition.step import InputContext, StepContext, StepDefinition
+from ..errors import OutcomeUnknown, PayloadError, PermanentError, RetryAfter, SagaStateError
+from ..kernel.effects import Compensate, Execute, Probe, Work
+from ..kernel.events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+
+if TYPE_CHECKING:
+    from .tenure import Tenure
+
+_LONGEST_ERROR = 4_000
+
+
+class Outcome(NamedTuple):
+    """What a call came to: a value, or an error and whether the call may have acted all the same."""
+
+    value: Any = None
+    error: BaseException | None = None
+    in_doubt: bool = False
+
+
+class Performer:
+    """Performs the work of sagas."""
+
+    def __init__(self, payloads: Payloads, now: Callable[[], datetime]) -> None:
+        self._payloads = payloads
+        self._now = now
+
+    async def perform(self, work: Work, tenure: Tenure) -> Reply:
+        """Do the work, and return the event that tells the kernel how it ended."""
+        match work:
+            case Execute():
+                return await self._execute(work, tenure)
+            case Probe():
+                return await self._probe(work, tenure)
+            case Compensate():
+                return await self._compensate(work, tenure)
+
+    async def _execute(self, work: Execute, tenure: Tenure) -> Reply:
+        started = self._now()
+        step = tenure.definition.step(work.step_id)
+        try:
+            inp = step.make_input(*await self._arguments(step, tenure))
+            stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
+        except Exception as error:
+            shown = describe(error, f"input_map of step '{work.step_id}'")
+            return Raised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
+        ctx = self._context(work, tenure, started, step.timeout)
+        outcome = await _call(step.execute(inp, ctx), step.timeout)
+        if outcome.error is None:
+            return self._returned(work, step, outcome.value, stored, started)
+        return Raised(work.step_id, work.attempt, **_failure(outcome, step.retry_policy), input=stored, started_at=started)
+
+    def _returned(self, work: Execute, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
+        """Store what the step returned; what cannot be stored leaves the step in doubt, for it has acted."""
+        try:
+            output = self._dump_output(step, value)
+        except (PayloadError, SagaStateError) as error:
+            shown = describe(error)
+            doubt = Raised(work.step_id, work.attempt, shown, retryable=False, in_doubt=True, input=stored, started_at=started)
+            return doubt
+        return Returned(work.step_id, work.attempt, stored, output, started)
+
+    def _dump_output(self, step: StepDefinition, value: Any) -> str:
+        if not isinstance(value, step.output_model):
+            raise SagaStateError(
+                f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}; it may have acted"
+            )
+        return self._payloads.dump(value, what=f"The output of step '{step.step_id}'")
+
+    async def _probe(self, work: Probe, tenure: Tenure) -> Reply:
+        started = self._now()
+        step = tenure.definition.step(work.step_id)
+        try:
+            inp = await self._input(step, tenure)
+        except Exception as error:
+            return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
+        ctx = self._context(work, tenure, started, step.timeout)
+        outcome = await _call(step.probe(inp, ctx), step.timeout)
+        if outcome.error is not None:
+            shown = describe(outcome.error, "probe")
+            return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown, started_at=started)
+        return self._probed(work, step, outcome.value, inp, started)
+
+    def _probed(self, work: Probe, step: StepDefinition, value: Any, inp: BaseModel, started: datetime) -> Reply:
+        stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
+        if value is None:
+            return Probed(work.step_id, work.attempt, ProbeOutcome.NOT_DONE, stored, started_at=started)
+        try:
+            output = self._dump_output(step, value)
+        except (PayloadError, SagaStateError) as error:
+            shown = describe(error, "probe")
+            return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, stored, error=shown, started_at=started)
+        return Probed(work.step_id, work.attempt, ProbeOutcome.DONE, stored, output, started_at=started)
+
+    async def _compensate(self, work: Compensate, tenure: Tenure) -> Reply:
+        started = self._now()
+        step = tenure.definition.step(work.step_id)
+        policy, timeout = step.node.compensation_retry, step.node.compensation_timeout
+        try:
+            inp = await self._input(step, tenure)
+            out = await self._output(step, tenure) if work.with_output else None
+        except Exception as error:
+            shown = describe(error, f"what step '{work.step_id}' was called with")
+            return CompensationRaised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
+        stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
+        ctx = self._context(work, tenure, started, timeout)
+        outcome = await _call(step.compensate(inp, out, ctx), timeout)
+        if outcome.error is None:
+            return Compensated(work.step_id, work.attempt, stored, started_at=started)
+        failure = _failure(outcome, policy)
+        return CompensationRaised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
+
+    # --- what a step is called with ----------------------------------------------------------------------------------
+
+    async def _arguments(self, step: StepDefinition, tenure: Tenure) -> list[Any]:
+        """Return what `input_map` is called with, the same whether the saga is live or was restored."""
+        past = await tenure.past()
+        if not step.depends_on:
+            return [self._input_context(tenure)]
+        return [self._payloads.load_model(ref.output_model, past.output(ref.step_id)) for ref in step.depends_on]
+
+    def _input_context(self, tenure: Tenure) -> InputContext:
+        past, initial = tenure.known_past, tenure.initial_data(self._payloads)
+        outputs = {step_id: self._payloads.load(text) for step_id, text in past.outputs.items()}
+        events = [self._payloads.load(text) for text in past.events]
+        context = {"saga_name": tenure.saga_name, "initial_data": initial, "step_outputs": outputs}
+        return InputContext(initial, context, outputs, events[-1] if events else None, events)
+
+    async def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
+        """Return the input that the step was last called with; what a lost attempt did not record is made again."""
+        past = await tenure.past()
+        recorded = past.inputs.get(step.step_id)
+        if recorded is None:
+            return step.make_input(*await self._arguments(step, tenure))
+        return self._payloads.load_model(step.input_model, recorded)
+
+    async def _output(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
+        return self._payloads.load_model(step.output_model, (await tenure.past()).output(step.step_id))
+
+    def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
+        phase = "compensate" if isinstance(work, Compensate) else "execute"
+        return StepContext(
+            saga_id=tenure.saga_id,
+            saga_name=tenure.saga_name,
+            step_id=work.step_id,
+            aggregation_id=tenure.aggregation_id,
+            trace_id=tenure.trace_id,
+            attempt=work.attempt,
+            idempotency_key=idempotency_key(tenure.saga_id, work.step_id, phase),
+            in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
+            initial_data=tenure.initial_data(self._payloads),
+            deadline=None if timeout is None else started + timeout,
+        )
+
+
+def idempotency_key(saga_id: object, step_id: str, phase: str) -> str:
+    """Return the key under which a step's effect (or its undo) happens once, however often it is attempted."""
+    return f"{saga_id}/{step_id}/{phase}"
+
+
+async def _call(coroutine: Awaitable[Any], timeout: timedelta | None) -> Outcome:
+    """Await the author's code, and say how it ended; an outer cancellation passes through."""
+    try:
+        if timeout is None:
+            return Outcome(await coroutine)
+        return await _call_within(coroutine, timeout)
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        return Outcome(error=error, in_doubt=True)
+    except Exception as error:
+        return Outcome(error=error, in_doubt=isinstance(error, OutcomeUnknown))
+
+
+async def _call_within(coroutine: Awaitable[Any], timeout: timedelta) -> Outcome:
+    scope = asyncio.timeout(timeout.total_seconds())
+    try:
+        async with scope:
+            return Outcome(await coroutine)
+    except Exception as error:
+        if not scope.expired():
+            raise
+        late = TimeoutError(f"timed out after {timeout}")
+        late.__cause__ = None if isinstance(error, TimeoutError) else error
+        return Outcome(error=late, in_doubt=True)
+
+
+def _failure(outcome: Outcome, policy: RetryPolicy) -> dict[str, Any]:
+    error = outcome.error
+    assert error is not None
+    return {
+        "error": describe(error),
+        "retryable": outcome.in_doubt and not isinstance(error, PermanentError) or policy.retries(error),
+        "in_doubt": outcome.in_doubt,
+        "delay": error.delay if isinstance(error, RetryAfter) else None,
+    }
+
+
+def describe(error: BaseException, where: str = "") -> str:
+    """Return an error as one text that any database takes: its repr, and those of its causes."""
+    shown = _safe_repr(error)
+    cause = error.__cause__
+    while cause is not None and len(shown) < _LONGEST_ERROR:
+        shown, cause = f"{shown} <- {_safe_repr(cause)}", cause.__cause__
+    return clean_text(f"{where}: {shown}" if where else shown, _LONGEST_ERROR)
+
+
+def _safe_repr(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:
+        return f"{type(error).__name__}(<its repr raised>)"

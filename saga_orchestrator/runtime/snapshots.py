@@ -1,0 +1,197 @@
+"""What a saga looks like from outside: plain values, assembled when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ..definition.graph import Graph
+from ..definition.io import Payloads
+from ..errors import PayloadError
+from ..kernel.codec import decode
+from ..kernel.projection import residue
+from ..kernel.state import SagaStatus, State
+from ..storage.rows import Head, HistoryRow
+from .registry import Registry
+from .tenure import Past, initial_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SagaSnapshot:
+    """Where a saga stands.
+
+    Attributes:
+        awaiting: ``retry``, ``operator``, or None.
+        step_execution_token: Of a saga that waits, the token for `notify`; None once it is over.
+        deadline_at: When `run_due` will next look at it, in UTC; None when nothing is due by time.
+        last_error: The error that a person wants to see: of a failed saga, the one that turned it.
+        residue: The steps whose effects stand although the saga failed, was aborted, or is stuck.
+    """
+
+    id: UUID
+    saga_name: str
+    definition_version: int
+    aggregation_id: str
+    trace_id: str
+    status: SagaStatus
+    awaiting: str | None
+    current_step_index: int
+    retry_counter: int
+    deadline_at: datetime | None
+    step_execution_token: UUID | None
+    last_error: str | None
+    revision: int
+    priority: int
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    residue: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    """One finished attempt of a step, or one order of an operator.
+
+    Attributes:
+        phase: ``EXECUTE``, ``COMPENSATE`` or ``ORDER``.
+        status: ``SUCCESS``, ``ERROR``, ``IN_DOUBT``, ``WAITING`` or ``SKIPPED``.
+        step_id: The step, or the order's name.
+        input: What the step was called with, as plain JSON values; so is `output`.
+    """
+
+    timestamp: datetime
+    phase: str
+    status: str
+    step_id: str
+    step_name: str
+    attempt: int
+    token: UUID | None
+    input: Any
+    output: Any
+    error: str | None
+    skipped: bool
+    actor: str | None
+    reason: str | None
+    started_at: datetime | None
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a field by its name, so that an entry also reads as the dict that it once was."""
+        if key not in self.__dataclass_fields__:
+            raise KeyError(key)
+        return getattr(self, key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SagaAdminSnapshot(SagaSnapshot):
+    """Everything about a saga.
+
+    Attributes:
+        context: `saga_name`, `initial_data` and `step_outputs`, as plain JSON values.
+        steps: The status of each step that has started.
+        step_history: Oldest entry first.
+    """
+
+    context: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, str] = field(default_factory=dict)
+    step_history: Sequence[HistoryEntry] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SagaResult:
+    """What a saga has come to.
+
+    Attributes:
+        outputs: What its steps returned, by step id, as plain JSON values.
+        error: Of a saga that did not complete, the error that turned it.
+        residue: The steps whose effects stand although it did not complete.
+    """
+
+    saga_id: UUID
+    status: SagaStatus
+    outputs: Mapping[str, Any]
+    error: str | None
+    residue: tuple[str, ...]
+
+
+def snapshot(head: Head, registry: Registry) -> SagaSnapshot:
+    """Return a saga's snapshot."""
+    return SagaSnapshot(**_facts(head), residue=_residue(head, registry))
+
+
+def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> SagaAdminSnapshot:
+    """Return a saga's snapshot with its context and history."""
+    context = {"saga_name": head.saga_name, "initial_data": _shown(payloads, initial_of(head))}
+    return SagaAdminSnapshot(
+        **_facts(head),
+        residue=_residue(head, registry),
+        context={**context, "step_outputs": outputs(rows, payloads)},
+        steps=_steps(head),
+        step_history=[_entry(row, payloads) for row in rows],
+    )
+
+
+def result(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> SagaResult:
+    """Return what a saga has come to."""
+    error = None if head.status is SagaStatus.COMPLETED else head.last_error
+    return SagaResult(
+        saga_id=head.id,
+        status=head.status,
+        outputs=outputs(rows, payloads),
+        error=error,
+        residue=_residue(head, registry),
+    )
+
+
+def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
+    """Return what the steps returned."""
+    past = Past()
+    past.learn(rows)
+    return {step_id: _shown(payloads, text) for step_id, text in past.outputs.items()}
+
+
+def _facts(head: Head) -> dict[str, Any]:
+    names = {field.name for field in fields(SagaSnapshot)} - {"residue"}
+    return {name: getattr(head, name) for name in names}
+
+
+def _entry(row: HistoryRow, payloads: Payloads) -> HistoryEntry:
+    facts = row._asdict()
+    del facts["saga_id"], facts["seq"]
+    for name in ("input", "output"):
+        facts[name] = None if facts[name] is None else _shown(payloads, facts[name])
+    return HistoryEntry(**facts)
+
+
+def _shown(payloads: Payloads, text: str) -> Any:
+    """Return a payload for people: one that cannot be read is shown as what is wrong with it."""
+    try:
+        return payloads.load(text)
+    except PayloadError as error:
+        return {"unreadable": str(error)}
+
+
+def _state(head: Head) -> State | None:
+    try:
+        return decode(head.state)
+    except ValueError:
+        return None
+
+
+def _steps(head: Head) -> dict[str, str]:
+    state = _state(head)
+    return {} if state is None else {step_id: type(status).__name__ for step_id, status in state.all()}
+
+
+def _residue(head: Head, registry: Registry) -> tuple[str, ...]:
+    """Return the residue of a saga that has failed or is stuck; without its definition, what can be told."""
+    if head.status not in (SagaStatus.FAILED, SagaStatus.STUCK):
+        return ()
+    definition = registry.find(head.saga_name, head.definition_version)
+    state = _state(head)
+    if definition is None or state is None:
+        return ()
+    graph: Graph = definition.graph
+    return residue(graph, state)

@@ -1,0 +1,114 @@
+"""One saga in this process's hands: its facts, its state, and the payloads that its steps need.
+
+Who holds a saga under a lease need not read it: what the row says is known, until a write is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from ..definition.io import Payloads
+from ..definition.saga import SagaDefinition
+from ..errors import SagaStateError
+from ..kernel.effects import Phase, Record, RecordStatus
+from ..kernel.state import State
+from ..kernel.transition import NOTIFY
+from ..storage.contract import Store
+from ..storage.rows import Head, HistoryRow
+
+
+@dataclass(slots=True)
+class Past:
+    """The payloads of a saga's history that are still needed, as JSON texts, by step."""
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+    def learn(self, rows: Iterable[Record | HistoryRow]) -> None:
+        """Take in further history."""
+        for row in rows:
+            if row.phase == Phase.EXECUTE:
+                if row.input is not None:
+                    self.inputs[row.step_id] = row.input
+                if row.output is not None and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
+                    self.outputs[row.step_id] = row.output
+            elif row.phase == Phase.ORDER and row.step_id == NOTIFY and row.input is not None:
+                self.events.append(row.input)
+
+    def output(self, step_id: str) -> str:
+        """Return what the step returned.
+
+        Raises:
+            SagaStateError: It has no recorded output.
+        """
+        try:
+            return self.outputs[step_id]
+        except KeyError:
+            raise SagaStateError(f"Step '{step_id}' has no recorded output.") from None
+
+
+@dataclass(slots=True)
+class Tenure:
+    """A saga that this process owns, from its claim to its release."""
+
+    saga_id: UUID
+    saga_name: str
+    aggregation_id: str
+    trace_id: str
+    definition: SagaDefinition
+    token: UUID
+    revision: int
+    state: State
+    last_error: str | None
+    initial: str
+    store: Store
+    lease_until: float
+    """When the lease ends, by the event loop's clock."""
+    known_past: Past = field(default_factory=Past)
+    past_is_known: bool = False
+
+    @classmethod
+    def of(cls, head: Head, definition: SagaDefinition, state: State, store: Store, lease_until: float) -> Tenure:
+        """Return the tenure of a row that this process has just taken."""
+        assert head.step_execution_token is not None
+        return cls(
+            head.id,
+            head.saga_name,
+            head.aggregation_id,
+            head.trace_id,
+            definition,
+            head.step_execution_token,
+            head.revision,
+            state,
+            head.last_error,
+            initial_of(head),
+            store,
+            lease_until,
+        )
+
+    async def past(self) -> Past:
+        """Return the payloads of the saga's history; read once, for a saga that others have begun."""
+        if not self.past_is_known:
+            found = Past()
+            found.learn((await self.store.history([self.saga_id]))[self.saga_id])
+            self.known_past, self.past_is_known = found, True
+        return self.known_past
+
+    def initial_data(self, payloads: Payloads) -> Any:
+        """Return what the saga was started with, as fresh plain values."""
+        return payloads.load(self.initial)
+
+
+def initial_of(head: Head) -> str:
+    """Return the JSON text of what a saga was started with."""
+    return json.dumps(json.loads(head.context)["initial_data"])
+
+
+def context_of(initial: str) -> str:
+    """Return the JSON text of the `context` column for this initial data."""
+    return f'{{"initial_data":{initial}}}'

@@ -1,0 +1,86 @@
+"""The store's contract: the few operations by which sagas are read and moved.
+
+Each operation is one transaction. What is true once it returns is said at each; `testing.StoreContract` holds every store to
+it. All of them lock before they decide, and compare before they write: the lock avoids wasted work, the comparison of
+`revision` (and of the execution token) makes the result right even where a database has no such lock, as SQLite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+
+
+class Store(Protocol):
+    """Where sagas live."""
+
+    async def write(self, batch: Sequence[Write]) -> list[Written]:
+        """Write every item of the batch in one transaction, each on its own merits.
+
+        When it returns, everything answered DONE is durable, rows and history together, and nothing else has changed. An
+        item written by an earlier call whose answer was lost is answered DONE again. Raises, with nothing written, when
+        some item cannot be written at all: the caller then splits the batch.
+        """
+        ...
+
+    async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
+        """Lock the saga, let the judge decide, and write what it says in the same transaction.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+        """
+        ...
+
+    async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
+        """Lock up to `limit` due sagas that the claimer can run, highest priority and longest due first, and judge each.
+
+        Sagas that others have locked are passed over. When it returns, every pair is durable.
+        """
+        ...
+
+    async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
+        """Extend the lease of every saga that the owner still has, and return the revisions of those.
+
+        Rows locked by others are passed over: a renewal never waits.
+        """
+        ...
+
+    async def head(self, saga_id: UUID) -> Head | None:
+        """Return the saga's row without locking it, or None."""
+        ...
+
+    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
+        """Return sagas, newest first, from before the given id on."""
+        ...
+
+    async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
+        """Return the history of each of the sagas, oldest row first."""
+        ...
+
+    async def rival(self, birth: Birth) -> Head | None:
+        """Return the saga that holds what this birth wanted: by idempotency key first, then by active aggregate."""
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next saga is due, or None."""
+        ...
+
+    async def now(self) -> datetime:
+        """Return the database's time: the one clock by which leases are judged."""
+        ...
+
+    async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:
+        """Insert the saga in the caller's own transaction; nothing of it stays if the caller rolls back.
+
+        Returns None, or, when something stands in its way, a tuple of that saga's row (None if it is invisible to the
+        caller's transaction, or gone again). The caller's transaction can go on either way.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give back every connection."""
+        ...

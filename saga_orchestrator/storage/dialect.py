@@ -1,0 +1,129 @@
+"""What differs between databases, in one place: how a write transaction begins, what time it is, which errors pass.
+
+Nothing else in this package asks which database it talks to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Dialect, Table, func, literal
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from ..errors import SagaDefinitionError
+from .types import UtcDateTime
+
+_PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006")
+"""SQLSTATE classes and codes that a second try can cure: lost connections, shutdowns, serialization, deadlocks."""
+_PASSING_ERRNOS = (1205, 1213)
+"""MariaDB's lock wait timeout and deadlock."""
+
+
+class Clock(Protocol):
+    """A source of the time that stands in for the database's, for tests."""
+
+    def now(self) -> datetime: ...
+
+
+@dataclass(slots=True)
+class SqlDialect:
+    """A database that locks rows: PostgreSQL, and any other that SQLAlchemy gives FOR UPDATE."""
+
+    clock: Clock | None = None
+    locks_rows: bool = True
+
+    def now(self) -> ColumnElement[Any]:
+        """Return the database's time as an expression, or the test clock's as a literal."""
+        if self.clock is not None:
+            return literal(self.clock.now(), UtcDateTime)
+        return self._now()
+
+    def insert_or_nothing(self, table: Table) -> Any:
+        """Return an insert that can pass over rows that clash."""
+        return postgresql_insert(table)
+
+    def _now(self) -> ColumnElement[Any]:
+        return func.clock_timestamp(type_=UtcDateTime)
+
+    @asynccontextmanager
+    async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that may write; commit at the end, roll back on an error."""
+        async with engine.connect() as connection, connection.begin():
+            yield connection
+
+
+@dataclass(slots=True)
+class SqliteDialect(SqlDialect):
+    """SQLite: one writer at a time, said at the beginning, so that what was read is still true when it is written."""
+
+    locks_rows: bool = False
+    _writers: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _prepared: bool = False
+
+    def _now(self) -> ColumnElement[Any]:
+        return func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcDateTime)
+
+    def insert_or_nothing(self, table: Table) -> Any:
+        return sqlite_insert(table)
+
+    @asynccontextmanager
+    async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with self._writers, engine.connect() as connection:
+            if not self._prepared:
+                await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                self._prepared = True
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                await connection.commit()
+            except BaseException:
+                await connection.rollback()
+                raise
+
+
+def dialect_for(dialect: Dialect, database: str | None, clock: Clock | None) -> SqlDialect:
+    """Return how to talk to this database.
+
+    Raises:
+        SagaDefinitionError: It is an in-memory SQLite database, whose one connection cannot hold two transactions.
+    """
+    if dialect.name != "sqlite":
+        return SqlDialect(clock)
+    if database in (None, "", ":memory:") or "mode=memory" in str(database):
+        raise SagaDefinitionError(
+            "An in-memory SQLite database has one connection for everything and cannot hold sagas; "
+            "use a file (a temporary one in tests), or saga_orchestrator.testing.MemoryStore."
+        )
+    return SqliteDialect(clock)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether the same transaction may succeed if it is tried again."""
+    if isinstance(error, ConnectionError | PoolTimeoutError | TimeoutError):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    if state:
+        return state.startswith(_PASSING_STATES)
+    return _passes_by_name(error, cause)
+
+
+def _passes_by_name(error: BaseException, cause: object) -> bool:
+    """Judge an error without an SQLSTATE: SQLite's, MariaDB's, and drivers' own about a lost connection."""
+    said = str(cause).lower()
+    if isinstance(error, InterfaceError) or type(cause).__name__ in ("InterfaceError", "InternalClientError"):
+        return "connection" in said or "closed" in said or "pool" in said
+    arguments = getattr(cause, "args", ())
+    numbered = bool(arguments) and arguments[0] in _PASSING_ERRNOS
+    return numbered or (isinstance(error, OperationalError | OSError) and ("locked" in said or "connect" in said))

@@ -1,0 +1,155 @@
+"""`SagaStateMixin`: the saga's head on the user's own model, and the companion tables that mapping it creates.
+
+Mapping ``class OrderSaga(Base, SagaStateMixin)`` adds ``<table>_history`` to the same metadata, and the constraints and
+indexes to the user's table, so `metadata.create_all` and Alembic's autogenerate see all of it. Three constraints make wrong
+rows unrepresentable: an active saga that neither is due nor awaits anything, an unknown status, and a second active saga
+for one `aggregation_id`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    Uuid,
+    event,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, Mapper, declarative_mixin, mapped_column, relationship
+
+from ..kernel.state import SagaStatus
+from .types import Json, UtcDateTime
+
+TERMINAL = "status IN ('COMPLETED', 'COMPENSATED', 'FAILED')"
+ACTIVE = f"NOT ({TERMINAL})"
+_STATUSES = ", ".join(f"'{status.value}'" for status in SagaStatus)
+_NOW = func.now()
+
+
+@declarative_mixin
+class SagaStateMixin:
+    """The head of a saga: small, and mostly not rewritten. Add columns and relationships of your own beside it.
+
+    Only the engine writes these columns. `state` is the truth; `status`, `awaiting`, `deadline_at`,
+    `current_step_index`, `retry_counter` are derived from it with every write, to be queried and joined.
+    """
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    aggregation_id: Mapped[str] = mapped_column(String(255))
+    trace_id: Mapped[str] = mapped_column(String(255))
+    saga_name: Mapped[str] = mapped_column(String(255))
+    definition_version: Mapped[int] = mapped_column(Integer, server_default="1")
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[SagaStatus] = mapped_column(Enum(SagaStatus, native_enum=False, length=16, create_constraint=False))
+    """Where the saga stands; a `SagaStatus` value."""
+    awaiting: Mapped[str | None] = mapped_column(String(255))
+    """What the saga waits for (``retry``, ``operator``), or None."""
+    current_step_index: Mapped[int] = mapped_column(Integer, server_default="0")
+    step_execution_token: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    """The fence: only who holds this token may move the saga. Of a suspended saga, the token for `notify`."""
+    revision: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Grows by one with every write; writes are compare-and-swap on it."""
+    state: Mapped[dict[str, Any]] = mapped_column(Json)
+    context: Mapped[dict[str, Any]] = mapped_column(Json)
+    """``initial_data``; never rewritten."""
+    deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When `run_due` must look at this saga again: its lease's end, or its timer. None: nothing is due by time."""
+    lease_owner: Mapped[str | None] = mapped_column(String(255))
+    retry_counter: Mapped[int] = mapped_column(Integer, server_default="0")
+    last_error: Mapped[str | None] = mapped_column(Text)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    priority: Mapped[int] = mapped_column(Integer, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=_NOW)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=_NOW)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    if TYPE_CHECKING:
+        step_history: Mapped[list[Any]]
+        """The saga's history rows, oldest first; read-only. Load it with ``selectinload``."""
+
+
+def history_columns(head: Table) -> list[Column[Any]]:
+    """Return the columns of the append-only history: one row for each finished attempt, and for each order."""
+    owner = ForeignKey(head.c.id, ondelete="CASCADE")
+    return [
+        Column("saga_id", Uuid, owner, primary_key=True),
+        Column("seq", Integer, primary_key=True, autoincrement=False),
+        Column("timestamp", UtcDateTime, nullable=False),
+        Column("phase", String(16), nullable=False),
+        Column("status", String(16), nullable=False),
+        Column("step_id", String(255), nullable=False),
+        Column("step_name", String(255), nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("token", Uuid),
+        Column("input", Json(none_as_null=True)),
+        Column("output", Json(none_as_null=True)),
+        Column("error", Text),
+        Column("skipped", Boolean, nullable=False, server_default=text("false")),
+        Column("actor", String(255)),
+        Column("reason", Text),
+        Column("started_at", UtcDateTime),
+    ]
+
+
+def history_table(head: Table) -> Table:
+    """Return the history table of a saga table."""
+    name = f"{head.name}_history"
+    found = head.metadata.tables.get(f"{head.schema}.{name}" if head.schema else name)
+    return found if found is not None else Table(name, head.metadata, *history_columns(head), schema=head.schema)
+
+
+def _constrain(head: Table) -> None:
+    """Add what makes wrong rows unrepresentable, and the two indexes that recovery and identity need."""
+    name = head.name
+    head.append_constraint(CheckConstraint(f"status IN ({_STATUSES})", name=f"ck_{name}_status"))
+    never_stranded = f"{TERMINAL} OR deadline_at IS NOT NULL OR awaiting IS NOT NULL"
+    head.append_constraint(CheckConstraint(never_stranded, name=f"ck_{name}_never_stranded"))
+    _partial(f"ix_{name}_due", head.c.deadline_at, where="deadline_at IS NOT NULL")
+    _partial(f"uq_{name}_active_aggregation", head.c.aggregation_id, where=ACTIVE, unique=True)
+    _partial(
+        f"uq_{name}_idempotency", head.c.saga_name, head.c.idempotency_key, where="idempotency_key IS NOT NULL", unique=True
+    )
+    head.dialect_options["postgresql"]["with"] = {"fillfactor": 70}
+
+
+def _partial(name: str, *columns: Column[Any], where: str, unique: bool = False) -> None:
+    Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
+
+
+def _equip(mapper: Mapper[Any], cls: type) -> None:
+    """Give a freshly mapped saga model its companion tables."""
+    head = mapper.local_table
+    if not isinstance(head, Table) or mapper.inherits is not None:
+        return
+    if f"ck_{head.name}_never_stranded" not in {constraint.name for constraint in head.constraints}:
+        _constrain(head)
+    history_table(head)
+
+
+def _add_history(mapper: Mapper[Any], cls: type) -> None:
+    """Make the history readable as `step_history`."""
+    if mapper.inherits is not None or mapper.has_property("step_history"):
+        return
+    past = history_table(mapper.local_table)  # type: ignore[arg-type]
+    entry = type(f"{cls.__name__}History", (), {"__module__": cls.__module__})
+    mapper.registry.map_imperatively(entry, past)
+    rows = relationship(entry, viewonly=True, order_by=past.c.seq)
+    mapper.add_property("step_history", rows)
+
+
+event.listen(SagaStateMixin, "instrument_class", _equip, propagate=True)
+event.listen(SagaStateMixin, "after_mapper_constructed", _add_history, propagate=True)

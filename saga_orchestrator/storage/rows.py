@@ -1,0 +1,138 @@
+"""The values that cross the store's seam: what a row says, and what is to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ..kernel.state import SagaStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """One saga row, as it was read. `state` and `context` are JSON texts."""
+
+    id: UUID
+    saga_name: str
+    definition_version: int
+    fingerprint: str
+    aggregation_id: str
+    trace_id: str
+    status: SagaStatus
+    state: str
+    context: str
+    revision: int = 0
+    step_execution_token: UUID | None = None
+    lease_owner: str | None = None
+    deadline_at: datetime | None = None
+    awaiting: str | None = None
+    current_step_index: int = 0
+    retry_counter: int = 0
+    last_error: str | None = None
+    idempotency_key: str | None = None
+    parent_id: UUID | None = None
+    priority: int = 0
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None = None
+
+
+class HistoryRow(NamedTuple):
+    """One history row. `input` and `output` are JSON texts."""
+
+    saga_id: UUID
+    seq: int
+    timestamp: datetime
+    phase: str
+    status: str
+    step_id: str
+    step_name: str
+    attempt: int
+    token: UUID | None
+    input: str | None
+    output: str | None
+    error: str | None
+    skipped: bool
+    actor: str | None
+    reason: str | None
+    started_at: datetime | None
+
+
+class Ownership(NamedTuple):
+    """Who has the saga from now on, and when somebody must look at it again."""
+
+    token: UUID | None
+    lease_owner: str | None
+    deadline_at: datetime | None
+    awaiting: str | None
+    finished_at: datetime | None
+
+
+class Move(NamedTuple):
+    """One saga's transition, to be written if the row is still the one that it was decided upon.
+
+    Attributes:
+        revision: The revision that the decision was made on; the row gets the next one.
+        token: The execution token that the writer holds.
+        ownership: None leaves token, lease, timer and what is awaited as they are.
+    """
+
+    saga_id: UUID
+    revision: int
+    token: UUID | None
+    status: SagaStatus
+    state: str
+    current_step_index: int
+    retry_counter: int
+    last_error: str | None
+    updated_at: datetime
+    ownership: Ownership | None
+    history: tuple[HistoryRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """A saga to be inserted. `values`: the user's own columns."""
+
+    head: Head
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Written(Enum):
+    """What became of a write."""
+
+    DONE = "DONE"
+    CONFLICT = "CONFLICT"
+    """The token holds, but somebody has moved the saga since: read it again and decide again."""
+    FENCED = "FENCED"
+    """The saga belongs to somebody else now, or is gone."""
+    TAKEN = "TAKEN"
+    """A saga with this idempotency key, or an active one with this aggregation_id, is there already."""
+
+
+Write = Birth | Move
+Judge = Callable[[Head, datetime], Move | None]
+"""Decides, under the row's lock, what to write; gets the row and the database's time. Pure: it may run again."""
+
+
+class Claimable(NamedTuple):
+    """What a claimer can run: for each saga name, the definition versions that it knows."""
+
+    versions: Mapping[str, frozenset[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaFilter:
+    """Which sagas to list; None means any."""
+
+    status: frozenset[SagaStatus] | None = None
+    saga_name: str | None = None
+    aggregation_id: str | None = None
+    trace_id: str | None = None
+    awaiting: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None

@@ -1,0 +1,168 @@
+"""The portable SQL of the store, built once from the tables, in SQLAlchemy Core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from ..kernel.state import SagaStatus
+from .mixins import ACTIVE
+from .rows import Birth, Claimable, Head, HistoryRow, Move, SagaFilter
+from .types import JsonText, UtcDateTime
+
+_HEAD_COLUMNS = tuple(field.name for field in fields(Head))
+_TEXTS = ("state", "context", "input", "output")
+
+
+class Statements:
+    """Every statement of the portable store."""
+
+    def __init__(self, head: Table, past: Table, insert_or_nothing: Callable[[Table], Any]) -> None:
+        self.head, self.past, self._insert = head, past, insert_or_nothing
+        self._ids = bindparam("ids", expanding=True)
+        self._columns = [_readable(head, name) for name in _HEAD_COLUMNS]
+        self.read_many = select(*self._columns).where(head.c.id.in_(self._ids))
+        self.lock_many = self._lock_many()
+        self.move_kept = self._update(*_KEPT)
+        self.move_owned = self._update(*_KEPT, *_OWNED)
+        self.insert_history = insert(past)
+        self.read_history = self._read_history()
+        self.renew = self._renew()
+        self.next_due = select(func.min(head.c.deadline_at)).where(head.c.deadline_at.is_not(None))
+
+    def insert_saga(self, birth: Birth) -> Any:
+        """Return the insert of one saga, which returns its id unless something stood in its way."""
+        row = {name: getattr(birth.head, name) for name in _HEAD_COLUMNS}
+        row |= {"state": JsonText(row["state"]), "context": JsonText(row["context"])}
+        statement = self._insert(self.head).values({**row, **birth.values})
+        return statement.on_conflict_do_nothing().returning(self.head.c.id)
+
+    def lock_one(self, now: ColumnElement[Any]) -> Select[Any]:
+        """Return the locking read of one saga, with the database's time."""
+        chosen = select(*self._columns, now.label("db_now")).where(self.head.c.id == bindparam("id"))
+        return chosen.with_for_update()
+
+    def lock_due(self, claimable: Claimable, limit: int, now: ColumnElement[Any]) -> Select[Any]:
+        """Return the claiming read: due sagas that nobody has locked."""
+        chosen = select(*self._columns, now.label("db_now")).where(*self._due(claimable, now))
+        ordered = chosen.order_by(self.head.c.priority.desc(), self.head.c.deadline_at)
+        return ordered.limit(limit).with_for_update(skip_locked=True)
+
+    def any_due(self, claimable: Claimable, now: ColumnElement[Any]) -> Select[Any]:
+        """Return a read of one due saga's id, if there is one."""
+        return select(self.head.c.id).where(*self._due(claimable, now)).limit(1)
+
+    def _due(self, claimable: Claimable, now: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
+        head = self.head.c
+        known = [
+            and_(head.saga_name == name, head.definition_version.in_(sorted(versions)))
+            for name, versions in sorted(claimable.versions.items())
+        ]
+        return head.deadline_at.is_not(None), head.deadline_at <= now, or_(*known)
+
+    def rival(self, birth: Birth) -> Select[Any]:
+        """Return the read of the saga that holds what this birth wanted, a namesake by key before one by aggregate."""
+        head, born = self.head.c, birth.head
+        same_key = and_(head.saga_name == born.saga_name, head.idempotency_key == born.idempotency_key)
+        same_aggregate = and_(head.aggregation_id == born.aggregation_id, text(ACTIVE))
+        wanted = same_aggregate if born.idempotency_key is None else or_(same_key, same_aggregate)
+        return select(*self._columns).where(wanted).order_by(head.idempotency_key.is_(None), head.id).limit(2)
+
+    def listing(self, wanted: SagaFilter, limit: int, before: UUID | None) -> Select[Any]:
+        """Return the read of a page of sagas, newest first (ids are time-ordered)."""
+        head = self.head.c
+        query = select(*self._columns).order_by(head.id.desc()).limit(limit)
+        if wanted.status is not None:
+            query = query.where(head.status.in_(wanted.status))
+        for name in ("saga_name", "aggregation_id", "trace_id", "awaiting"):
+            if (value := getattr(wanted, name)) is not None:
+                query = query.where(head[name] == value)
+        if wanted.created_after is not None:
+            query = query.where(head.created_at >= wanted.created_after)
+        if wanted.created_before is not None:
+            query = query.where(head.created_at < wanted.created_before)
+        return query if before is None else query.where(head.id < before)
+
+    def _lock_many(self) -> Select[Any]:
+        head = self.head.c
+        chosen = select(head.id, head.revision, head.step_execution_token).where(head.id.in_(self._ids))
+        return chosen.order_by(head.id).with_for_update()
+
+    def _update(self, *names: str) -> Any:
+        chosen = update(self.head).where(self.head.c.id == bindparam("_id"))
+        return chosen.values({name: bindparam(f"_{name}", type_=self.head.c[name].type) for name in names})
+
+    def _read_history(self) -> Select[Any]:
+        columns = [_readable(self.past, name) for name in HistoryRow._fields]
+        chosen = select(*columns).where(self.past.c.saga_id.in_(self._ids))
+        return chosen.order_by(self.past.c.saga_id, self.past.c.seq)
+
+    def _renew(self) -> Any:
+        head = self.head.c
+        mine = and_(head.id.in_(self._ids), head.lease_owner == bindparam("owner"))
+        free = select(head.id).where(mine).order_by(head.id).with_for_update(skip_locked=True)
+        extended = update(self.head).where(head.id.in_(free)).values(deadline_at=bindparam("until", type_=UtcDateTime))
+        return extended.returning(head.id, head.revision)
+
+
+_KEPT = ("revision", "status", "state", "current_step_index", "retry_counter", "last_error", "updated_at")
+_OWNED = ("step_execution_token", "lease_owner", "deadline_at", "awaiting", "finished_at")
+
+
+def kept(move: Move) -> dict[str, Any]:
+    """Return the parameters of a move that leaves the ownership alone."""
+    return {
+        "_id": move.saga_id,
+        "_revision": move.revision + 1,
+        "_status": move.status,
+        "_state": JsonText(move.state),
+        "_current_step_index": move.current_step_index,
+        "_retry_counter": move.retry_counter,
+        "_last_error": move.last_error,
+        "_updated_at": move.updated_at,
+    }
+
+
+def owned(move: Move) -> dict[str, Any]:
+    """Return the parameters of a move that changes the ownership."""
+    assert move.ownership is not None
+    return kept(move) | {f"_{name}": value for name, value in zip(_OWNED, move.ownership, strict=True)}
+
+
+def past(row: HistoryRow) -> dict[str, Any]:
+    """Return the parameters of a history row."""
+    facts = row._asdict()
+    for name in ("input", "output"):
+        if facts[name] is not None:
+            facts[name] = JsonText(facts[name])
+    return facts
+
+
+def head_of(row: Any) -> Head:
+    """Return the head that a row says."""
+    facts = row._mapping
+    return Head(**{name: SagaStatus(facts[name]) if name == "status" else facts[name] for name in _HEAD_COLUMNS})
+
+
+def _readable(table: Table, name: str) -> ColumnElement[Any]:
+    """Return a column to be read; JSON is read as text, so that live and stored payloads are decoded alike."""
+    column = table.c[name]
+    return cast(column, Text).label(name) if name in _TEXTS else column

@@ -1,0 +1,200 @@
+"""The store on SQLAlchemy: the contract in portable SQL, for every database that SQLAlchemy's asyncio speaks.
+
+A write of many sagas is: lock the rows in id order, drop those that have moved, update the rest in one executemany, insert
+their history in another, commit. PostgreSQL has a faster form of the same, one statement long (`one_statement`); it is
+chosen once, when the store is made, and held to the same contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from json import loads
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, Table, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from .dialect import Clock, dialect_for
+from .mixins import history_table
+from .one_statement import OneStatement
+from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from .statements import Statements, head_of, kept, owned, past
+
+
+class SagaStore:
+    """Sagas of one model, in one database. See `contract.Store` for what each operation guarantees.
+
+    Args:
+        model: The mapped class with `SagaStateMixin`.
+        engine: The engine that the model's sessions use.
+        clock: Stands in for the database's clock, in tests.
+    """
+
+    def __init__(self, model: type[Any], engine: AsyncEngine, clock: Clock | None = None) -> None:
+        self.model = model
+        self.engine = engine
+        self.table: Table = model.__table__
+        self.past: Table = history_table(self.table)
+        self.dialect = dialect_for(engine.dialect, engine.url.database, clock)
+        self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
+        self._fast = OneStatement(self.table, self.past, engine) if OneStatement.fits(engine) else None
+
+    # --- writing -------------------------------------------------------------------------------------------------------
+
+    async def write(self, batch: Sequence[Write]) -> list[Written]:
+        if self._fast is not None and all(isinstance(item, Move) or not item.values for item in batch):
+            done = await self._fast.write(batch)
+        else:
+            async with self.dialect.writing(self.engine) as connection:
+                done = await self._write(connection, batch)
+        missed = [item for item in batch if _id_of(item) not in done]
+        answers = await self._explain(missed) if missed else {}
+        return [Written.DONE if _id_of(item) in done else answers[_id_of(item)] for item in batch]
+
+    async def _write(self, connection: AsyncConnection, batch: Sequence[Write]) -> set[UUID]:
+        """Write what still fits; return the ids of the sagas written."""
+        births = [item for item in batch if isinstance(item, Birth)]
+        done = {birth.head.id for birth in births if await self._insert(connection, birth)}
+        moves = sorted((item for item in batch if isinstance(item, Move)), key=lambda move: move.saga_id)
+        held = await self._held(connection, moves)
+        fitting = [m for m in moves if held.get(m.saga_id) == (m.revision, m.token)]
+        await self._move(connection, fitting)
+        return done | {move.saga_id for move in fitting}
+
+    async def _insert(self, connection: AsyncConnection, birth: Birth) -> bool:
+        inserted = await connection.execute(self._sql.insert_saga(birth))
+        return inserted.first() is not None
+
+    async def _held(self, connection: AsyncConnection, moves: Sequence[Move]) -> dict[UUID, tuple[int, UUID | None]]:
+        """Lock the rows in id order, and return who may move them from where."""
+        if not moves:
+            return {}
+        rows = await connection.execute(self._sql.lock_many, {"ids": [move.saga_id for move in moves]})
+        return {row.id: (row.revision, row.step_execution_token) for row in rows}
+
+    async def _move(self, connection: AsyncConnection, moves: Sequence[Move]) -> None:
+        """Write moves that are known to fit, under the lock."""
+        staying = [move for move in moves if move.ownership is None]
+        changed = [move for move in moves if move.ownership is not None]
+        if staying:
+            await connection.execute(self._sql.move_kept, [kept(move) for move in staying])
+        if changed:
+            await connection.execute(self._sql.move_owned, [owned(move) for move in changed])
+        if rows := [past(row) for move in moves for row in move.history]:
+            await connection.execute(self._sql.insert_history, rows)
+
+    async def _explain(self, missed: Sequence[Write]) -> dict[UUID, Written]:
+        """Say why writes did not fit: done before, moved by others, lost to another owner, or taken."""
+        ids = [_id_of(item) for item in missed]
+        async with self.engine.connect() as connection:
+            rows = (await connection.execute(self._sql.read_many, {"ids": ids})).all()
+        found = {row.id: head_of(row) for row in rows}
+        return {_id_of(item): _explanation(item, found.get(_id_of(item))) for item in missed}
+
+    async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
+        async with self.dialect.writing(self.engine) as connection:
+            row = (await connection.execute(self._sql.lock_one(self.dialect.now()), {"id": saga_id})).first()
+            if row is None:
+                raise SagaNotFoundError(saga_id)
+            head = head_of(row)
+            move = judge(head, row.db_now)
+            if move is not None:
+                await self._move_or_clash(connection, head, move)
+            return head, move
+
+    async def _move_or_clash(self, connection: AsyncConnection, head: Head, move: Move) -> None:
+        """Write an order's move; bringing a saga back to life may clash with the aggregate's new one."""
+        try:
+            await self._move(connection, [move])
+        except IntegrityError as error:
+            raise ActiveSagaAlreadyExistsError(head.aggregation_id, None) from error
+
+    async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
+        if not claimable.versions or limit < 1 or not await self._anything_due(claimable):
+            return []
+        async with self.dialect.writing(self.engine) as connection:
+            due = self._sql.lock_due(claimable, limit, self.dialect.now())
+            heads = [(head_of(row), row.db_now) for row in await connection.execute(due)]
+            judged = [(head, judge(head, now)) for head, now in heads]
+            moved = sorted(((h, m) for h, m in judged if m is not None), key=lambda pair: pair[0].id)
+            await self._move(connection, [move for _, move in moved])
+        return [(head, move) for head, move in judged if move is not None]
+
+    async def _anything_due(self, claimable: Claimable) -> bool:
+        """Look before locking, so that an idle poll writes nothing and waits for nobody."""
+        async with self.engine.connect() as connection:
+            return (await connection.execute(self._sql.any_due(claimable, self.dialect.now()))).first() is not None
+
+    async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
+        alive: dict[UUID, int] = {}
+        ids = sorted(saga_ids)
+        for start in range(0, len(ids), _RENEWED_AT_ONCE):
+            chosen = ids[start : start + _RENEWED_AT_ONCE]
+            async with self.dialect.writing(self.engine) as connection:
+                rows = await connection.execute(self._sql.renew, {"ids": chosen, "owner": owner, "until": until})
+                alive.update((row.id, row.revision) for row in rows)
+        return alive
+
+    async def add(self, session: AsyncSession, birth: Birth) -> tuple[Head | None] | None:
+        inserted = await session.execute(self._sql.insert_saga(birth))
+        if inserted.first() is not None:
+            return None
+        row = (await session.execute(self._sql.rival(birth))).first()
+        return (None if row is None else head_of(row),)
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    async def head(self, saga_id: UUID) -> Head | None:
+        return await self._one(self._sql.read_many, {"ids": [saga_id]})
+
+    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
+        async with self.engine.connect() as connection:
+            return [head_of(row) for row in await connection.execute(self._sql.listing(wanted, limit, before))]
+
+    async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
+        found: dict[UUID, list[HistoryRow]] = {saga_id: [] for saga_id in saga_ids}
+        async with self.engine.connect() as connection:
+            for row in await connection.execute(self._sql.read_history, {"ids": list(found)}):
+                found[row.saga_id].append(HistoryRow(*row))
+        return found
+
+    async def rival(self, birth: Birth) -> Head | None:
+        return await self._one(self._sql.rival(birth), {})
+
+    async def _one(self, query: Select[Any], parameters: dict[str, Any]) -> Head | None:
+        async with self.engine.connect() as connection:
+            row = (await connection.execute(query, parameters)).first()
+        return None if row is None else head_of(row)
+
+    async def next_due(self) -> datetime | None:
+        async with self.engine.connect() as connection:
+            return (await connection.execute(self._sql.next_due)).scalar()  # type: ignore[no-any-return]
+
+    async def now(self) -> datetime:
+        async with self.engine.connect() as connection:
+            return (await connection.execute(select(self.dialect.now()))).scalar_one()  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        if self._fast is not None:
+            await self._fast.aclose()
+
+
+_RENEWED_AT_ONCE = 500
+
+
+def _id_of(item: Write) -> UUID:
+    return item.head.id if isinstance(item, Birth) else item.saga_id
+
+
+def _explanation(item: Write, found: Head | None) -> Written:
+    if isinstance(item, Birth):
+        return Written.TAKEN if found is None else Written.DONE
+    if found is None:
+        return Written.FENCED
+    if found.revision == item.revision + 1 and loads(found.state) == loads(item.state):
+        return Written.DONE
+    return Written.CONFLICT if found.step_execution_token == item.token else Written.FENCED

@@ -1,0 +1,172 @@
+"""Sagas in memory: the store's contract without a database.
+
+Between reading and writing it lets others run, as a database would, so that it can lose the same races: whoever forgets to
+compare the revision is found out here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from ..storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+
+
+class MemoryStore:
+    """Sagas that live as long as this object. Several engines may share it, as processes share a database.
+
+    Args:
+        now: The time; the machine's by default.
+    """
+
+    def __init__(self, now: Callable[[], datetime] | None = None) -> None:
+        self._now = now or (lambda: datetime.now(UTC))
+        self.rows: dict[UUID, Head] = {}
+        self.past: dict[UUID, list[HistoryRow]] = {}
+
+    async def write(self, batch: Sequence[Write]) -> list[Written]:
+        await asyncio.sleep(0)
+        answers = [self._write(item) for item in batch]
+        await asyncio.sleep(0)
+        return answers
+
+    def _write(self, item: Write) -> Written:
+        if isinstance(item, Birth):
+            return self._insert(item)
+        head = self.rows.get(item.saga_id)
+        if head is None:
+            return Written.FENCED
+        if head.revision == item.revision + 1 and head.state == item.state:
+            return Written.DONE
+        if head.step_execution_token != item.token:
+            return Written.FENCED
+        if head.revision != item.revision:
+            return Written.CONFLICT
+        self._move(head, item)
+        return Written.DONE
+
+    def _insert(self, birth: Birth) -> Written:
+        if birth.head.id in self.rows:
+            return Written.DONE
+        if self._rival(birth.head) is not None:
+            return Written.TAKEN
+        self.rows[birth.head.id] = birth.head
+        self.past[birth.head.id] = []
+        return Written.DONE
+
+    def _rival(self, born: Head) -> Head | None:
+        others = [head for head in self.rows.values() if head.id != born.id]
+        for head in others:
+            if born.idempotency_key is not None and _key(head) == _key(born):
+                return head
+        active = (h for h in others if h.aggregation_id == born.aggregation_id and not h.status.is_terminal)
+        return next(active, None)
+
+    def _move(self, head: Head, move: Move) -> None:
+        moved = replace(
+            head,
+            revision=move.revision + 1,
+            status=move.status,
+            state=move.state,
+            current_step_index=move.current_step_index,
+            retry_counter=move.retry_counter,
+            last_error=move.last_error,
+            updated_at=move.updated_at,
+        )
+        if move.ownership is not None:
+            token, owner, deadline, awaiting, finished = move.ownership
+            moved = replace(
+                moved,
+                step_execution_token=token,
+                lease_owner=owner,
+                deadline_at=deadline,
+                awaiting=awaiting,
+                finished_at=finished,
+            )
+        if not moved.status.is_terminal and (rival := self._rival(moved)) is not None:
+            raise ActiveSagaAlreadyExistsError(moved.aggregation_id, rival.id)
+        self.rows[head.id] = moved
+        self.past[head.id].extend(move.history)
+
+    async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
+        while True:
+            if (head := self.rows.get(saga_id)) is None:
+                raise SagaNotFoundError(saga_id)
+            move = judge(head, self._now())
+            await asyncio.sleep(0)
+            if self.rows.get(saga_id) is head:
+                if move is not None:
+                    self._move(head, move)
+                return head, move
+
+    async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
+        now = self._now()
+        due = [head for head in self.rows.values() if _is_due(head, claimable, now)]
+        due.sort(key=lambda head: (-head.priority, head.deadline_at))
+        judged = [(head, judge(head, now)) for head in due[: max(limit, 0)]]
+        await asyncio.sleep(0)
+        claimed = [(h, m) for h, m in judged if m is not None and self.rows.get(h.id) is h]
+        for head, move in claimed:
+            self._move(head, move)
+        return claimed
+
+    async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
+        await asyncio.sleep(0)
+        mine = [h for i in saga_ids if (h := self.rows.get(i)) is not None and h.lease_owner == owner]
+        for head in mine:
+            self.rows[head.id] = replace(head, deadline_at=until)
+        return {head.id: head.revision for head in mine}
+
+    async def head(self, saga_id: UUID) -> Head | None:
+        await asyncio.sleep(0)
+        return self.rows.get(saga_id)
+
+    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
+        await asyncio.sleep(0)
+        newest_first = sorted(self.rows.values(), key=lambda head: head.id, reverse=True)
+        return [h for h in newest_first if _matches(h, wanted) and (before is None or h.id < before)][:limit]
+
+    async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
+        await asyncio.sleep(0)
+        return {saga_id: list(self.past.get(saga_id, ())) for saga_id in saga_ids}
+
+    async def rival(self, birth: Birth) -> Head | None:
+        await asyncio.sleep(0)
+        return self._rival(birth.head)
+
+    async def next_due(self) -> datetime | None:
+        return min((head.deadline_at for head in self.rows.values() if head.deadline_at is not None), default=None)
+
+    async def now(self) -> datetime:
+        return self._now()
+
+    async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:
+        """There is no caller's transaction in memory: the saga is there at once."""
+        return (self._rival(birth.head),) if self._insert(birth) is Written.TAKEN else None
+
+    async def aclose(self) -> None:
+        return None
+
+
+def _key(head: Head) -> tuple[str, str | None]:
+    return head.saga_name, head.idempotency_key
+
+
+def _is_due(head: Head, claimable: Claimable, now: datetime) -> bool:
+    known = head.definition_version in claimable.versions.get(head.saga_name, ())
+    return known and head.deadline_at is not None and head.deadline_at <= now
+
+
+def _matches(head: Head, wanted: SagaFilter) -> bool:
+    names = ("saga_name", "aggregation_id", "trace_id", "awaiting")
+    return (
+        all(getattr(wanted, name) in (None, getattr(head, name)) for name in names)
+        and (wanted.status is None or head.status in wanted.status)
+        and (wanted.created_after is None or head.created_at >= wanted.created_after)
+        and (wanted.created_before is None or head.created_at < wanted.created_before)
+    )

@@ -1,0 +1,44 @@
+"""The databases that tests run on, all real: SQLite in a file, and PostgreSQL with a database for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.support.postgres import PostgresServer
+
+# No deadline: no test judges how long something takes. A failure prints what reproduces it.
+hypothesis.settings.register_profile("saga", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("saga")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for each test process. Tests that stop it start one of their own."""
+    with PostgresServer().start() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A new, empty PostgreSQL database."""
+    name = postgres.create_database()
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A new, empty SQLite database in a file, as workers in several processes would share it."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new, empty database; the test runs once on each kind."""
+    name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    url: str = request.getfixturevalue(name)
+    return url
