@@ -7,11 +7,12 @@ import asyncio
 import cProfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.support.postgres import PostgresServer
 
-from .audit import audit, reset
+from .audit import audit, count, prepare
 from .cases import ENTRANTS
 from .contender import Contender, Load, drive
 
@@ -32,12 +33,15 @@ def _repeat(make: Callable[[], Contender], load: Load, options: argparse.Namespa
     with asyncio.Runner() as runner:
         contender = make()
         runner.run(contender.open(url))
+        # A tenth of the load to warm up; it leaves rows behind, as every table in use has them.
         runner.run(drive(contender, Load(max(load.sagas // 10, 1), load.steps, load.in_flight)))
-        for _ in range(options.repeat):
+        for turn in range(1, options.repeat + 1):
             # The audit brings its own event loop, so it must not run inside this one.
-            reset(entrant, url)
-            figures = _timed(runner, contender, load, options.profile)
-            audit(entrant, url, load)
+            prepare(entrant, url)
+            before = count(entrant, url)
+            turn_load = replace(load, first=turn * load.sagas)
+            figures = _timed(runner, contender, turn_load, options.profile)
+            audit(entrant, url, before, load)
             rate = load.sagas * load.steps / figures["seconds"]
             print(f"{entrant.name} {load.steps}x{load.in_flight}: {rate:,.0f} steps/s; {load.sagas} sagas in", end=" ")
             print(", ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True)

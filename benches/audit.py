@@ -13,33 +13,44 @@ from .cases import Entrant
 from .contender import Load
 
 
+Counts = tuple[int, ...]
+
+
 class AuditError(Exception):
     """A contender has not written what it was timed for."""
 
 
-def reset(entrant: Entrant, url: str) -> None:
-    """Empty a contender's tables, and let the server write down what the run before has left to be written."""
+def count(entrant: Entrant, url: str) -> Counts:
+    """Return how many sagas are completed, how many steps are recorded, and how many of those have their output."""
     if entrant.database == "sqlite":
         with sqlite3.connect(url) as connection:
-            connection.executescript(f"{entrant.reset}; PRAGMA wal_checkpoint(TRUNCATE)")
+            return tuple(connection.execute(entrant.audit).fetchone())
+    return tuple(run(_fetch(url, entrant.audit)))
+
+
+def prepare(entrant: Entrant, url: str) -> None:
+    """Tidy up before a run, outside of its time: what the runs before have left to be done is not this one's cost.
+
+    The tables are not emptied: an engine that has just been installed, with nothing known about its tables, is not what is
+    measured.
+    """
+    if entrant.database == "sqlite":
+        with sqlite3.connect(url) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return
-    run(_execute(url, entrant.reset, "CHECKPOINT"))
+    run(_execute(url, "VACUUM (ANALYZE)", "CHECKPOINT"))
 
 
-def audit(entrant: Entrant, url: str, load: Load) -> None:
-    """Compare the rows with what the load must have left.
+def audit(entrant: Entrant, url: str, before: Counts, load: Load) -> None:
+    """Compare what the load has added with what it must have added.
 
     Raises:
         AuditError: A saga, a step or an output is missing, or is there twice.
     """
-    if entrant.database == "sqlite":
-        with sqlite3.connect(url) as connection:
-            found = connection.execute(entrant.audit).fetchone()
-    else:
-        found = run(_fetch(url, entrant.audit))
+    found = tuple(now - then for now, then in zip(count(entrant, url), before, strict=True))
     wanted = (load.sagas, load.sagas * load.steps, load.sagas * load.steps)
-    if tuple(found) != wanted:
-        raise AuditError(f"{entrant.name}, {load}: sagas, steps, outputs are {tuple(found)}, must be {wanted}")
+    if found != wanted:
+        raise AuditError(f"{entrant.name}, {load}: sagas, steps, outputs are {found}, must be {wanted}")
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

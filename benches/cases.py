@@ -27,7 +27,6 @@ class Entrant:
     """A contender, as the parent sees it.
 
     Attributes:
-        reset: The SQL that empties its tables before each run.
         audit: The SQL that returns how many sagas are completed, how many steps are recorded, and how many of those
             have their output: counted after every run, by the parent.
     """
@@ -36,7 +35,6 @@ class Entrant:
     module: str
     database: str
     label: str
-    reset: str
     audit: str
 
 
@@ -46,10 +44,6 @@ def _audit(head: str, past: str) -> str:
                count(*) AS steps,
                sum(CASE WHEN output IS NOT NULL AND step_id IS NOT NULL THEN 1 ELSE 0 END) AS outputs
         FROM {past} WHERE phase = 'EXECUTE' AND status = 'SUCCESS'"""
-
-
-def _reset(head: str, past: str) -> str:
-    return f"TRUNCATE {head}, {past}"
 
 
 _DBOS_AUDIT = """
@@ -64,7 +58,6 @@ ENTRANTS = (
         "benches.ours",
         "postgresql",
         "this library",
-        _reset("bench_saga", "bench_saga_history"),
         _audit("bench_saga", "bench_saga_history"),
     ),
     Entrant(
@@ -72,7 +65,6 @@ ENTRANTS = (
         "benches.floor_commit",
         "postgresql",
         "raw asyncpg, one commit per step",
-        _reset("floor_saga", "floor_saga_history"),
         _audit("floor_saga", "floor_saga_history"),
     ),
     Entrant(
@@ -80,7 +72,6 @@ ENTRANTS = (
         "benches.floor_batch",
         "postgresql",
         "raw asyncpg, batched commits",
-        _reset("floor_saga", "floor_saga_history"),
         _audit("floor_saga", "floor_saga_history"),
     ),
     Entrant(
@@ -88,7 +79,6 @@ ENTRANTS = (
         "benches.peer_pso",
         "postgresql",
         "python-saga-orchestrator",
-        _reset("peer_saga", "peer_saga_history"),
         _audit("peer_saga", "peer_saga_history"),
     ),
     Entrant(
@@ -96,7 +86,6 @@ ENTRANTS = (
         "benches.peer_dbos",
         "postgresql",
         "DBOS",
-        "TRUNCATE dbos.workflow_status CASCADE",
         _DBOS_AUDIT,
     ),
     Entrant(
@@ -104,7 +93,6 @@ ENTRANTS = (
         "benches.ours",
         "sqlite",
         "this library",
-        "DELETE FROM bench_saga_history; DELETE FROM bench_saga",
         _audit("bench_saga", "bench_saga_history"),
     ),
     Entrant(
@@ -112,7 +100,6 @@ ENTRANTS = (
         "benches.floor_sqlite",
         "sqlite",
         "raw sqlite3 in a thread, batched commits",
-        "DELETE FROM floor_saga_history; DELETE FROM floor_saga",
         _audit("floor_saga", "floor_saga_history"),
     ),
 )

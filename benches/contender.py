@@ -37,11 +37,13 @@ class Load:
     sagas: int
     steps: int
     in_flight: int
+    first: int = 0
+    """The number of the first saga: every saga of a database has its own."""
 
 
 async def drive(contender: Contender, load: Load) -> dict[str, float]:
     """Run a load and return its time, and what one saga took at the median and at the 99th percentile."""
-    numbers = iter(range(load.sagas))
+    numbers = iter(range(load.first, load.first + load.sagas))
     latencies: list[float] = []
 
     async def lane() -> None:

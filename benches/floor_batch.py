@@ -18,7 +18,7 @@ from .contender import main
 from .floor_saga import BATCH, BIRTH, BIRTHS, MOVES, STEP, FloorSaga
 from .floor_schema import postgresql
 
-FORM = os.environ.get("BENCH_FLOOR_FORM", "one")
+LEADERS = int(os.environ.get("BENCH_FLOOR_LEADERS", "1"))
 Row = tuple[Any, ...]
 
 
@@ -26,11 +26,12 @@ class BatchedCommits:
     """Writes births and steps in batches, on one connection, one batch after the other."""
 
     async def open(self, url: str) -> None:
-        self._connection = await asyncpg.connect(url, ssl=False)
+        self._idle = [await asyncpg.connect(url, ssl=False) for _ in range(LEADERS)]
+        self._connections = list(self._idle)
         for statement in postgresql():
-            await self._connection.execute(statement)
+            await self._idle[0].execute(statement)
         self._queue: list[tuple[bool, Row, asyncio.Future[None]]] = []
-        self._leader: asyncio.Task[None] | None = None
+        self._leaders = set()
 
     async def saga(self, number: int, steps: int) -> None:
         saga = FloorSaga(number, steps)
@@ -39,45 +40,31 @@ class BatchedCommits:
             await self._write(False, saga.step())
 
     async def close(self) -> None:
-        await self._connection.close()
+        for connection in self._connections:
+            await connection.close()
 
     def _write(self, birth: bool, row: Row) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         self._queue.append((birth, row, written))
-        if self._leader is None:
-            self._leader = loop.create_task(self._lead())
+        if self._idle:
+            leader = loop.create_task(self._lead(self._idle.pop()))
+            self._leaders.add(leader)
+            leader.add_done_callback(self._leaders.discard)
         return written
 
-    async def _lead(self) -> None:
+    async def _lead(self, connection) -> None:
         while self._queue:
             batch, self._queue = self._queue, []
             births = [row for birth, row, _ in batch if birth]
             steps = [row for birth, row, _ in batch if not birth]
-            done = await self._send(births, steps)
+            rows = await connection.fetch(BATCH, *_columns(steps, len(STEP)), *_columns(births, len(BIRTH)))
+            done = {row[0] for row in rows}
             for _, row, written in batch:
                 if row[0] not in done:
                     raise RuntimeError("a row was not the one that was expected")
                 written.set_result(None)
-        self._leader = None
-
-    async def _send(self, births: list[Row], steps: list[Row]) -> set[UUID]:
-        if FORM == "one":
-            rows = await self._connection.fetch(BATCH, *_columns(steps, len(STEP)), *_columns(births, len(BIRTH)))
-            return {row[0] for row in rows}
-        done: set[UUID] = set()
-        if FORM == "two":
-            if births:
-                done.update(row[0] for row in await self._connection.fetch(BIRTHS, *_columns(births, len(BIRTH))))
-            if steps:
-                done.update(row[0] for row in await self._connection.fetch(MOVES, *_columns(steps, len(STEP))))
-            return done
-        async with self._connection.transaction():
-            if births:
-                done.update(row[0] for row in await self._connection.fetch(BIRTHS, *_columns(births, len(BIRTH))))
-            if steps:
-                done.update(row[0] for row in await self._connection.fetch(MOVES, *_columns(steps, len(STEP))))
-        return done
+        self._idle.append(connection)
 
 
 def _columns(rows: list[Row], width: int) -> list[list[Any]]:

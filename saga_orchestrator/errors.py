@@ -1,7 +1,7 @@
 """Every error this library raises, in one tree.
 
-The messages are written for three in the morning: what happened, to which saga and step, and what to do next.
-Two of the classes, `PermanentError` and `OutcomeUnknown`, are raised *by* steps: they tell the engine what it cannot see.
+The messages are written for three in the morning: what happened, to which saga and step, what to do next.
+`PermanentError`, `RetryAfter` and `OutcomeUnknown` are raised *by* steps: they tell the engine what it cannot see.
 """
 
 from __future__ import annotations

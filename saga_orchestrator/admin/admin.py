@@ -1,8 +1,8 @@
 """The operator's API: look, and give orders.
 
-An order is an event like any other: it is decided by the kernel under the saga's lock, recorded in the history with who gave
-it and why, and either carried out or refused with a reason. When an order sets a saga going, it is driven here, as `start`
-would, until it ends or waits.
+An order is an event like any other: it is decided by the kernel under the saga's lock, recorded in the history with
+who gave it and why, and either carried out or refused with a reason. When an order sets a saga going, it is driven
+here, as `start` would, until it ends or waits.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SagaPage:
 class SagaAdmin(Generic[ModelT]):
     """Looks at sagas and gives orders to them. Every order takes who gives it and why, for the history.
 
-    All orders raise `SagaNotFoundError` for an unknown id, and `SagaStateError` when they are refused: the message names the
-    saga, its status, and what is allowed.
+    All orders raise `SagaNotFoundError` for an unknown id, and `SagaStateError` when they are refused: the message
+    names the saga, its status, and what is allowed.
     """
 
     def __init__(self, engine: SagaEngine[ModelT]) -> None:
@@ -112,8 +112,8 @@ class SagaAdmin(Generic[ModelT]):
     ) -> None:
         """Go on without the step that failed or waits for its next attempt.
 
-        With `mock_output` the step counts as done by hand, and is undone like any other if the saga fails later. Without, it
-        counts as not done; later steps see an empty output, which therefore must fit its model.
+        With `mock_output` the step counts as done by hand, and is undone like any other if the saga fails later.
+        Without, it counts as not done; later steps see an empty output, which therefore must fit its model.
         """
         found = await self._skippable(saga_id, step_id)
         output = None if found is None else await self._mock(saga_id, found, mock_output)
@@ -123,7 +123,8 @@ class SagaAdmin(Generic[ModelT]):
     async def compensate_step(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
         """Undo the saga, or resume an undo that failed.
 
-        Needs a saga that is SUSPENDED, STUCK, FAILED or COMPENSATING, that has something to undo and is not past its pivot.
+        Needs a saga that is SUSPENDED, STUCK, FAILED or COMPENSATING, that has something to undo and is not past its
+        pivot.
         """
         await self._order(saga_id, CompensateOrdered(actor=actor, reason=reason))
 

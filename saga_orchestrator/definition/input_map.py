@@ -32,7 +32,8 @@ def check_input_map(step_id: str, input_map: Any, given: tuple[type, ...], input
         return
     for parameter, argument in _arguments(step_id, signature, given):
         _check_parameter(step_id, parameter, argument, _meaning(parameter.annotation, input_map, (*given, input_model)))
-    _check_return(step_id, _meaning(signature.return_annotation, input_map, (*given, input_model)), input_model)
+    returned = input_map if inspect.isclass(input_map) else signature.return_annotation
+    _check_return(step_id, _meaning(returned, input_map, (*given, input_model)), input_model)
 
 
 def _arguments(

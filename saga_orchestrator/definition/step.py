@@ -180,19 +180,20 @@ class StepDefinition:
             f"it must return {self.input_model.__name__}, or a dict that fits it."
         )
 
-    def execute(self, inp: BaseModel, ctx: StepContext) -> Coroutine[Any, Any, Any]:
-        """Return the coroutine of one attempt; the step is given `ctx` only if it takes it."""
-        return self.step.execute(inp, ctx) if self.shape.execute_takes_ctx else self.step.execute(inp)
+    def execute(self, inp: BaseModel, ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine of one attempt; `ctx` is made, and given to the step, only if the step takes it."""
+        return self.step.execute(inp, ctx()) if self.shape.execute_takes_ctx else self.step.execute(inp)
 
-    def compensate(self, inp: BaseModel, out: BaseModel | None, ctx: StepContext) -> Coroutine[Any, Any, Any]:
+    def compensate(
+        self, inp: BaseModel, out: BaseModel | None, ctx: Callable[[], StepContext]
+    ) -> Coroutine[Any, Any, Any]:
         """Return the coroutine of one attempt to undo; `out` is None only where the step is annotated to take that."""
-        return (
-            self.step.compensate(inp, out, ctx) if self.shape.compensate_takes_ctx else self.step.compensate(inp, out)
-        )
+        takes_ctx = self.shape.compensate_takes_ctx
+        return self.step.compensate(inp, out, ctx()) if takes_ctx else self.step.compensate(inp, out)
 
-    def probe(self, inp: BaseModel, ctx: StepContext) -> Coroutine[Any, Any, Any]:
+    def probe(self, inp: BaseModel, ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that asks the step whether it has acted."""
-        return self.step.probe(inp, ctx) if self.shape.probe_takes_ctx else self.step.probe(inp)
+        return self.step.probe(inp, ctx()) if self.shape.probe_takes_ctx else self.step.probe(inp)
 
 
 def shape_of(step: BaseStep[Any, Any]) -> StepShape:

@@ -23,9 +23,9 @@ from .state import (
     Skipped,
     State,
     Succeeded,
+    UndoFailed,
     Undoing,
     Undone,
-    UndoFailed,
     UndoRetrying,
     Waived,
 )
@@ -85,8 +85,8 @@ def _backward_order(graph: Graph, state: State) -> bool:
     quiet = (Pending, Undone, Passed, Waived, UndoFailed)
     return all(
         isinstance(after := state.of(dependent), quiet) or after == Failed(getattr(after, "attempt", 1))
-        or isinstance(after, Undoing | UndoRetrying)
-        and not isinstance(status, Undoing)
+        or (isinstance(after, Undoing | UndoRetrying)
+        and not isinstance(status, Undoing))
         for step_id, status in state.all()
         if isinstance(status, Undoing | Undone)
         for dependent in graph.dependents[step_id]

@@ -29,9 +29,9 @@ from .state import (
     SagaStatus,
     Skipped,
     Succeeded,
+    UndoFailed,
     Undoing,
     Undone,
-    UndoFailed,
     UndoRetrying,
     Waived,
 )

@@ -17,7 +17,6 @@ from .state import (
     State,
     StepStatus,
     Undone,
-    UndoFailed,
     UndoRetrying,
     Waived,
 )

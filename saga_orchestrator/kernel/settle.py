@@ -17,8 +17,8 @@ from .state import (
     Retrying,
     Skipped,
     Succeeded,
-    Undone,
     UndoFailed,
+    Undone,
     UndoRetrying,
     Waived,
 )

@@ -37,9 +37,9 @@ from .state import (
     Running,
     State,
     Succeeded,
+    UndoFailed,
     Undoing,
     Undone,
-    UndoFailed,
     UndoRetrying,
 )
 

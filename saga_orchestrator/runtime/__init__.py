@@ -1,1 +1,1 @@
-"""Where sagas run: asyncio lives here. The engine applies events through the store and performs the work that follows."""
+"""Where sagas run: asyncio lives here. The engine applies events through the store and performs what follows."""

@@ -13,8 +13,8 @@ _WAITING = "saga_orchestrator.after_commit"
 def after_commit(session: Session, then: Callable[[], object]) -> None:
     """Call `then` when the session's outermost transaction has been committed.
 
-    A savepoint that is released is not a commit. What was asked for inside a savepoint that is rolled back is called all the
-    same when the rest is committed: `then` has to find out that there is nothing to do.
+    A savepoint that is released is not a commit. What was asked for inside a savepoint that is rolled back is called
+    all the same when the rest is committed: `then` has to find out that there is nothing to do.
     """
     if _WAITING not in session.info:
         session.info[_WAITING] = []

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import PayloadError, SagaStateError
 from ..kernel.codec import encode
@@ -16,8 +15,9 @@ from ..kernel.events import Claimed
 from ..kernel.projection import current_step_index, status_of
 from ..kernel.state import State
 from ..kernel.transition import decide
-from ..storage.rows import Birth, Head
+from ..storage.rows import Birth, Head, Ownership
 from .ids import new_id
+from .moves import taken
 from .tenure import context_of
 
 _LONGEST = 255
@@ -25,7 +25,12 @@ _LONGEST = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """A saga that somebody wants; `initial` is the stored form of its initial data."""
+    """A saga that somebody wants, checked before anything is written. `initial`: the stored form of its initial data.
+
+    Raises:
+        PayloadError: One of the names holds characters that a database rejects.
+        SagaStateError: One of the names is empty or too long, or `values` names a column of the engine's.
+    """
 
     saga_name: str
     definition: SagaDefinition
@@ -36,61 +41,30 @@ class Beginning:
     priority: int = 0
     values: Mapping[str, Any] = field(default_factory=dict)
 
-
-def beginning(
-    payloads: Payloads,
-    definition: SagaDefinition,
-    *,
-    saga_name: str,
-    initial_data: Any,
-    aggregation_id: str,
-    trace_id: str | None,
-    idempotency_key: str | None,
-    priority: int,
-    values: Mapping[str, Any] | None,
-) -> Beginning:
-    """Check what was asked for, before anything is written.
-
-    Raises:
-        PayloadError: `initial_data` cannot be stored.
-        SagaStateError: One of the names is empty, too long, or holds characters that a database rejects.
-    """
-    _check_name("aggregation_id", aggregation_id)
-    trace_id = str(uuid4()) if trace_id is None else trace_id
-    _check_name("trace_id", trace_id)
-    if idempotency_key is not None:
-        _check_name("idempotency_key", idempotency_key)
-    if own := set(values or ()) & set(Head.__dataclass_fields__):
-        raise SagaStateError(f"values= is for columns of your own; the engine writes {', '.join(sorted(own))} itself.")
-    initial = payloads.dump(initial_data, what="initial_data")
-    return Beginning(
-        saga_name=saga_name,
-        definition=definition,
-        initial=initial,
-        aggregation_id=aggregation_id,
-        trace_id=trace_id,
-        idempotency_key=idempotency_key,
-        priority=priority,
-        values=dict(values or {}),
-    )
+    def __post_init__(self) -> None:
+        _check_name("aggregation_id", self.aggregation_id)
+        _check_name("trace_id", self.trace_id)
+        if self.idempotency_key is not None:
+            _check_name("idempotency_key", self.idempotency_key)
+        if own := self.values.keys() & Head.__dataclass_fields__.keys():
+            names = ", ".join(sorted(own))
+            raise SagaStateError(f"values= is for columns of your own; the engine writes {names} itself.")
 
 
 def born(wanted: Beginning, now: datetime, owner: str, lease_until: datetime) -> tuple[Birth, State]:
     """Return a newborn saga that its maker owns, with its first steps ordered."""
     saga_id = new_id()
     state = decide(wanted.definition.graph, State(str(saga_id)), Claimed(), now=now).state
-    return _birth(wanted, saga_id, state, now, owner, lease_until), state
+    return _birth(wanted, saga_id, state, now, taken(owner, lease_until)), state
 
 
 def unborn(wanted: Beginning, now: datetime) -> Birth:
     """Return a newborn saga that nobody owns and that is due at once."""
     saga_id = new_id()
-    return _birth(wanted, saga_id, State(str(saga_id)), now, None, now)
+    return _birth(wanted, saga_id, State(str(saga_id)), now, Ownership(uuid4(), None, now, None, None))
 
 
-def _birth(
-    wanted: Beginning, saga_id: UUID, state: State, now: datetime, owner: str | None, deadline: datetime
-) -> Birth:
+def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, ownership: Ownership) -> Birth:
     definition = wanted.definition
     head = Head(
         id=saga_id,
@@ -102,9 +76,9 @@ def _birth(
         status=status_of(definition.graph, state),
         state=encode(state),
         context=context_of(wanted.initial),
-        step_execution_token=uuid4(),
-        lease_owner=owner,
-        deadline_at=deadline,
+        step_execution_token=ownership.token,
+        lease_owner=ownership.lease_owner,
+        deadline_at=ownership.deadline_at,
         current_step_index=current_step_index(definition.graph, state),
         idempotency_key=wanted.idempotency_key,
         priority=wanted.priority,
@@ -114,9 +88,9 @@ def _birth(
     return Birth(head, wanted.values)
 
 
-def _check_name(what: str, value: str) -> None:
+def _check_name(what: str, value: Any) -> None:
     if not isinstance(value, str) or not value or len(value) > _LONGEST:
         shown = repr(value[:40]) + "…" if isinstance(value, str) and len(value) > _LONGEST else repr(value)
         raise SagaStateError(f"{what} has 1 to {_LONGEST} characters; got {shown}.")
-    if "\x00" in value or not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):
+    if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
         raise PayloadError(f"{what} holds a NUL or half of a surrogate pair, which no database takes: {value!r}")

@@ -1,7 +1,8 @@
 """What is decided under a row's lock: may this engine have the saga, what does an event from outside do to it.
 
-The functions here are judges (`storage.rows.Judge`): pure but for the fresh token that they hand out, so the store may run
-them again. None of them raises for what a row says. A row that makes no sense is quarantined, so that it stops nobody.
+The functions here are judges (`storage.rows.Judge`): pure but for the fresh token that they hand out, so the store
+may run them again. None of them raises for what a row says. A row that makes no sense is quarantined, so that it
+stops nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..kernel.events import AbortOrdered, Claimed, Event, Notified
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
-from .moves import Fold, compose, fold, is_at_work, read_state, released, taken
+from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released, taken
 from .registry import Registry
 from .tenure import Tenure, initial_of
 
@@ -45,7 +46,7 @@ class Claims:
             return self._claim(head, definition, now)
         except NewerStateError as error:
             return _set_aside(head, now, now + _DEFERRED, f"deferred: {error}")
-        except Exception as error:  # whatever is wrong with this row must not reach the others
+        except Exception as error:  # noqa: BLE001 - what is wrong with this row must not reach the others
             return _set_aside(head, now, None, f"quarantined: {error}")
 
     def judge_if_due(self, head: Head, now: datetime) -> Move | None:
@@ -56,17 +57,16 @@ class Claims:
         state = read_state(definition, head)
         event = Claimed(crashed=head.lease_owner is not None)
         done = fold(definition.graph, state, head.last_error, [event], now)
-        return self._owned(head, definition, done, now)
+        return self.owned(head, definition, done, now)
 
-    def _owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:
+    def owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:
         """Return the move that takes the saga if it has work, and releases it otherwise."""
         ownership = (
             taken(self.owner, now + self.lease)
             if is_at_work(done.state)
             else released(definition.graph, done.state, now)
         )
-        token = head.step_execution_token
-        return compose(definition, head.id, head.revision, token, done, now, ownership)
+        return compose(_grip(head, definition), done, now, ownership)
 
     def intake(self, event: Event, token: UUID | None) -> Intake:
         """Return the judge of an event from outside; a notification must bring the token of the wait that it ends."""
@@ -128,8 +128,8 @@ class Intake:
             return None
         if is_at_work(state) and not isinstance(self.event, AbortOrdered):
             left = None if is_at_work(done.state) else released(definition.graph, done.state, now)
-            return compose(definition, head.id, head.revision, head.step_execution_token, done, now, left)
-        return self.claims._owned(head, definition, done, now)
+            return compose(_grip(head, definition), done, now, left)
+        return self.claims.owned(head, definition, done, now)
 
     def raise_if_refused(self, head: Head) -> None:
         """Raise what an operator is to read.
@@ -153,6 +153,10 @@ class Intake:
         return definition
 
 
+def _grip(head: Head, definition: SagaDefinition) -> Grip:
+    return Grip(definition, head.id, head.revision, head.step_execution_token)
+
+
 def _readable(definition: SagaDefinition, head: Head) -> State:
     try:
         return read_state(definition, head)
@@ -162,8 +166,8 @@ def _readable(definition: SagaDefinition, head: Head) -> State:
 
 def _changed(head: Head) -> str:
     return (
-        f"deferred: version {head.definition_version} of '{head.saga_name}' has other steps in this process than those that "
-        "the saga was started with; give the changed definition a higher version and keep this one registered"
+        f"deferred: version {head.definition_version} of '{head.saga_name}' has other steps in this process than those "
+        "that the saga was started with; give the changed definition a higher version and keep this one registered"
     )
 
 

@@ -1,8 +1,8 @@
 """Driving one saga: perform its work, feed back what happened, commit what follows, until it ends, waits or is lost.
 
-A driver is an actor with a mailbox. Each piece of outstanding work is a task of its own, and its outcome an event in the
-mailbox; the driver takes what has arrived, decides it in one go, commits, and begins whatever is outstanding and not begun
-yet. It starts nothing before the commit that ordered it. There are three ways out:
+A driver is an actor with a mailbox. Each piece of outstanding work is a task of its own, and its outcome an event in
+the mailbox; the driver takes what has arrived, decides it in one go, commits, and begins whatever is outstanding and
+not begun yet. It starts nothing before the commit that ordered it. There are three ways out:
 
 - the saga needs nobody (it is over, or waits): the last commit has released it;
 - the token no longer fits: somebody else owns the saga, so the driver cancels its tasks and writes nothing more;
@@ -24,10 +24,9 @@ from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.state import StepStatus
 from ..storage.rows import Ownership, Written
-from .moves import Fold, compose, fold, is_at_work, read_state, released
+from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
 
 if TYPE_CHECKING:
-    from ..kernel.effects import Work
     from ..storage.group_commit import GroupCommit
     from .performer import Performer
     from .tenure import Tenure
@@ -51,7 +50,7 @@ class Driver:
     def __init__(self, tenure: Tenure, tools: Tools) -> None:
         self.tenure = tenure
         self._tools = tools
-        self._tasks: dict[Work, asyncio.Task[Event]] = {}
+        self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event]]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -93,7 +92,7 @@ class Driver:
     async def release(self) -> None:
         """Hand the lease back, with the work in flight cut off; the next owner finds it in doubt."""
         self._lost = True
-        tasks = [*self._tasks.values(), *self._left_behind]
+        tasks = [*(task for _, task in self._tasks.values()), *self._left_behind]
         self._cancel_all()
         if tasks:
             await asyncio.wait(tasks, timeout=_GRACE.total_seconds())
@@ -116,7 +115,7 @@ class Driver:
             self._bell.set_result(None)
 
     async def _advance(self, events: list[Event]) -> None:
-        """Decide the events, commit, and begin what follows; decide again when somebody has moved the saga meanwhile."""
+        """Decide the events, commit, and begin what follows; decide again if somebody moved the saga meanwhile."""
         while not self._lost:
             now = self._tools.now()
             done = self._fold(events, now)
@@ -137,8 +136,8 @@ class Driver:
     async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
         """Make a fold durable; return False when it has to be decided again, or is no longer ours to decide."""
         tenure = self.tenure
-        move = compose(tenure.definition, tenure.saga_id, tenure.revision, tenure.token, done, now, ownership)
-        written = await self._tools.commits.submit(move)
+        grip = Grip(tenure.definition, tenure.saga_id, tenure.revision, tenure.token)
+        written = await self._tools.commits.submit(compose(grip, done, now, ownership))
         if written is Written.CONFLICT:
             await self._reload()
         elif written is Written.FENCED:
@@ -175,14 +174,14 @@ class Driver:
         """Begin whatever is outstanding and not begun yet; leave behind what no longer is."""
         if self._lost:
             return
-        wanted = outstanding(self.tenure.state)
-        for work in [begun for begun in self._tasks if begun not in wanted]:
-            self._leave_behind(self._tasks.pop(work))
-        for work in wanted:
-            if work not in self._tasks:
+        live = self.tenure.state.open
+        for step_id in [i for i, (begun, _) in self._tasks.items() if live.get(i) != begun]:
+            self._leave_behind(self._tasks.pop(step_id)[1])
+        for work in outstanding(self.tenure.state):
+            if work.step_id not in self._tasks:
                 task = asyncio.get_running_loop().create_task(self._tools.performer.perform(work, self.tenure))
                 task.add_done_callback(self._done)
-                self._tasks[work] = task
+                self._tasks[work.step_id] = live[work.step_id], task
         self._set_alarm()
 
     def _leave_behind(self, task: asyncio.Task[Event]) -> None:
@@ -214,7 +213,7 @@ class Driver:
     def _cancel_all(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        for task in (*self._tasks.values(), *self._left_behind):
+        for task in (*(task for _, task in self._tasks.values()), *self._left_behind):
             task.cancel()
 
 

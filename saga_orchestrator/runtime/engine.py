@@ -1,9 +1,9 @@
 """The engine: apply events to sagas through the store, and drive those that this process owns.
 
-There are four doors by which a saga comes into this process's hands: it is born here (`start`), it is due (`run_due`), it was
-started in a caller's transaction that has just committed (`wake`), or an order or a notification has set it going
-(`advance`). Behind each door is the same driver. The engine owns its tasks: a caller that is cancelled while it waits for a
-saga does the saga no harm.
+There are four doors by which a saga comes into this process's hands: it is born here (`start`), it is due
+(`run_due`), it was started in a caller's transaction that has just committed (`wake`), or an order or a notification
+has set it going (`advance`). Behind each door is the same driver. The engine owns its tasks: a caller that is
+cancelled while it waits for a saga does the saga no harm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ..definition.io import PayloadCodec, Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.events import Event
-
 from ..storage.contract import Store
 from ..storage.dialect import Clock
 from ..storage.group_commit import GroupCommit
@@ -81,7 +80,7 @@ class SagaEngine(Generic[ModelT]):
         self._background: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    # --- the registry and the clock ------------------------------------------------------------------------------------
+    # --- the registry and the clock --------------------------------------------------------------------------
 
     def register(self, name: str, definition: SagaDefinition) -> None:
         """Make a definition known; see `SagaOrchestrator.register`."""
@@ -101,7 +100,7 @@ class SagaEngine(Generic[ModelT]):
             raise SagaStateError("This orchestrator has been closed; make a new one.")
         await self._clock.ready()
 
-    # --- the doors -----------------------------------------------------------------------------------------------------
+    # --- the doors -------------------------------------------------------------------------------------------
 
     async def start(self, beginning: Beginning) -> UUID:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
@@ -169,14 +168,14 @@ class SagaEngine(Generic[ModelT]):
     def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
         """Look at some sagas in the background."""
         for saga_id in saga_ids:
-            self._own(self._wake_quietly(saga_id))
+            _ = self._own(self._wake_quietly(saga_id))
 
     async def _wake_quietly(self, saga_id: UUID) -> None:
         try:
             await self.wake(saga_id)
         except SagaNotFoundError:  # it was rolled back with a savepoint
             return
-        except Exception as error:  # whatever it is, run_due will find the saga again
+        except Exception as error:  # noqa: BLE001 - whatever it is, run_due will find the saga again
             logger.warning("saga {} could not be woken at once: {!r}", saga_id, error)
 
     async def advance(self, saga_id: UUID, event: Event, *, token: UUID | None = None) -> str:
@@ -203,7 +202,7 @@ class SagaEngine(Generic[ModelT]):
             driver.refresh()
         return intake.verdict.value
 
-    # --- driving -------------------------------------------------------------------------------------------------------
+    # --- driving ---------------------------------------------------------------------------------------------
 
     def _launch(self, head: Head, move: Move, lease_until: float) -> asyncio.Task[None] | None:
         """Drive a saga that a move has just given to this engine; None if it did not."""
@@ -220,7 +219,7 @@ class SagaEngine(Generic[ModelT]):
         self._leases.wake()
         try:
             await driver.run()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
             logger.opt(exception=error).error("saga {}: driving it failed; it is left to its lease", saga_id)
         finally:
             if self.drivers.get(saga_id) is driver:
@@ -232,7 +231,7 @@ class SagaEngine(Generic[ModelT]):
         task.add_done_callback(self._background.discard)
         return task
 
-    # --- the end -------------------------------------------------------------------------------------------------------
+    # --- the end ---------------------------------------------------------------------------------------------
 
     async def release_all(self) -> None:
         """Hand back every lease at once; the work in flight is cut off, and others take over without delay."""
@@ -261,9 +260,7 @@ def _store_of(
         bind = AsyncEngine(session_maker().get_bind(model))  # type: ignore[arg-type]
     if not isinstance(bind, AsyncEngine):
         raise SagaDefinitionError(
-            f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, so bind it to an "
-            "AsyncEngine."
+            f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, "
+            "so bind it to an AsyncEngine."
         )
     return SagaStore(model, bind, clock)
-
-

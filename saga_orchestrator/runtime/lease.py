@@ -1,14 +1,14 @@
 """Leases: how an owner keeps its sagas, and how it learns that it has lost them.
 
-A lease is the row's `deadline_at`: until then, by the database's clock, nobody else claims the saga. One beat every quarter
-of the lease extends, in one statement, every lease that is older than that. Young sagas are never renewed: most are over by
-then.
+A lease is the row's `deadline_at`: until then, by the database's clock, nobody else claims the saga. One beat every
+quarter of the lease extends, in one statement, every lease that is older than that. Young sagas are never renewed:
+most are over by then.
 
-The trust window. An owner believes in its lease only until the time at which it *asked* for it plus its length, by its own
-monotonic clock, less a margin. A beat that is late, a database that is away, a renewal that passed over a locked row: all
-the same. When the belief runs out the owner stops its own steps, before the lease can be anybody else's. If it was merely
-slow, nothing is lost: the saga is claimed again like any other whose owner vanished. The execution token makes the result
-right even when the stop comes too late: a stale owner's writes are refused.
+The trust window. An owner believes in its lease only until the time at which it *asked* for it plus its length, by
+its own monotonic clock, less a margin. A beat that is late, a database that is away, a renewal that passed over a
+locked row: all the same. When the belief runs out the owner stops its own steps, before the lease can be anybody
+else's. If it was merely slow, nothing is lost: the saga is claimed again like any other whose owner vanished. The
+execution token makes the result right even when the stop comes too late: a stale owner's writes are refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class LeaseKeeper:
         drivers: The drivers, by saga; looked at anew with every beat.
     """
 
-    def __init__(self, owner: str, lease: timedelta, store: Store, clock: DatabaseClock, drivers: Mapping[UUID, Driver]):
+    def __init__(
+        self, owner: str, lease: timedelta, store: Store, clock: DatabaseClock, drivers: Mapping[UUID, Driver]
+    ) -> None:
         self.owner = owner
         self.lease = lease
         self._store = store
@@ -76,7 +78,7 @@ class LeaseKeeper:
             try:
                 async with asyncio.timeout(max(self._belief(old) - asked, beat / 4)):
                     await self._renew(old, asked + length)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the belief runs out
                 logger.warning("renewing {} leases failed: {!r}", len(old), error)
         for saga_id, driver in old.items():
             if driver.tenure.lease_until - length * _MARGIN - beat <= loop.time():

@@ -12,7 +12,7 @@ from ..definition.saga import SagaDefinition
 from ..kernel.codec import UnreadableStateError, decode, encode
 from ..kernel.effects import Decision, Phase, Record, Verdict
 from ..kernel.events import Event, Ticked
-from ..kernel.projection import awaiting, current_step_index, last_error, outstanding, retry_counter, status_of, wake_at
+from ..kernel.projection import awaiting, current_step_index, is_live, last_error, retry_counter, status_of, wake_at
 from ..kernel.state import State
 from ..kernel.transition import decide
 from ..storage.rows import Head, HistoryRow, Move, Ownership
@@ -60,21 +60,22 @@ def read_state(definition: SagaDefinition, head: Head) -> State:
     return state
 
 
-def compose(
-    definition: SagaDefinition,
-    saga_id: UUID,
-    revision: int,
-    token: UUID | None,
-    done: Fold,
-    now: datetime,
-    ownership: Ownership | None,
-) -> Move:
+class Grip(NamedTuple):
+    """What a writer knows of the row that it is about to move: which, of what definition, and from where."""
+
+    definition: SagaDefinition
+    saga_id: UUID
+    revision: int
+    token: UUID | None
+
+
+def compose(grip: Grip, done: Fold, now: datetime, ownership: Ownership | None) -> Move:
     """Return the write that makes a fold durable."""
-    graph, state = definition.graph, done.state
+    graph, state = grip.definition.graph, done.state
     return Move(
-        saga_id,
-        revision,
-        token,
+        grip.saga_id,
+        grip.revision,
+        grip.token,
         status_of(graph, state),
         encode(state),
         current_step_index(graph, state),
@@ -82,7 +83,7 @@ def compose(
         done.last_error,
         now,
         ownership,
-        tuple(_history(definition, saga_id, token, now, record) for record in done.records),
+        tuple(_history(grip, now, record) for record in done.records),
     )
 
 
@@ -100,13 +101,13 @@ def released(graph: Graph, state: State, now: datetime) -> Ownership:
 
 def is_at_work(state: State) -> bool:
     """Return whether somebody has to own the saga."""
-    return bool(outstanding(state))
+    return not state.quarantined and is_live(state)
 
 
-def _history(definition: SagaDefinition, saga_id: UUID, token: UUID | None, now: datetime, record: Record) -> HistoryRow:
-    step_name = record.step_id if record.phase is Phase.ORDER else definition.step(record.step_id).step_name
+def _history(grip: Grip, now: datetime, record: Record) -> HistoryRow:
+    step_name = record.step_id if record.phase is Phase.ORDER else grip.definition.step(record.step_id).step_name
     return HistoryRow(
-        saga_id,
+        grip.saga_id,
         record.seq,
         now,
         record.phase.value,
@@ -114,7 +115,7 @@ def _history(definition: SagaDefinition, saga_id: UUID, token: UUID | None, now:
         record.step_id,
         step_name,
         record.attempt,
-        token,
+        grip.token,
         record.input,
         record.output,
         record.error,

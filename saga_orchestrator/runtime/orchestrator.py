@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -24,7 +24,7 @@ from ..storage.dialect import Clock
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Birth, Head
 from .after_commit import after_commit
-from .birth import beginning, unborn
+from .birth import Beginning, unborn
 from .engine import SagaEngine
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
 
@@ -36,13 +36,14 @@ _POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 class SagaOrchestrator(Generic[ModelT]):
     """Starts sagas, wakes them, and tells what became of them. One per saga table and process; it is safe to share.
 
-    Whatever has returned from `start` is durable: a crash of this process, at any moment, loses no saga. Another process
-    that calls `run_due` (a `SagaWorker` does) takes over what this one leaves.
+    Whatever has returned from `start` is durable: a crash of this process, at any moment, loses no saga. Another
+    process that calls `run_due` (a `SagaWorker` does) takes over what this one leaves.
 
     Args:
         model_class: The mapped class with `SagaStateMixin`.
         session_maker: Bound to the AsyncEngine of the application's database.
-        execution_lease: How long a saga stays its owner's without a sign of life, and so how long a crash delays it. Steps
+        execution_lease: How long a saga stays its owner's without a sign of life, and so how long a crash delays it.
+            Steps
             may take longer: leases are renewed while their owner lives.
         max_payload_bytes: The most that one input, output or `initial_data` may take, as JSON in UTF-8.
         payload_codec: Encodes payloads at rest, for example to encrypt them.
@@ -103,8 +104,9 @@ class SagaOrchestrator(Generic[ModelT]):
 
         What a step does is not raised: read the snapshot. Cancelling the caller does the saga no harm.
 
-        With `session` the saga is only written, in the caller's own transaction: it exists if and when the caller commits,
-        and then starts at once in this process. If the caller rolls back, also to a savepoint, nothing is left.
+        With `session` the saga is only written, in the caller's own transaction: it exists if and when the caller
+        commits, and then starts at once in this process. If the caller rolls back, also to a savepoint, nothing is
+        left.
 
         Args:
             initial_data: A Pydantic model, or plain data with datetimes, Decimals, UUIDs, Enums and bytes.
@@ -119,16 +121,15 @@ class SagaOrchestrator(Generic[ModelT]):
             ActiveSagaAlreadyExistsError: The aggregate has an active saga; the error names it.
             PayloadError: `initial_data` cannot be stored; nothing was written.
         """
-        wanted = beginning(
-            self._engine.payloads,
-            self._engine.registry.newest(saga_name),
+        wanted = Beginning(
             saga_name=saga_name,
-            initial_data=initial_data,
+            definition=self._engine.registry.newest(saga_name),
+            initial=self._engine.payloads.dump(initial_data, what="initial_data"),
             aggregation_id=aggregation_id,
-            trace_id=trace_id,
+            trace_id=str(uuid4()) if trace_id is None else trace_id,
             idempotency_key=idempotency_key,
             priority=priority,
-            values=values,
+            values=dict(values or {}),
         )
         if session is None:
             return await self._engine.start(wanted)
@@ -157,9 +158,9 @@ class SagaOrchestrator(Generic[ModelT]):
     async def run_due(self, limit: int = 100) -> int:
         """Take over and drive up to `limit` due sagas, until each ends or waits; return how many were taken.
 
-        Due are: those whose owner has vanished, those whose pause before a retry is over, those started in a transaction
-        and not begun yet. Safe to call from any number of processes. A saga that this process does not know, or that makes
-        no sense, stops none of the others.
+        Due are: those whose owner has vanished, those whose pause before a retry is over, those started in a
+        transaction and not begun yet. Safe to call from any number of processes. A saga that this process does not
+        know, or that makes no sense, stops none of the others.
         """
         return await self._engine.run_due(limit)
 
@@ -207,8 +208,8 @@ class SagaOrchestrator(Generic[ModelT]):
     async def aclose(self) -> None:
         """Hand back every lease at once, so that others take over without delay, and every connection.
 
-        Work in flight is cut off, which costs it no attempt. The orchestrator cannot be used again; the SQLAlchemy engine,
-        which is the application's, is left open.
+        Work in flight is cut off, which costs it no attempt. The orchestrator cannot be used again; the SQLAlchemy
+        engine, which is the application's, is left open.
         """
         await self._engine.aclose()
 

@@ -1,7 +1,7 @@
 """Performing work: one call of the author's code, and what its outcome means.
 
-A performer never raises for what a step does. It returns the event that says what happened: the step returned, raised, or
-is in doubt. Only the cancellation of the whole engine passes through.
+A performer never raises for what a step does. It returns the event that says what happened: the step returned,
+raised, or is in doubt. Only the cancellation of the whole engine passes through.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
@@ -57,14 +58,16 @@ class Performer:
         try:
             inp = step.make_input(*await self._arguments(step, tenure))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"input_map of step '{work.step_id}'")
             return Raised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
-        ctx = self._context(work, tenure, started, step.timeout)
-        outcome = await _call(step.execute(inp, ctx), step.timeout)
+        ctx = partial(self._context, work, tenure, started, step.timeout)
+        outcome = await _call(partial(step.execute, inp, ctx), step.timeout)
         if outcome.error is None:
             return self._returned(work, step, outcome.value, stored, started)
-        return Raised(work.step_id, work.attempt, **_failure(outcome, step.retry_policy), input=stored, started_at=started)
+        return Raised(
+            work.step_id, work.attempt, **_failure(outcome, step.retry_policy), input=stored, started_at=started
+        )
 
     def _returned(self, work: Execute, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
         """Store what the step returned; what cannot be stored leaves the step in doubt, for it has acted."""
@@ -72,14 +75,14 @@ class Performer:
             output = self._dump_output(step, value)
         except (PayloadError, SagaStateError) as error:
             shown = describe(error)
-            doubt = Raised(work.step_id, work.attempt, shown, retryable=False, in_doubt=True, input=stored, started_at=started)
-            return doubt
+            return Raised(work.step_id, work.attempt, shown, False, True, None, stored, started)
         return Returned(work.step_id, work.attempt, stored, output, started)
 
     def _dump_output(self, step: StepDefinition, value: Any) -> str:
         if not isinstance(value, step.output_model):
             raise SagaStateError(
-                f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}; it may have acted"
+                f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}; it may have "
+                "acted"
             )
         return self._payloads.dump(value, what=f"The output of step '{step.step_id}'")
 
@@ -88,10 +91,10 @@ class Performer:
         step = tenure.definition.step(work.step_id)
         try:
             inp = await self._input(step, tenure)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the author's code
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
-        ctx = self._context(work, tenure, started, step.timeout)
-        outcome = await _call(step.probe(inp, ctx), step.timeout)
+        ctx = partial(self._context, work, tenure, started, step.timeout)
+        outcome = await _call(partial(step.probe, inp, ctx), step.timeout)
         if outcome.error is not None:
             shown = describe(outcome.error, "probe")
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown, started_at=started)
@@ -115,12 +118,12 @@ class Performer:
         try:
             inp = await self._input(step, tenure)
             out = await self._output(step, tenure) if work.with_output else None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"what step '{work.step_id}' was called with")
             return CompensationRaised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
         stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
-        ctx = self._context(work, tenure, started, timeout)
-        outcome = await _call(step.compensate(inp, out, ctx), timeout)
+        ctx = partial(self._context, work, tenure, started, timeout)
+        outcome = await _call(partial(step.compensate, inp, out, ctx), timeout)
         if outcome.error is None:
             return Compensated(work.step_id, work.attempt, stored, started_at=started)
         failure = _failure(outcome, policy)
@@ -174,25 +177,25 @@ def idempotency_key(saga_id: object, step_id: str, phase: str) -> str:
     return f"{saga_id}/{step_id}/{phase}"
 
 
-async def _call(coroutine: Awaitable[Any], timeout: timedelta | None) -> Outcome:
+async def _call(begin: Callable[[], Awaitable[Any]], timeout: timedelta | None) -> Outcome:
     """Await the author's code, and say how it ended; an outer cancellation passes through."""
     try:
         if timeout is None:
-            return Outcome(await coroutine)
-        return await _call_within(coroutine, timeout)
+            return Outcome(await begin())
+        return await _call_within(begin, timeout)
     except asyncio.CancelledError as error:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return Outcome(error=error, in_doubt=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the author's code
         return Outcome(error=error, in_doubt=isinstance(error, OutcomeUnknown))
 
 
-async def _call_within(coroutine: Awaitable[Any], timeout: timedelta) -> Outcome:
+async def _call_within(begin: Callable[[], Awaitable[Any]], timeout: timedelta) -> Outcome:
     scope = asyncio.timeout(timeout.total_seconds())
     try:
         async with scope:
-            return Outcome(await coroutine)
+            return Outcome(await begin())
     except Exception as error:
         if not scope.expired():
             raise
@@ -206,7 +209,7 @@ def _failure(outcome: Outcome, policy: RetryPolicy) -> dict[str, Any]:
     assert error is not None
     return {
         "error": describe(error),
-        "retryable": outcome.in_doubt and not isinstance(error, PermanentError) or policy.retries(error),
+        "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or policy.retries(error),
         "in_doubt": outcome.in_doubt,
         "delay": error.delay if isinstance(error, RetryAfter) else None,
     }
@@ -224,5 +227,5 @@ def describe(error: BaseException, where: str = "") -> str:
 def _safe_repr(error: BaseException) -> str:
     try:
         return repr(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 - even a repr is the author's code
         return f"{type(error).__name__}(<its repr raised>)"

@@ -28,7 +28,7 @@ class Registry:
         if definition.version in versions:
             raise SagaDefinitionError(
                 f"Saga '{name}' is already registered with version {definition.version}; "
-                "give a changed definition a higher SagaBuilder(version=...), and keep the old one while sagas of it run."
+                "give a changed definition a higher SagaBuilder(version=...), and keep the old one while its sagas run."
             )
         versions[definition.version] = definition
         self._claimable = None

@@ -20,11 +20,13 @@ _SHORTEST = 0.005
 class SagaWorker:
     """Drives due sagas until it is told to stop; run as many as you like, in as many processes as you like.
 
-    It keeps up to `concurrency` sagas in hand. While there is more to do it asks for more at once; when there is not, it
-    sleeps until the next saga is due, and never longer than `poll_interval`. A database that goes away is waited for.
+    It keeps up to `concurrency` sagas in hand. While there is more to do it asks for more at once; when there is not,
+    it sleeps until the next saga is due, and never longer than `poll_interval`. A database that goes away is waited
+    for.
 
-    Stopping (SIGTERM, SIGINT, `stop()` or cancellation) hands every lease back at once: the work in flight is cut off, other
-    workers take it over without delay, and no attempt is burnt. `drain` gives it that long to finish first.
+    Stopping (SIGTERM, SIGINT, `stop()` or cancellation) hands every lease back at once: the work in flight is cut
+    off, other workers take it over without delay, and no attempt is burnt. `drain` gives it that long to finish
+    first.
 
     Args:
         poll_interval: The longest sleep between two looks, and so the longest delay of a saga started elsewhere.
@@ -41,7 +43,9 @@ class SagaWorker:
         drain: timedelta = timedelta(0),
     ) -> None:
         if concurrency < 1 or poll_interval <= timedelta(0):
-            raise SagaDefinitionError("A worker needs a concurrency of at least 1 and a poll_interval longer than nothing.")
+            raise SagaDefinitionError(
+                "A worker needs a concurrency of at least 1 and a poll_interval longer than nothing."
+            )
         self._engine = orchestrator.engine
         self._poll = poll_interval.total_seconds()
         self._concurrency = concurrency
@@ -75,7 +79,7 @@ class SagaWorker:
         if free > 0:
             try:
                 claimed = self._take(await self._engine.claim_due(free))
-            except Exception as error:  # a database that is away comes back
+            except Exception as error:  # noqa: BLE001 - a database that is away comes back
                 logger.warning("looking for due sagas failed: {!r}", error)
         if free == 0 or claimed < free:
             await self._rest(await self._pause() if free else self._poll)
@@ -90,7 +94,7 @@ class SagaWorker:
         """Return how long nothing will be due."""
         try:
             due = await self._engine.store.next_due()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the next look will say so
             return self._poll
         if due is None:
             return self._poll

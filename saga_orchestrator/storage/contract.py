@@ -1,8 +1,9 @@
 """The store's contract: the few operations by which sagas are read and moved.
 
-Each operation is one transaction. What is true once it returns is said at each; `testing.StoreContract` holds every store to
-it. All of them lock before they decide, and compare before they write: the lock avoids wasted work, the comparison of
-`revision` (and of the execution token) makes the result right even where a database has no such lock, as SQLite.
+Each operation is one transaction. What is true once it returns is said at each; `testing.StoreContract` holds every
+store to it. All of them lock before they decide, and compare before they write: the lock avoids wasted work, the
+comparison of `revision` (and of the execution token) makes the result right even where a database has no such lock,
+as SQLite.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class Store(Protocol):
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         """Write every item of the batch in one transaction, each on its own merits.
 
-        When it returns, everything answered DONE is durable, rows and history together, and nothing else has changed. An
-        item written by an earlier call whose answer was lost is answered DONE again. Raises, with nothing written, when
-        some item cannot be written at all: the caller then splits the batch.
+        When it returns, everything answered DONE is durable, rows and history together, and nothing else has changed.
+        An item written by an earlier call whose answer was lost is answered DONE again. Raises, with nothing written,
+        when some item cannot be written at all: the caller then splits the batch.
         """
         ...
 
@@ -36,7 +37,7 @@ class Store(Protocol):
         ...
 
     async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
-        """Lock up to `limit` due sagas that the claimer can run, highest priority and longest due first, and judge each.
+        """Lock and judge up to `limit` due sagas that the claimer can run, by priority, then longest due first.
 
         Sagas that others have locked are passed over. When it returns, every pair is durable.
         """

@@ -124,6 +124,6 @@ def _passes_by_name(error: BaseException, cause: object) -> bool:
     said = str(cause).lower()
     if isinstance(error, InterfaceError) or type(cause).__name__ in ("InterfaceError", "InternalClientError"):
         return "connection" in said or "closed" in said or "pool" in said
-    arguments = getattr(cause, "args", ())
-    numbered = bool(arguments) and arguments[0] in _PASSING_ERRNOS
+    arguments: tuple[object, ...] = getattr(cause, "args", ())
+    numbered = any(argument in _PASSING_ERRNOS for argument in arguments[:1])
     return numbered or (isinstance(error, OperationalError | OSError) and ("locked" in said or "connect" in said))

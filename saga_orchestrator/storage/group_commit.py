@@ -1,12 +1,13 @@
 """Group commit: the transitions of all the sagas that a process drives share their transactions.
 
 A durable step costs a commit, and a commit costs a disk's and a network's time whatever is in it. So a writer does not
-write: it queues its item and waits. One leader takes what has queued, writes it as one batch, and answers everybody; what
-arrives meanwhile is the next batch. No delay is added: with one saga in flight every batch has one item, with hundreds the
-batches fill by themselves. Nobody is answered before its item is durable.
+write: it queues its item and waits. One leader takes what has queued, writes it as one batch, and answers everybody;
+    what arrives meanwhile is the next batch. No delay is added: with one saga in flight every batch has one item,
+    with hundreds the batches fill by themselves. Nobody is answered before its item is durable.
 
-A batch that fails is tried again if the error passes (a deadlock, a lost connection), and otherwise split, until the one
-poisonous item fails alone. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database Systems", 1984.)
+A batch that fails is tried again if the error passes (a deadlock, a lost connection), and otherwise split, until the
+one poisonous item fails alone. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database
+Systems", 1984.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class GroupCommit:
         write: Callable[[Sequence[Write]], Awaitable[list[Written]]],
         *,
         patience: timedelta = timedelta(seconds=30),
-        max_batch: int = 512,
+        max_batch: int = 128,
     ) -> None:
         self._write_batch = write
         self._patience = patience.total_seconds()
@@ -74,7 +75,7 @@ class GroupCommit:
     async def _flush(self, batch: list[_Queued]) -> None:
         try:
             written = await self._try([item for item, _ in batch])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             await self._split(batch, error)
             return
         for (_, answer), outcome in zip(batch, written, strict=True):

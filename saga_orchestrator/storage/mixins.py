@@ -1,9 +1,9 @@
 """`SagaStateMixin`: the saga's head on the user's own model, and the companion tables that mapping it creates.
 
 Mapping ``class OrderSaga(Base, SagaStateMixin)`` adds ``<table>_history`` to the same metadata, and the constraints and
-indexes to the user's table, so `metadata.create_all` and Alembic's autogenerate see all of it. Three constraints make wrong
-rows unrepresentable: an active saga that neither is due nor awaits anything, an unknown status, and a second active saga
-for one `aggregation_id`.
+indexes to the user's table, so `metadata.create_all` and Alembic's autogenerate see all of it. Three constraints make
+wrong rows unrepresentable: an active saga that neither is due nor awaits anything, an unknown status, and a second
+active saga for one `aggregation_id`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.orm import Mapped, Mapper, declarative_mixin, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
 
 from ..kernel.state import SagaStatus
 from .types import Json, UtcDateTime
@@ -39,7 +39,6 @@ _STATUSES = ", ".join(f"'{status.value}'" for status in SagaStatus)
 _NOW = func.now()
 
 
-@declarative_mixin
 class SagaStateMixin:
     """The head of a saga: small, and mostly not rewritten. Add columns and relationships of your own beside it.
 
@@ -121,7 +120,11 @@ def _constrain(head: Table) -> None:
     _partial(f"ix_{name}_due", head.c.deadline_at, where="deadline_at IS NOT NULL")
     _partial(f"uq_{name}_active_aggregation", head.c.aggregation_id, where=ACTIVE, unique=True)
     _partial(
-        f"uq_{name}_idempotency", head.c.saga_name, head.c.idempotency_key, where="idempotency_key IS NOT NULL", unique=True
+        f"uq_{name}_idempotency",
+        head.c.saga_name,
+        head.c.idempotency_key,
+        where="idempotency_key IS NOT NULL",
+        unique=True,
     )
     head.dialect_options["postgresql"]["with"] = {"fillfactor": 70}
 

@@ -1,75 +1,87 @@
 """PostgreSQL's form of a batched write: one data-modifying statement, one round trip, one commit.
 
 What costs in a durable step is not the writing but the round trips around it. So a whole batch is sent as arrays in a
-single statement on a held connection in autocommit: it locks the rows, moves those whose revision and token still match,
-inserts the history of the moved ones and the newborn sagas, and says which it wrote. It is atomic because a statement is,
-and safe against concurrent writers because UPDATE checks its condition again on the row version that it finally locks.
+single statement on a held connection in autocommit: it locks the rows, moves those whose revision and token still
+match, inserts the history of the moved ones and the newborn sagas, and says which it wrote. It is atomic because a
+statement is, and safe against concurrent writers because UPDATE checks its condition again on the row version that it
+finally locks.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ..kernel.state import SagaStatus
 from .rows import Birth, HistoryRow, Move, Write
 
+
+class _Column(NamedTuple):
+    """A column of a batch. One in which every row has the default is not sent: PostgreSQL fills it in."""
+
+    name: str
+    type: str
+    default: Any = None
+    sql_default: str = ""
+
+
 _HEAD = (
-    ("id", "uuid"),
-    ("saga_name", "varchar"),
-    ("definition_version", "int"),
-    ("fingerprint", "varchar"),
-    ("aggregation_id", "varchar"),
-    ("trace_id", "varchar"),
-    ("status", "varchar"),
-    ("state", "text"),
-    ("context", "text"),
-    ("step_execution_token", "uuid"),
-    ("lease_owner", "varchar"),
-    ("deadline_at", "timestamptz"),
-    ("idempotency_key", "varchar"),
-    ("parent_id", "uuid"),
-    ("priority", "int"),
-    ("created_at", "timestamptz"),
+    _Column("id", "uuid"),
+    _Column("saga_name", "varchar"),
+    _Column("definition_version", "int"),
+    _Column("fingerprint", "varchar"),
+    _Column("aggregation_id", "varchar"),
+    _Column("trace_id", "varchar"),
+    _Column("status", "varchar"),
+    _Column("state", "text"),
+    _Column("context", "text"),
+    _Column("step_execution_token", "uuid"),
+    _Column("lease_owner", "varchar"),
+    _Column("deadline_at", "timestamptz"),
+    _Column("idempotency_key", "varchar"),
+    _Column("parent_id", "uuid"),
+    _Column("priority", "int", 0, "0"),
+    _Column("created_at", "timestamptz"),
 )
 _MOVE = (
-    ("id", "uuid"),
-    ("revision", "int"),
-    ("token", "uuid"),
-    ("status", "varchar"),
-    ("state", "text"),
-    ("current_step_index", "int"),
-    ("retry_counter", "int"),
-    ("last_error", "text"),
-    ("updated_at", "timestamptz"),
-    ("changes", "bool"),
-    ("new_token", "uuid"),
-    ("lease_owner", "varchar"),
-    ("deadline_at", "timestamptz"),
-    ("awaiting", "varchar"),
-    ("finished_at", "timestamptz"),
+    _Column("id", "uuid"),
+    _Column("revision", "int"),
+    _Column("token", "uuid"),
+    _Column("status", "varchar", SagaStatus.RUNNING, "'RUNNING'"),
+    _Column("state", "text"),
+    _Column("current_step_index", "int"),
+    _Column("retry_counter", "int", 0, "0"),
+    _Column("last_error", "text"),
+    _Column("updated_at", "timestamptz"),
+    _Column("changes", "bool", False, "false"),
+    _Column("new_token", "uuid"),
+    _Column("lease_owner", "varchar"),
+    _Column("deadline_at", "timestamptz"),
+    _Column("awaiting", "varchar"),
+    _Column("finished_at", "timestamptz"),
 )
 _PAST = (
-    ("saga_id", "uuid"),
-    ("seq", "int"),
-    ("timestamp", "timestamptz"),
-    ("phase", "varchar"),
-    ("status", "varchar"),
-    ("step_id", "varchar"),
-    ("step_name", "varchar"),
-    ("attempt", "int"),
-    ("token", "uuid"),
-    ("input", "text"),
-    ("output", "text"),
-    ("error", "text"),
-    ("skipped", "bool"),
-    ("actor", "varchar"),
-    ("reason", "text"),
-    ("started_at", "timestamptz"),
+    _Column("saga_id", "uuid"),
+    _Column("seq", "int"),
+    _Column("timestamp", "timestamptz"),
+    _Column("phase", "varchar", "EXECUTE", "'EXECUTE'"),
+    _Column("status", "varchar", "SUCCESS", "'SUCCESS'"),
+    _Column("step_id", "varchar"),
+    _Column("step_name", "varchar"),
+    _Column("attempt", "int", 1, "1"),
+    _Column("token", "uuid"),
+    _Column("input", "text"),
+    _Column("output", "text"),
+    _Column("error", "text"),
+    _Column("skipped", "bool", False, "false"),
+    _Column("actor", "varchar"),
+    _Column("reason", "text"),
+    _Column("started_at", "timestamptz"),
 )
 _JSON = ("state", "context", "input", "output")
 _KEPT = (False, None, None, None, None, None)
@@ -122,7 +134,7 @@ class OneStatement:
             self._idle.cancel()
         if self._connection is None:
             connection = await self._engine.connect()
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
             self._driver = (await connection.get_raw_connection()).driver_connection
             self._connection = connection
         return self._driver
@@ -142,35 +154,53 @@ class OneStatement:
             closing.add_done_callback(self._closing.discard)
 
 
-def _by_id(move: Move) -> UUID:
-    return move.saga_id
+def _by_id(move: Move) -> int:
+    return move.saga_id.int
 
 
 def _born(births: Sequence[Birth]) -> list[list[Any]]:
-    return [[getattr(birth.head, name) for birth in births] for name, _ in _HEAD]
+    return [_sent([getattr(birth.head, column.name) for birth in births], column) for column in _HEAD]
 
 
 def _moved(moves: Sequence[Move]) -> list[list[Any]]:
     rows = [(*move[:9], *((True, *move.ownership) if move.ownership else _KEPT)) for move in moves]
     history = [row for move in moves for row in move.history]
-    return [*_columns(rows, len(_MOVE)), *_columns(history, len(_PAST))]
+    return [*_arrays(rows, _MOVE), *_arrays(history, _PAST)]
 
 
-def _columns(rows: Sequence[Any], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _arrays(rows: Sequence[Any], columns: Sequence[_Column]) -> list[list[Any]]:
+    if not rows:
+        return [[] for _ in columns]
+    return [_sent(list(values), column) for values, column in zip(zip(*rows, strict=True), columns, strict=True)]
 
 
-def _unnest(columns: Sequence[tuple[str, str]], alias: str, start: int = 1) -> str:
-    arrays = ", ".join(f"${start + i}::{kind}[]" for i, (_, kind) in enumerate(columns))
+def _sent(values: list[Any], column: _Column) -> list[Any]:
+    """Return the array to send; none of it if all its values are the default, since `unnest` fills short arrays up."""
+    return [] if values.count(column.default) == len(values) else values
+
+
+def _unnest(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
+    arrays = ", ".join(f"${start + i}::{column.type}[]" for i, column in enumerate(columns))
     return f"unnest({arrays}) AS {alias}({', '.join(_quoted(columns))})"
 
 
-def _quoted(columns: Sequence[tuple[str, str]]) -> list[str]:
-    return [f'"{name}"' for name, _ in columns]
+def _quoted(columns: Sequence[_Column]) -> list[str]:
+    return [f'"{column.name}"' for column in columns]
 
 
-def _selected(columns: Sequence[tuple[str, str]], alias: str) -> str:
-    return ", ".join(f'{alias}."{name}"' + ("::jsonb" if name in _JSON else "") for name, _ in columns)
+def _selected(columns: Sequence[_Column], alias: str) -> str:
+    return ", ".join(_value(column, alias) for column in columns)
+
+
+def _value(column: _Column, alias: str) -> str:
+    value = f'{alias}."{column.name}"'
+    if column.sql_default:
+        return f"COALESCE({value}, {column.sql_default})"
+    return f"{value}::jsonb" if column.name in _JSON else value
+
+
+def _named(columns: Sequence[_Column], alias: str) -> str:
+    return ", ".join(f'{_value(column, alias)} AS "{column.name}"' for column in columns)
 
 
 def _births_sql(head: str) -> str:
@@ -194,13 +224,13 @@ def _moves_sql(head: str, past: str) -> str:
         )
     )
     return f"""
-WITH m AS MATERIALIZED (SELECT * FROM {_unnest(_MOVE, "m")}),
+WITH m AS MATERIALIZED (SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}),
 locked AS MATERIALIZED (
     SELECT s.id FROM {head} AS s JOIN m ON m.id = s.id ORDER BY s.id FOR UPDATE OF s
 ),
 moved AS (
     UPDATE {head} AS s
-    SET revision = m.revision + 1, status = m.status, state = m.state::jsonb,
+    SET revision = m.revision + 1, status = m.status, state = m.state,
         current_step_index = m.current_step_index, retry_counter = m.retry_counter,
         last_error = m.last_error, updated_at = m.updated_at, {ownership}
     FROM m JOIN locked ON locked.id = m.id
@@ -215,4 +245,4 @@ SELECT id FROM moved
 """
 
 
-assert tuple(name for name, _ in _PAST) == HistoryRow._fields
+assert tuple(column.name for column in _PAST) == HistoryRow._fields

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Select,
     Table,
@@ -37,7 +38,7 @@ class Statements:
 
     def __init__(self, head: Table, past: Table, insert_or_nothing: Callable[[Table], Any]) -> None:
         self.head, self.past, self._insert = head, past, insert_or_nothing
-        self._ids = bindparam("ids", expanding=True)
+        self._ids: BindParameter[Any] = bindparam("ids", expanding=True)
         self._columns = [_readable(head, name) for name in _HEAD_COLUMNS]
         self.read_many = select(*self._columns).where(head.c.id.in_(self._ids))
         self.lock_many = self._lock_many()
@@ -158,8 +159,8 @@ def past(row: HistoryRow) -> dict[str, Any]:
 
 def head_of(row: Any) -> Head:
     """Return the head that a row says."""
-    facts = row._mapping
-    return Head(**{name: SagaStatus(facts[name]) if name == "status" else facts[name] for name in _HEAD_COLUMNS})
+    facts: dict[str, Any] = {name: getattr(row, name) for name in _HEAD_COLUMNS}
+    return Head(**{**facts, "status": SagaStatus(facts["status"])})
 
 
 def _readable(table: Table, name: str) -> ColumnElement[Any]:

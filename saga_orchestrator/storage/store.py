@@ -1,8 +1,8 @@
 """The store on SQLAlchemy: the contract in portable SQL, for every database that SQLAlchemy's asyncio speaks.
 
-A write of many sagas is: lock the rows in id order, drop those that have moved, update the rest in one executemany, insert
-their history in another, commit. PostgreSQL has a faster form of the same, one statement long (`one_statement`); it is
-chosen once, when the store is made, and held to the same contract.
+A write of many sagas is: lock the rows in id order, drop those that have moved, update the rest in one executemany,
+insert their history in another, commit. PostgreSQL has a faster form of the same, one statement long
+(`one_statement`); it is chosen once, when the store is made, and held to the same contract.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SagaStore:
         self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
         self._fast = OneStatement(self.table, self.past, engine) if OneStatement.fits(engine) else None
 
-    # --- writing -------------------------------------------------------------------------------------------------------
+    # --- writing ---------------------------------------------------------------------------------------------
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         if self._fast is not None and all(isinstance(item, Move) or not item.values for item in batch):
@@ -51,6 +51,8 @@ class SagaStore:
         else:
             async with self.dialect.writing(self.engine) as connection:
                 done = await self._write(connection, batch)
+        if len(done) == len(batch):
+            return [Written.DONE] * len(batch)
         missed = [item for item in batch if _id_of(item) not in done]
         answers = await self._explain(missed) if missed else {}
         return [Written.DONE if _id_of(item) in done else answers[_id_of(item)] for item in batch]
@@ -59,7 +61,7 @@ class SagaStore:
         """Write what still fits; return the ids of the sagas written."""
         births = [item for item in batch if isinstance(item, Birth)]
         done = {birth.head.id for birth in births if await self._insert(connection, birth)}
-        moves = sorted((item for item in batch if isinstance(item, Move)), key=lambda move: move.saga_id)
+        moves = sorted((item for item in batch if isinstance(item, Move)), key=lambda move: move.saga_id.int)
         held = await self._held(connection, moves)
         fitting = [m for m in moves if held.get(m.saga_id) == (m.revision, m.token)]
         await self._move(connection, fitting)
@@ -120,7 +122,7 @@ class SagaStore:
             due = self._sql.lock_due(claimable, limit, self.dialect.now())
             heads = [(head_of(row), row.db_now) for row in await connection.execute(due)]
             judged = [(head, judge(head, now)) for head, now in heads]
-            moved = sorted(((h, m) for h, m in judged if m is not None), key=lambda pair: pair[0].id)
+            moved = sorted(((h, m) for h, m in judged if m is not None), key=lambda pair: pair[0].id.int)
             await self._move(connection, [move for _, move in moved])
         return [(head, move) for head, move in judged if move is not None]
 
@@ -146,7 +148,7 @@ class SagaStore:
         row = (await session.execute(self._sql.rival(birth))).first()
         return (None if row is None else head_of(row),)
 
-    # --- reading -------------------------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------------------
 
     async def head(self, saga_id: UUID) -> Head | None:
         return await self._one(self._sql.read_many, {"ids": [saga_id]})

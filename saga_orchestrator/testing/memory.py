@@ -1,7 +1,7 @@
 """Sagas in memory: the store's contract without a database.
 
-Between reading and writing it lets others run, as a database would, so that it can lose the same races: whoever forgets to
-compare the revision is found out here too.
+Between reading and writing it lets others run, as a database would, so that it can lose the same races: whoever
+forgets to compare the revision is found out here too.
 """
 
 from __future__ import annotations

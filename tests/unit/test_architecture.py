@@ -51,6 +51,7 @@ PUBLIC = [
     "InputContext",
     "NoRetry",
     "OutcomeUnknown",
+    "PayloadCodec",
     "PayloadError",
     "PermanentError",
     "RetryAfter",
@@ -64,6 +65,7 @@ PUBLIC = [
     "SagaError",
     "SagaNotFoundError",
     "SagaOrchestrator",
+    "SagaPage",
     "SagaResult",
     "SagaSnapshot",
     "SagaStateError",
@@ -75,6 +77,7 @@ PUBLIC = [
     "StepKind",
     "StepRef",
     "TypeValidationError",
+    "__version__",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from saga_orchestrator.definition.graph import Graph, Node, StepKind
@@ -34,6 +36,7 @@ def test_it_knows_its_roots_dependents_and_positions() -> None:
     diamond = graph(a="", b="a", c="a", d="bc", e="")
 
     assert diamond.roots == ("a", "e")
+    assert diamond.order == ("a", "b", "c", "d", "e")
     assert diamond.dependents == {"a": ("b", "c"), "b": ("d",), "c": ("d",), "d": (), "e": ()}
     assert diamond.position == {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
 
@@ -71,7 +74,7 @@ def test_a_cycle_is_refused_in_the_order_of_its_steps() -> None:
 
     way = str(refused.value).removeprefix("The steps form a cycle: ").split(" -> ")
     assert way[0] == way[-1]
-    assert set(zip(way, way[1:], strict=False)) == {("a", "b"), ("b", "c"), ("c", "a")}
+    assert set(pairwise(way)) == {("a", "b"), ("b", "c"), ("c", "a")}
 
 
 def test_a_kind_reads_as_its_name() -> None:

@@ -76,7 +76,10 @@ class TestDefinition:
 
     def test_it_knows_whether_a_failure_is_compensated(self) -> None:
         """The builder's setting is kept where the kernel decides by it."""
-        assert [order_saga(compensate_on_failure=value).compensate_on_failure for value in (True, False)] == [True, False]
+        assert [order_saga(compensate_on_failure=value).compensate_on_failure for value in (True, False)] == [
+            True,
+            False,
+        ]
 
 
 class TestFingerprint:
