@@ -28,8 +28,7 @@ def run(make: Callable[[], Contender], load: Load, options: argparse.Namespace) 
 
 
 def _repeat(make: Callable[[], Contender], load: Load, options: argparse.Namespace, url: str) -> None:
-    module = make.__module__ if make.__module__ != "__main__" else _module_run()
-    entrant = next(e for e in ENTRANTS if e.module == module and e.database == options.database)
+    entrant = next(e for e in ENTRANTS if e.module == _module() and e.database == options.database)
     with asyncio.Runner() as runner:
         contender = make()
         runner.run(contender.open(url))
@@ -57,7 +56,8 @@ def _timed(runner: asyncio.Runner, contender: Contender, load: Load, profile: st
     return figures
 
 
-def _module_run() -> str:
+def _module() -> str:
+    """Return the name of the module that `python -m` runs."""
     import __main__
 
     return str(__main__.__spec__.name)

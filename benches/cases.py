@@ -28,84 +28,49 @@ class Entrant:
 
     Attributes:
         audit: The SQL that returns how many sagas are completed, how many steps are recorded, and how many of those
-            have their output: counted after every run, by the parent.
+            have their output: counted by the parent, before and after every run.
+        in_flight: What it is measured at.
     """
 
     name: str
-    module: str
-    database: str
     label: str
+    module: str
     audit: str
+    database: str = "postgresql"
+    in_flight: tuple[int, ...] = IN_FLIGHT
+
+    def enters(self, case: Case) -> bool:
+        return case.in_flight in self.in_flight
 
 
-def _audit(head: str, past: str) -> str:
+def _audit(head: str) -> str:
     return f"""
         SELECT (SELECT count(*) FROM {head} WHERE status = 'COMPLETED') AS sagas,
-               count(*) AS steps,
-               sum(CASE WHEN output IS NOT NULL AND step_id IS NOT NULL THEN 1 ELSE 0 END) AS outputs
-        FROM {past} WHERE phase = 'EXECUTE' AND status = 'SUCCESS'"""
+               count(*) AS steps, count(output) AS outputs
+        FROM {head}_history WHERE phase = 'EXECUTE' AND status = 'SUCCESS'"""
 
 
 _DBOS_AUDIT = """
     SELECT (SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS') AS sagas,
-           count(*) AS steps,
-           count(output) AS outputs
+           count(*) AS steps, count(output) AS outputs
     FROM dbos.operation_outputs WHERE error IS NULL"""
 
 ENTRANTS = (
-    Entrant(
-        "ours",
-        "benches.ours",
-        "postgresql",
-        "this library",
-        _audit("bench_saga", "bench_saga_history"),
-    ),
-    Entrant(
-        "floor-commit",
-        "benches.floor_commit",
-        "postgresql",
-        "raw asyncpg, one commit per step",
-        _audit("floor_saga", "floor_saga_history"),
-    ),
-    Entrant(
-        "floor-batch",
-        "benches.floor_batch",
-        "postgresql",
-        "raw asyncpg, batched commits",
-        _audit("floor_saga", "floor_saga_history"),
-    ),
-    Entrant(
-        "pso",
-        "benches.peer_pso",
-        "postgresql",
-        "python-saga-orchestrator",
-        _audit("peer_saga", "peer_saga_history"),
-    ),
-    Entrant(
-        "dbos",
-        "benches.peer_dbos",
-        "postgresql",
-        "DBOS",
-        _DBOS_AUDIT,
-    ),
-    Entrant(
-        "ours-sqlite",
-        "benches.ours",
-        "sqlite",
-        "this library",
-        _audit("bench_saga", "bench_saga_history"),
-    ),
-    Entrant(
-        "floor-sqlite",
-        "benches.floor_sqlite",
-        "sqlite",
-        "raw sqlite3 in a thread, batched commits",
-        _audit("floor_saga", "floor_saga_history"),
-    ),
+    Entrant("ours", "this library", "benches.ours", _audit("bench_saga")),
+    Entrant("floor-commit", "raw asyncpg, one commit per step", "benches.floor_commit", _audit("floor_saga")),
+    Entrant("floor-batch", "raw asyncpg, batched commits", "benches.floor_batch", _audit("floor_saga")),
+    Entrant("pso", "python-saga-orchestrator", "benches.peer_pso", _audit("peer_saga")),
+    Entrant("dbos", "DBOS, tuned", "benches.peer_dbos", _DBOS_AUDIT),
+    # With one workflow in flight both use one thread at a time.
+    Entrant("dbos-default", "DBOS, as it comes", "benches.peer_dbos_default", _DBOS_AUDIT, in_flight=(256,)),
+    Entrant("ours-sqlite", "this library", "benches.ours", _audit("bench_saga"), "sqlite"),
+    Entrant("floor-sqlite", "raw sqlite3, batched commits", "benches.floor_sqlite", _audit("floor_saga"), "sqlite"),
 )
-PEERS = ("pso", "dbos")
-POSTGRESQL_CASES = tuple(Case(steps, in_flight) for steps in STEPS for in_flight in IN_FLIGHT)
-SQLITE_CASES = (Case(3, 256), Case(10, 256))
+PEERS = ("pso", "dbos", "dbos-default")
+CASES = {
+    "postgresql": tuple(Case(steps, in_flight) for steps in STEPS for in_flight in IN_FLIGHT),
+    "sqlite": tuple(Case(steps, 256) for steps in STEPS),
+}
 
 
 def order(number: int) -> dict[str, object]:

@@ -145,8 +145,6 @@ values on: joining the locked ids again to the values and the table takes the pl
 
 ONE_BIRTH = _insert_births(_rows(BIRTH))
 ONE_STEP = f"WITH {_write_steps(_ONE)} SELECT id FROM moved"
-BIRTHS = _insert_births(_arrays(BIRTH))
-MOVES = f"WITH {_write_steps(_LOCKED)} SELECT id FROM moved"
 BATCH = f"""
 WITH {_write_steps(_LOCKED)},
 born AS ({_insert_births(_arrays(BIRTH, len(STEP) + 1))})

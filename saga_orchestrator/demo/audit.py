@@ -122,7 +122,7 @@ def _shelf_faults(shelf: Shelf) -> Iterator[str]:
             yield f"stock of {shelf.sku}: {shelf.initial} at first != {shelf.on_hand} on hand + {gone} {what}"
 
 
-# --- reading the tables ------------------------------------------------------------------------------------------------
+# --- reading the tables --------------------------------------------------------------------------------------------
 
 
 async def read_ledger(engine: AsyncEngine) -> Ledger:
@@ -130,7 +130,7 @@ async def read_ledger(engine: AsyncEngine) -> Ledger:
     async with engine.connect() as connection:
         return Ledger(
             accounts=[Account(**row) for row in (await connection.execute(_accounts())).mappings()],
-            shelves=[Shelf(*row) for row in await connection.execute(_shelves())],
+            shelves=[Shelf(**row) for row in (await connection.execute(_shelves())).mappings()],
             captured=await _total(connection, tables.charges.c.cents),
             refunded=await _total(connection, tables.refunds.c.cents),
             strangers=await _strangers(connection),
@@ -172,7 +172,9 @@ def _shelves() -> Select[tuple[object, ...]]:
         .where(orders.c.sku == stock.c.sku, orders.c.order_id.in_(select(promised.c.order_id)))
         .scalar_subquery()
     )
-    return select(stock.c.sku, stock.c.initial, stock.c.on_hand, reserved, delivered).order_by(stock.c.sku)
+    return select(
+        stock.c.sku, stock.c.initial, stock.c.on_hand, reserved.label("reserved"), delivered.label("delivered")
+    ).order_by(stock.c.sku)
 
 
 def _of_article(column: Column[int]) -> ColumnElement[int]:

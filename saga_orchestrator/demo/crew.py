@@ -28,8 +28,12 @@ class Crew:
     async def hire(self, count: int) -> None:
         """Start worker processes; they begin to look for work about a second later."""
         for _ in range(count):
+            # In a session of its own, where the terminal's Ctrl-C does not reach it: its parent sends it home.
             worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"{__package__}.worker", stdin=PIPE, env=self._environment
+                *(sys.executable, "-m", f"{__package__}.worker"),
+                stdin=PIPE,
+                env=self._environment,
+                start_new_session=True,
             )
             self._workers[worker.pid] = worker
 
@@ -52,7 +56,9 @@ class Crew:
         """
         for pid, worker in self._workers.items():
             if worker.returncode is not None:
-                raise DemoError(f"Worker {pid} ended by itself with exit code {worker.returncode}; see its output above.")
+                raise DemoError(
+                    f"Worker {pid} ended by itself with exit code {worker.returncode}; see its output above."
+                )
 
     async def __aenter__(self) -> Self:
         return self

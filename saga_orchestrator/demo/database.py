@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import URL, insert, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -33,6 +35,8 @@ def read_url(text: str) -> URL:
             f"--database-url names the driver '{url.drivername}'; the demo runs on sqlite+aiosqlite:///file.db and on "
             "postgresql+asyncpg://user@host/name."
         )
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").parent.is_dir():
+        raise DemoError(f"--database-url names a file in a folder that does not exist: {url.database}")
     return url
 
 

@@ -43,5 +43,5 @@ def _endless(rows: list[dict[str, str]]) -> Iterator[Order]:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    with (files(__package__) / name).open(encoding="utf-8", newline="") as lines:
+    with (files(__package__) / name).open(encoding="utf-8") as lines:
         return list(csv.DictReader(lines))

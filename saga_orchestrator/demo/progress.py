@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TextIO
 
 from .. import SagaStatus
@@ -26,21 +27,22 @@ class Counts(Counter[SagaStatus]):
 class Screen:
     """Where a run is shown."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
+        self._clock = clock
         self._overwrites = out.isatty()
-        self._started = time.monotonic()
+        self._started = clock()
         self._last = ("", float("-inf"))
         self._shown = 0
 
     def say(self, text: str = "") -> None:
         """Print a line that stays."""
         self._overwrite("")
-        print(text, file=self._out, flush=True)  # noqa: T201 - printing is what it is for
+        print(text, file=self._out, flush=True)
 
     def show(self, counts: Counts, total: int) -> None:
         """Show how far the sagas are."""
-        line, now = _line(counts, total), time.monotonic()
+        line, now = _line(counts, total), self._clock()
         shown, at = self._last
         if line == shown or (not self._overwrites and counts.ended < total and now - at < _PAUSE):
             return

@@ -11,7 +11,7 @@ from .. import ExponentialRetry, InputContext, SagaBuilder, SagaDefinition, Saga
 from .books import Books
 from .orders import Order
 from .participants import Participants
-from .steps import Booking, BookCourier, ChargeCard, ConfirmOrder, Notice, NotifyCustomer, Receipt, ReserveStock
+from .steps import BookCourier, Booking, ChargeCard, ConfirmOrder, Notice, NotifyCustomer, Receipt, ReserveStock
 
 NAME = "order"
 LEASE = timedelta(seconds=2)
@@ -52,9 +52,7 @@ def order_saga(participants: Participants) -> SagaDefinition:
         retry_policy=_TWICE,
         compensation_retry=_STUBBORN,
     )
-    builder.add_step(
-        step_id="confirm", step=ConfirmOrder(participants.shop), input_map=_order, retry_policy=_STUBBORN
-    )
+    builder.add_step(step_id="confirm", step=ConfirmOrder(participants.shop), input_map=_order, retry_policy=_STUBBORN)
     booked = builder.add_step(
         step_id="courier", step=BookCourier(participants.courier), input_map=_order, retry_policy=_STUBBORN
     )

@@ -19,11 +19,11 @@ def _entries(name: str, *columns: Column[object]) -> Table:
 
 
 def _number(name: str) -> Column[object]:
-    return Column(name, Integer, nullable=False)  # type: ignore[return-value]
+    return Column(name, Integer, nullable=False)
 
 
 def _text(name: str) -> Column[object]:
-    return Column(name, String(100), nullable=False)  # type: ignore[return-value]
+    return Column(name, String(100), nullable=False)
 
 
 # The shop. Its orders are written in the transaction that starts their sagas.
@@ -55,7 +55,9 @@ refunds = _entries("refunds", _number("cents"))
 
 # The courier, and its memory of how often it was called for an order.
 bookings = _entries("bookings", _text("city"))
-courier_calls = Table("demo_courier_calls", metadata, Column("order_id", String(50), primary_key=True), _number("calls"))
+courier_calls = Table(
+    "demo_courier_calls", metadata, Column("order_id", String(50), primary_key=True), _number("calls")
+)
 
 # The mailer.
 mails = _entries("mails", _text("recipient"), _text("subject"))

@@ -14,7 +14,7 @@ from .participants.courier import OUTAGES
 from .saga import OrderSaga
 
 _LOST = "the worker was lost"
-_WIDEST = 100
+_WIDEST = 118
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Kind:
     errors: str = ""
 
     def fits(self, saga: SagaAdminSnapshot) -> bool:
-        found = " ".join(entry.error or "" for entry in saga.step_history)
+        found = " ".join(entry.error for entry in saga.step_history if entry.error)
         return _LOST not in found and (self.errors in found if self.errors else not found)
 
 
@@ -40,13 +40,25 @@ def _paid_with(card: str) -> Callable[[Order], bool]:
     return lambda order: order.card == card
 
 
+def _any(_: Order) -> bool:
+    return True
+
+
 KINDS = (
-    Kind("Delivered", SagaStatus.COMPLETED, lambda order: True),
-    Kind("Delivered, after the courier was down", SagaStatus.COMPLETED, lambda order: order.city in OUTAGES, "CourierDown"),
-    Kind("Declined", SagaStatus.COMPENSATED, _paid_with(DECLINES), "CardDeclined"),
-    Kind("Sold out, before anything had acted", SagaStatus.FAILED, lambda order: True, "SoldOut"),
+    Kind("Delivered", SagaStatus.COMPLETED, _any),
     Kind(
-        "Timed out after charging; the bank was asked, and knew the charge", SagaStatus.COMPLETED, _paid_with(ANSWER_LOST)
+        "Delivered, after the courier was down",
+        SagaStatus.COMPLETED,
+        lambda order: order.city in OUTAGES,
+        "CourierDown",
+    ),
+    Kind("Declined", SagaStatus.COMPENSATED, _paid_with(DECLINES), "CardDeclined"),
+    Kind("Sold out, before anything had acted", SagaStatus.FAILED, _any, "SoldOut"),
+    Kind(
+        "Timed out after charging; the bank was asked, and knew the charge",
+        SagaStatus.COMPLETED,
+        _paid_with(ANSWER_LOST),
+        "timed out",
     ),
     Kind(
         "Timed out after charging; called again under the same key",
@@ -101,5 +113,6 @@ def _told(title: str, saga: SagaAdminSnapshot) -> Iterator[str]:
 
 def _line(begun: datetime, entry: HistoryEntry) -> str:
     after = (entry.timestamp - begun).total_seconds()
-    line = f"  {after:7.3f} s  {entry.phase:<10}  {entry.step_id:<8}  #{entry.attempt}  {entry.status:<8}  {entry.error or ''}"
+    what = f"{entry.phase:<10}  {entry.step_id:<8}  #{entry.attempt}  {entry.status:<8}"
+    line = f"  {after:7.3f} s  {what}  {' '.join((entry.error or '').split())}"
     return line.rstrip() if len(line) <= _WIDEST else f"{line[: _WIDEST - 3]}..."

@@ -38,7 +38,9 @@ def _stop_at_end_of_input(worker: SagaWorker) -> None:
     loop = asyncio.get_running_loop()
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin.read(): its lock, held by a thread that still waits, would disturb the interpreter's end.
+        while os.read(sys.stdin.fileno(), 1):
+            pass
         loop.call_soon_threadsafe(worker.stop)
 
     threading.Thread(target=wait, daemon=True).start()

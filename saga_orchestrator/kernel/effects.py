@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .state import State
@@ -58,8 +58,7 @@ class RecordStatus(str, Enum):
     SKIPPED = "SKIPPED"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One history row. Payloads are opaque JSON texts: the kernel carries them and never reads them.
 
     Attributes:
@@ -95,8 +94,7 @@ class Verdict(str, Enum):
     """It is an order at a wrong moment; nothing moved, and `reason` says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What `decide` answers. `work` is only what is new; `projection.outstanding` is all of it."""
 
     state: State

@@ -12,10 +12,11 @@ not begun yet. It starts nothing before the commit that ordered it. There are th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from loguru import logger
@@ -166,6 +167,7 @@ class Driver:
             return
         tenure.state = read_state(tenure.definition, head)
         tenure.revision, tenure.last_error = head.revision, head.last_error
+        tenure.past_is_known = False  # a write of our own, whose answer was lost, may be among what has moved it
         self._begin()
 
     # --- work --------------------------------------------------------------------------------------------------------
@@ -179,9 +181,12 @@ class Driver:
             self._leave_behind(self._tasks.pop(step_id)[1])
         for work in outstanding(self.tenure.state):
             if work.step_id not in self._tasks:
-                task = asyncio.get_running_loop().create_task(self._tools.performer.perform(work, self.tenure))
-                task.add_done_callback(self._done)
+                task = _begun(self._tools.performer.perform(work, self.tenure))
                 self._tasks[work.step_id] = live[work.step_id], task
+                if task.done():
+                    self._done(task)
+                else:
+                    task.add_done_callback(self._done)
         self._set_alarm()
 
     def _leave_behind(self, task: asyncio.Task[Event]) -> None:
@@ -215,6 +220,18 @@ class Driver:
             self._alarm.cancel()
         for task in (*(task for _, task in self._tasks.values()), *self._left_behind):
             task.cancel()
+
+
+if sys.version_info >= (3, 12):
+
+    def _begun(performing: Coroutine[Any, Any, Event]) -> asyncio.Task[Event]:
+        """Begin work at once: what needs not wait for anything is done before the event loop turns."""
+        return asyncio.Task(performing, loop=asyncio.get_running_loop(), eager_start=True)
+
+else:
+
+    def _begun(performing: Coroutine[Any, Any, Event]) -> asyncio.Task[Event]:
+        return asyncio.get_running_loop().create_task(performing)
 
 
 def _due(status: StepStatus) -> datetime | None:

@@ -218,7 +218,7 @@ class SagaEngine(Generic[ModelT]):
         self._driving[saga_id] = asyncio.current_task()  # type: ignore[assignment]
         self._leases.wake()
         try:
-            await driver.run()
+            await (driver.release() if self._closed else driver.run())
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
             logger.opt(exception=error).error("saga {}: driving it failed; it is left to its lease", saga_id)
         finally:
@@ -228,8 +228,14 @@ class SagaEngine(Generic[ModelT]):
     def _own(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._disown)
         return task
+
+    def _disown(self, task: asyncio.Task[Any]) -> None:
+        """Take note of a task's end; its error is its caller's to see, if the caller is still there."""
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("ended with {!r}", error)
 
     # --- the end ---------------------------------------------------------------------------------------------
 

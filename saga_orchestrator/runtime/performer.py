@@ -44,6 +44,7 @@ class Performer:
 
     async def perform(self, work: Work, tenure: Tenure) -> Reply:
         """Do the work, and return the event that tells the kernel how it ended."""
+        await tenure.past()  # here, where an error of the database cannot be taken for one of the author's code
         match work:
             case Execute():
                 return await self._execute(work, tenure)

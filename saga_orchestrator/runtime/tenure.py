@@ -5,6 +5,7 @@ Who holds a saga under a lease need not read it: what the row says is known, unt
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,7 +19,11 @@ from ..kernel.effects import Phase, Record, RecordStatus
 from ..kernel.state import State
 from ..kernel.transition import NOTIFY
 from ..storage.contract import Store
+from ..storage.dialect import is_passing
 from ..storage.rows import Head, HistoryRow
+
+_PAUSE = 0.1
+"""Seconds between two tries to read a history."""
 
 
 @dataclass(slots=True)
@@ -92,12 +97,27 @@ class Tenure:
         )
 
     async def past(self) -> Past:
-        """Return the payloads of the saga's history; read once, for a saga that others have begun."""
-        if not self.past_is_known:
-            found = Past()
-            found.learn((await self.store.history([self.saga_id]))[self.saga_id])
-            self.known_past, self.past_is_known = found, True
+        """Return the payloads of the saga's history; read once, for a saga that others have begun.
+
+        A database that is away is waited for, as long as the owner's lease lasts: it is no reason for a step to fail.
+        """
+        while not self.past_is_known:
+            recorded = self.state.recorded
+            rows = await self._history()
+            if recorded == self.state.recorded:  # otherwise more was committed while these were being read
+                found = Past()
+                found.learn(rows)
+                self.known_past, self.past_is_known = found, True
         return self.known_past
+
+    async def _history(self) -> list[HistoryRow]:
+        while True:
+            try:
+                return (await self.store.history([self.saga_id]))[self.saga_id]
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                await asyncio.sleep(_PAUSE)
 
     def initial_data(self, payloads: Payloads) -> Any:
         """Return what the saga was started with, as fresh plain values."""

@@ -93,7 +93,8 @@ class SagaWorker:
     async def _pause(self) -> float:
         """Return how long nothing will be due."""
         try:
-            due = await self._engine.store.next_due()
+            await self._engine.ready()
+            due = await self._engine.store.next_due(self._engine.registry.claimable)
         except Exception:  # noqa: BLE001 - the next look will say so
             return self._poll
         if due is None:

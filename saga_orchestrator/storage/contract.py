@@ -66,8 +66,8 @@ class Store(Protocol):
         """Return the saga that holds what this birth wanted: by idempotency key first, then by active aggregate."""
         ...
 
-    async def next_due(self) -> datetime | None:
-        """Return when the next saga is due, or None."""
+    async def next_due(self, claimable: Claimable) -> datetime | None:
+        """Return when the next saga that the claimer can run is due, or None."""
         ...
 
     async def now(self) -> datetime:

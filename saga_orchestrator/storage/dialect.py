@@ -6,11 +6,11 @@ Nothing else in this package asks which database it talks to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Dialect, Table, func, literal
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -24,8 +24,14 @@ from .types import UtcDateTime
 
 _PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006")
 """SQLSTATE classes and codes that a second try can cure: lost connections, shutdowns, serialization, deadlocks."""
+_CONTENTION = ("40001", "40P01", "55P03")
+_PAUSES = (0.01, 0.05, 0.2, 0.5)
+"""Seconds between the tries of a transaction that met contention."""
 _PASSING_ERRNOS = (1205, 1213)
 """MariaDB's lock wait timeout and deadlock."""
+
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -104,6 +110,26 @@ def dialect_for(dialect: Dialect, database: str | None, clock: Clock | None) -> 
             "use a file (a temporary one in tests), or saga_orchestrator.testing.MemoryStore."
         )
     return SqliteDialect(clock)
+
+
+async def through_contention(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction again while it fails by contention with others, which leaves nothing of it behind.
+
+    A lost connection is not contention: nobody knows what it left behind.
+    """
+    for pause in _PAUSES:
+        try:
+            return await transaction()
+        except DBAPIError as error:
+            if not _is_contention(error):
+                raise
+        await asyncio.sleep(pause)
+    return await transaction()
+
+
+def _is_contention(error: DBAPIError) -> bool:
+    state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or "")
+    return state in _CONTENTION or "locked" in str(error.orig).lower()
 
 
 def is_passing(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    DDL,
     Boolean,
     CheckConstraint,
     Column,
@@ -29,7 +30,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
+from sqlalchemy.sql.elements import conv
 
+from ..errors import SagaDefinitionError
 from ..kernel.state import SagaStatus
 from .types import Json, UtcDateTime
 
@@ -37,6 +40,8 @@ TERMINAL = "status IN ('COMPLETED', 'COMPENSATED', 'FAILED')"
 ACTIVE = f"NOT ({TERMINAL})"
 _STATUSES = ", ".join(f"'{status.value}'" for status in SagaStatus)
 _NOW = func.now()
+_LONGEST_NAME = 63 - len("_history")
+"""PostgreSQL cuts longer names short without a word, and the companion's name would clash with the head's."""
 
 
 class SagaStateMixin:
@@ -44,6 +49,9 @@ class SagaStateMixin:
 
     Only the engine writes these columns. `state` is the truth; `status`, `awaiting`, `deadline_at`,
     `current_step_index`, `retry_counter` are derived from it with every write, to be queried and joined.
+
+    Where the models are dataclasses (`MappedAsDataclass`), give the sagas a base of their own over the same registry:
+    ``class SagaBase(DeclarativeBase): registry = Base.registry``.
     """
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -114,9 +122,9 @@ def history_table(head: Table) -> Table:
 def _constrain(head: Table) -> None:
     """Add what makes wrong rows unrepresentable, and the two indexes that recovery and identity need."""
     name = head.name
-    head.append_constraint(CheckConstraint(f"status IN ({_STATUSES})", name=f"ck_{name}_status"))
+    head.append_constraint(CheckConstraint(f"status IN ({_STATUSES})", name=conv(f"ck_{name}_status")))
     never_stranded = f"{TERMINAL} OR deadline_at IS NOT NULL OR awaiting IS NOT NULL"
-    head.append_constraint(CheckConstraint(never_stranded, name=f"ck_{name}_never_stranded"))
+    head.append_constraint(CheckConstraint(never_stranded, name=conv(f"ck_{name}_never_stranded")))
     _partial(f"ix_{name}_due", head.c.deadline_at, where="deadline_at IS NOT NULL")
     _partial(f"uq_{name}_active_aggregation", head.c.aggregation_id, where=ACTIVE, unique=True)
     _partial(
@@ -126,21 +134,50 @@ def _constrain(head: Table) -> None:
         where="idempotency_key IS NOT NULL",
         unique=True,
     )
-    head.dialect_options["postgresql"]["with"] = {"fillfactor": 70}
+    _leave_room(head)
 
 
 def _partial(name: str, *columns: Column[Any], where: str, unique: bool = False) -> None:
-    Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
+    """Add a partial index. `conv` keeps its name from the user's naming convention, and shortens it where it must."""
+    Index(conv(name), *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
+
+
+def _leave_room(head: Table) -> None:
+    """Have PostgreSQL leave room in each page, so that a row's next version stays beside it (a HOT update)."""
+    options = head.dialect_options["postgresql"]
+    if "with" in options:  # since SQLAlchemy 2.1
+        options["with"] = {"fillfactor": 70, **(options["with"] or {})}
+        return
+    later = DDL("ALTER TABLE %(fullname)s SET (fillfactor = 70)")  # type: ignore[no-untyped-call]
+    event.listen(head, "after_create", later.execute_if(dialect="postgresql"))
 
 
 def _equip(mapper: Mapper[Any], cls: type) -> None:
     """Give a freshly mapped saga model its companion tables."""
     head = mapper.local_table
-    if not isinstance(head, Table) or mapper.inherits is not None:
+    if mapper.inherits is not None:
+        _refuse_second_table(mapper, cls)
         return
+    if not isinstance(head, Table):
+        return
+    if len(head.name.encode()) > _LONGEST_NAME:
+        raise SagaDefinitionError(
+            f"The table name {head.name!r} of {cls.__name__} is too long: with '_history' it is over the 63 bytes "
+            f"that PostgreSQL allows. Use at most {_LONGEST_NAME}."
+        )
     if f"ck_{head.name}_never_stranded" not in {constraint.name for constraint in head.constraints}:
         _constrain(head)
     history_table(head)
+
+
+def _refuse_second_table(mapper: Mapper[Any], cls: type) -> None:
+    """Refuse a subclass with a table of its own: the engine writes one row for a saga, so its own would be missing."""
+    if mapper.inherits is not None and mapper.local_table is not mapper.inherits.local_table:
+        raise SagaDefinitionError(
+            f"{cls.__name__} gives a saga two tables, its own and that of {mapper.inherits.class_.__name__}, but a "
+            "saga is one row. Share columns through a base with __abstract__ = True, put them on the saga's own table, "
+            "or keep them in a table that refers to it."
+        )
 
 
 def _add_history(mapper: Mapper[Any], cls: type) -> None:

@@ -224,17 +224,16 @@ def _moves_sql(head: str, past: str) -> str:
         )
     )
     return f"""
-WITH m AS MATERIALIZED (SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}),
-locked AS MATERIALIZED (
-    SELECT s.id FROM {head} AS s JOIN m ON m.id = s.id ORDER BY s.id FOR UPDATE OF s
+WITH locked AS MATERIALIZED (
+    SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}
+    JOIN {head} AS s ON s.id = m.id AND s.revision = m.revision AND s.step_execution_token = m.token
+    ORDER BY s.id FOR UPDATE OF s
 ),
 moved AS (
     UPDATE {head} AS s
-    SET revision = m.revision + 1, status = m.status, state = m.state,
-        current_step_index = m.current_step_index, retry_counter = m.retry_counter,
-        last_error = m.last_error, updated_at = m.updated_at, {ownership}
-    FROM m JOIN locked ON locked.id = m.id
-    WHERE s.id = m.id AND s.revision = m.revision AND s.step_execution_token = m.token
+    SET revision = m.revision + 1, status = m.status, state = m.state, current_step_index = m.current_step_index,
+        retry_counter = m.retry_counter, last_error = m.last_error, updated_at = m.updated_at, {ownership}
+    FROM locked AS m WHERE s.id = m.id
     RETURNING s.id
 ),
 past AS (

@@ -16,7 +16,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
-    func,
+    false,
     insert,
     or_,
     select,
@@ -44,16 +44,15 @@ class Statements:
         self.lock_many = self._lock_many()
         self.move_kept = self._update(*_KEPT)
         self.move_owned = self._update(*_KEPT, *_OWNED)
+        self.insert_sagas = insert_or_nothing(head).on_conflict_do_nothing()
+        self.present = select(head.c.id).where(head.c.id.in_(self._ids))
         self.insert_history = insert(past)
         self.read_history = self._read_history()
         self.renew = self._renew()
-        self.next_due = select(func.min(head.c.deadline_at)).where(head.c.deadline_at.is_not(None))
 
     def insert_saga(self, birth: Birth) -> Any:
         """Return the insert of one saga, which returns its id unless something stood in its way."""
-        row = {name: getattr(birth.head, name) for name in _HEAD_COLUMNS}
-        row |= {"state": JsonText(row["state"]), "context": JsonText(row["context"])}
-        statement = self._insert(self.head).values({**row, **birth.values})
+        statement = self._insert(self.head).values({**born(birth), **birth.values})
         return statement.on_conflict_do_nothing().returning(self.head.c.id)
 
     def lock_one(self, now: ColumnElement[Any]) -> Select[Any]:
@@ -71,13 +70,22 @@ class Statements:
         """Return a read of one due saga's id, if there is one."""
         return select(self.head.c.id).where(*self._due(claimable, now)).limit(1)
 
+    def next_due(self, claimable: Claimable) -> Select[Any]:
+        """Return the read of the earliest time at which a saga that the claimer can run is due."""
+        timed = self.head.c.deadline_at
+        return select(timed).where(timed.is_not(None), self._known(claimable)).order_by(timed).limit(1)
+
     def _due(self, claimable: Claimable, now: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
+        timed = self.head.c.deadline_at
+        return timed.is_not(None), timed <= now, self._known(claimable)
+
+    def _known(self, claimable: Claimable) -> ColumnElement[bool]:
         head = self.head.c
         known = [
             and_(head.saga_name == name, head.definition_version.in_(sorted(versions)))
             for name, versions in sorted(claimable.versions.items())
         ]
-        return head.deadline_at.is_not(None), head.deadline_at <= now, or_(*known)
+        return or_(false(), *known)
 
     def rival(self, birth: Birth) -> Select[Any]:
         """Return the read of the saga that holds what this birth wanted, a namesake by key before one by aggregate."""
@@ -126,6 +134,12 @@ class Statements:
 
 _KEPT = ("revision", "status", "state", "current_step_index", "retry_counter", "last_error", "updated_at")
 _OWNED = ("step_execution_token", "lease_owner", "deadline_at", "awaiting", "finished_at")
+
+
+def born(birth: Birth) -> dict[str, Any]:
+    """Return the parameters of a newborn saga."""
+    row = {name: getattr(birth.head, name) for name in _HEAD_COLUMNS}
+    return row | {"state": JsonText(row["state"]), "context": JsonText(row["context"])}
 
 
 def kept(move: Move) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from json import loads
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
-from .dialect import Clock, dialect_for
+from .dialect import Clock, dialect_for, through_contention
 from .mixins import history_table
 from .one_statement import OneStatement
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
-from .statements import Statements, head_of, kept, owned, past
+from .statements import Statements, born, head_of, kept, owned, past
 
 
 class SagaStore:
@@ -60,16 +61,22 @@ class SagaStore:
     async def _write(self, connection: AsyncConnection, batch: Sequence[Write]) -> set[UUID]:
         """Write what still fits; return the ids of the sagas written."""
         births = [item for item in batch if isinstance(item, Birth)]
-        done = {birth.head.id for birth in births if await self._insert(connection, birth)}
+        done = await self._insert(connection, births) if births else set()
         moves = sorted((item for item in batch if isinstance(item, Move)), key=lambda move: move.saga_id.int)
         held = await self._held(connection, moves)
         fitting = [m for m in moves if held.get(m.saga_id) == (m.revision, m.token)]
         await self._move(connection, fitting)
         return done | {move.saga_id for move in fitting}
 
-    async def _insert(self, connection: AsyncConnection, birth: Birth) -> bool:
-        inserted = await connection.execute(self._sql.insert_saga(birth))
-        return inserted.first() is not None
+    async def _insert(self, connection: AsyncConnection, births: Sequence[Birth]) -> set[UUID]:
+        """Insert newborn sagas, passing over those that clash; return the ids of those that are there now."""
+        if plain := [born(birth) for birth in births if not birth.values]:
+            await connection.execute(self._sql.insert_sagas, plain)
+        for birth in births:
+            if birth.values:
+                await connection.execute(self._sql.insert_saga(birth))
+        there = await connection.execute(self._sql.present, {"ids": [birth.head.id for birth in births]})
+        return set(there.scalars())
 
     async def _held(self, connection: AsyncConnection, moves: Sequence[Move]) -> dict[UUID, tuple[int, UUID | None]]:
         """Lock the rows in id order, and return who may move them from where."""
@@ -98,6 +105,9 @@ class SagaStore:
         return {_id_of(item): _explanation(item, found.get(_id_of(item))) for item in missed}
 
     async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
+        return await through_contention(partial(self._advance, saga_id, judge))
+
+    async def _advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         async with self.dialect.writing(self.engine) as connection:
             row = (await connection.execute(self._sql.lock_one(self.dialect.now()), {"id": saga_id})).first()
             if row is None:
@@ -118,6 +128,9 @@ class SagaStore:
     async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         if not claimable.versions or limit < 1 or not await self._anything_due(claimable):
             return []
+        return await through_contention(partial(self._claim, claimable, limit, judge))
+
+    async def _claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         async with self.dialect.writing(self.engine) as connection:
             due = self._sql.lock_due(claimable, limit, self.dialect.now())
             heads = [(head_of(row), row.db_now) for row in await connection.execute(due)]
@@ -172,9 +185,9 @@ class SagaStore:
             row = (await connection.execute(query, parameters)).first()
         return None if row is None else head_of(row)
 
-    async def next_due(self) -> datetime | None:
+    async def next_due(self, claimable: Claimable) -> datetime | None:
         async with self.engine.connect() as connection:
-            return (await connection.execute(self._sql.next_due)).scalar()  # type: ignore[no-any-return]
+            return (await connection.execute(self._sql.next_due(claimable))).scalar()  # type: ignore[no-any-return]
 
     async def now(self) -> datetime:
         async with self.engine.connect() as connection:

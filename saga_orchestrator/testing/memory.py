@@ -139,8 +139,9 @@ class MemoryStore:
         await asyncio.sleep(0)
         return self._rival(birth.head)
 
-    async def next_due(self) -> datetime | None:
-        return min((head.deadline_at for head in self.rows.values() if head.deadline_at is not None), default=None)
+    async def next_due(self, claimable: Claimable) -> datetime | None:
+        timed = [head for head in self.rows.values() if _is_known(head, claimable)]
+        return min((head.deadline_at for head in timed if head.deadline_at is not None), default=None)
 
     async def now(self) -> datetime:
         return self._now()
@@ -157,9 +158,12 @@ def _key(head: Head) -> tuple[str, str | None]:
     return head.saga_name, head.idempotency_key
 
 
+def _is_known(head: Head, claimable: Claimable) -> bool:
+    return head.definition_version in claimable.versions.get(head.saga_name, ())
+
+
 def _is_due(head: Head, claimable: Claimable, now: datetime) -> bool:
-    known = head.definition_version in claimable.versions.get(head.saga_name, ())
-    return known and head.deadline_at is not None and head.deadline_at <= now
+    return _is_known(head, claimable) and head.deadline_at is not None and head.deadline_at <= now
 
 
 def _matches(head: Head, wanted: SagaFilter) -> bool:

@@ -1,7 +1,7 @@
 """The bank: charges cards and refunds charges. Its test cards decide what goes wrong.
 
-The worst that a payment provider can do is to take the money and not say so. Three cards do that; they differ in what can
-be learnt afterwards: by asking (`find`), by calling again under the same key, or not at all.
+The worst that a payment provider can do is to take the money and not say so. Three cards do that; they differ in how
+the truth can be learnt: by asking (`find`), by calling again under the same key, or not at all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEVER_ANSWERS = "4000000000000135"
 """Charged, and never answered in any way."""
 
 
-class CardDeclined(PermanentError):
+class CardDeclined(PermanentError):  # noqa: N818 - named as the business calls it
     """The issuer says no, and will say so again."""
 
 

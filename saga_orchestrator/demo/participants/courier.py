@@ -13,7 +13,7 @@ OUTAGES = {"Reykjavik": 2, "Valletta": 1}
 """How many calls for an order fail first, by city."""
 
 
-class CourierDown(ConnectionError):
+class CourierDown(ConnectionError):  # noqa: N818 - named as the business calls it
     """The courier's service does not answer at the moment."""
 
 

@@ -11,7 +11,7 @@ from ..orders import Order
 from ..tables import releases, reservations, stock
 
 
-class SoldOut(PermanentError):
+class SoldOut(PermanentError):  # noqa: N818 - named as the business calls it
     """There are not enough units left; asking again brings none back."""
 
 

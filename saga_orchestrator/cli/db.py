@@ -1,0 +1,146 @@
+"""`saga db`: migrate the saga tables of an application that has no Alembic revisions of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import URL, Connection
+
+    from ..migrations import SagaTables
+
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+
+_WHAT = """\
+Migrate the tables of one saga model, and record in <table>_schema_version how far they have come. If your application
+has Alembic revisions, call saga_orchestrator.migrations.upgrade() in one of them instead."""
+_ACTIONS = {
+    "upgrade": "bring the tables to the latest version, or up to --to",
+    "downgrade": "bring the tables back to --to; 0 drops them, with every saga in them",
+    "current": "show the version of the tables; exit code 1 if it is not the latest",
+    "stamp": "record that the tables have the version --to already: create_all made them, or another migration",
+    "sql": "print the SQL of an upgrade (or of a downgrade, if --to is less than --since), and connect to nothing",
+}
+
+
+def add_to(verbs: Verbs) -> None:
+    """Describe the verb and its arguments."""
+    parser = verbs.add_parser("db", help="migrate the saga tables", description=_WHAT)
+    actions = parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    for name, says in _ACTIONS.items():
+        _describe(actions.add_parser(name, help=says, description=f"{says[0].upper()}{says[1:]}."), name)
+
+
+def _describe(parser: argparse.ArgumentParser, action: str) -> None:
+    parser.add_argument(
+        "--database-url",
+        metavar="URL",
+        default=os.environ.get("DATABASE_URL"),
+        help="postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db (default: $DATABASE_URL)",
+    )
+    parser.add_argument("--table", required=True, help="the __tablename__ of the model with SagaStateMixin")
+    parser.add_argument("--schema", help="the schema of the model, if it has one")
+    if action == "sql":
+        parser.add_argument("--since", type=int, default=0, metavar="N", help="the version to begin at (default: 0)")
+    if action != "current":
+        at_will = action in ("upgrade", "sql")
+        latest = " (default: the latest)" if at_will else ""
+        parser.add_argument("--to", type=int, required=not at_will, metavar="N", help=f"the version to end at{latest}")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the action and return its exit code."""
+    from ..migrations import HEAD, sql
+
+    url = _read(arguments.database_url)
+    to: int = HEAD if getattr(arguments, "to", None) is None else arguments.to
+    if arguments.action == "sql":
+        print(sql(url.get_backend_name(), arguments.table, arguments.schema, since=arguments.since, to=to), end="")
+        return 0
+    before, after = _in_transaction(url, lambda connection: _act(_tables(connection, arguments), arguments.action, to))
+    if arguments.action == "current":
+        print(f"{arguments.table}: version {after}, the latest is {HEAD}")
+        return 0 if after == HEAD else 1
+    print(
+        f"{arguments.table}: version {before} -> {after}" if before != after else f"{arguments.table}: version {after}"
+    )
+    return 0
+
+
+def _tables(connection: Connection, arguments: argparse.Namespace) -> SagaTables:
+    from ..migrations import SagaTables
+
+    return SagaTables(connection, arguments.table, arguments.schema)
+
+
+def _act(tables: SagaTables, action: str, to: int) -> tuple[int, int]:
+    """Do it; return the version before and after."""
+    before = tables.current()
+    if action == "upgrade":
+        before = tables.upgrade(to)
+    elif action == "downgrade":
+        before = tables.downgrade(to)
+    elif action == "stamp":
+        tables.stamp(to)
+    return before, tables.current()
+
+
+def _in_transaction(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[int, int]:
+    """Do it in one transaction.
+
+    Raises:
+        MigrationError: The database cannot be reached, or refuses.
+    """
+    import asyncio
+
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    from ..migrations import MigrationError
+
+    async def migrate() -> tuple[int, int]:
+        engine = create_async_engine(url, poolclass=NullPool)
+        async with engine.connect() as connection:
+            if url.get_backend_name() == "sqlite":
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins no transaction before DDL
+            done = await connection.run_sync(act)
+            await connection.commit()
+        return done
+
+    try:
+        return asyncio.run(migrate())
+    except (SQLAlchemyError, OSError) as error:
+        raise MigrationError(str(getattr(error, "orig", None) or error)) from error
+
+
+def _read(text: str | None) -> URL:
+    """Return a database's address.
+
+    Raises:
+        MigrationError: It is none, or none of a database that sagas run on.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    from ..migrations import MigrationError
+
+    if not text:
+        raise MigrationError("Say which database: --database-url or $DATABASE_URL.")
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise MigrationError(
+            "--database-url is no database address; write postgresql+asyncpg://user@host/name."
+        ) from None
+    if url.drivername not in ("postgresql+asyncpg", "sqlite+aiosqlite"):
+        raise MigrationError(
+            f"--database-url names the driver '{url.drivername}'; sagas run on sqlite+aiosqlite:///file.db and on "
+            "postgresql+asyncpg://user@host/name."
+        )
+    return url

@@ -1,0 +1,26 @@
+"""`python -m tests.chaos --seconds 60`: exit 1, with the seed and details, if anything was lost, doubled or wrong."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+
+from tests.chaos.run import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the monkey rages")
+    parser.add_argument("--seed", type=int, default=None, help="what the monkey and the orders are drawn from")
+    parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
+    parser.add_argument("--workers", type=int, default=3, help="worker processes, beside the service and the operator")
+    given = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
+    report = run(given.seconds, seed=seed, database=given.database, workers=given.workers)
+    print(report)
+    return 0 if report.is_clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The monkey: what it does to the actors and to the database, from a shuffled deck, so that nothing is left out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tests.chaos.troupe import Member, Troupe
+from tests.chaos.world import LEASE
+from tests.support.postgres import PostgresServer
+
+_DECK = ("kill", "stop", "kill a worker", "stop a worker", "database", "tell", "kill a worker", "stop", "tell a worker")
+_LONGEST_PAUSE = 0.9
+
+
+class Monkey:
+    """Torments a troupe, and the server if there is one; every actor that ends is replaced."""
+
+    def __init__(self, troupe: Troupe, server: PostgresServer | None, seed: int) -> None:
+        self.deeds: Counter[str] = Counter()
+        self._troupe = troupe
+        self._server = server
+        self._chance = random.Random(seed)
+        self._deck: list[str] = []
+        self._moves: dict[str, Callable[[Member], None]] = {"kill": self._kill, "stop": self._stop, "tell": self._tell}
+
+    def rage(self, seconds: float) -> None:
+        """Go on for so long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pause = time.monotonic() + self._chance.uniform(0.1, _LONGEST_PAUSE)
+            while time.monotonic() < pause:
+                self._replace()
+                time.sleep(0.02)
+            self._strike()
+
+    def calm(self) -> None:
+        """Undo what can be undone: nobody is stopped any more, and nobody is missing."""
+        for member in self._troupe.members:
+            self._troupe.wake(member)
+        self._replace()
+
+    def _strike(self) -> None:
+        if not self._deck:
+            self._deck = self._chance.sample(_DECK, len(_DECK))
+        card = self._deck.pop()
+        if card == "database":
+            self._crash_database()
+            return
+        name, _, role = card.partition(" a ")
+        free = [m for m in self._troupe.members if m.role == (role or m.role) and (m.is_free or name == "kill")]
+        if free:
+            self._moves[name](self._chance.choice(free))
+
+    def _kill(self, member: Member) -> None:
+        self._troupe.kill(member)
+        self._troupe.begin(member.role)
+        self.deeds["kills"] += 1
+
+    def _stop(self, member: Member) -> None:
+        self._troupe.stop(member, LEASE.total_seconds() * self._chance.uniform(1.1, 2.5))
+        self.deeds["stops"] += 1
+
+    def _tell(self, member: Member) -> None:
+        self._troupe.tell(member)
+        self.deeds["graceful restarts"] += 1
+
+    def _crash_database(self) -> None:
+        if self._server is not None:
+            self._server.stop("immediate")
+            time.sleep(self._chance.uniform(0, 1))
+            self._server.restart("immediate")
+            self.deeds["database crashes"] += 1
+
+    def _replace(self) -> None:
+        for ended in self._troupe.look():
+            self._troupe.begin(ended.role)

@@ -1,0 +1,177 @@
+"""One run of chaos: build the stage, let the monkey rage, let the workers finish, audit.
+
+Everything is on the loopback, in a folder of its own, and ended by its id whatever happens. The folder, with the
+ledger's journal and every actor's log, is kept only if the audit finds something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStateError, SagaStatus
+from tests.chaos.audit import Findings, audit
+from tests.chaos.ledger import Ledger
+from tests.chaos.monkey import Monkey
+from tests.chaos.troupe import Troupe
+from tests.chaos.world import Base, ChaosSaga, connect, orchestrate
+from tests.support.postgres import PostgresServer
+
+Database = Literal["postgresql", "sqlite"]
+_ENTRANCE = 90.0
+_SETTLING = 180.0
+_STILL = 30.0
+"""Seconds within which the actors have to be ready, the workers to finish what is left, and some saga to move."""
+
+
+@dataclass
+class Report:
+    """What happened, and what the audit says."""
+
+    seed: int
+    seconds: float
+    findings: Findings
+    deeds: Counter[str]
+    counts: Counter[str]
+    notes: Counter[str]
+    folder: Path
+    settled_in: float
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.findings.all
+
+    def __str__(self) -> str:
+        found = self.findings
+        verdict = " ".join(f"{name} {len(getattr(found, name))}" for name in ("lost", "doubled", "wrong", "stranded"))
+        lines = [
+            f"chaos: {self.seconds:.0f} s, seed {self.seed}, settled in {self.settled_in:.1f} s",
+            f"  sagas      {sum(found.statuses.values())}: {_listed(found.statuses)}",
+            f"  history    {found.steps} rows",
+            f"  monkey     {_listed(self.deeds)}",
+            f"  ledger     {_listed(self.counts)}",
+            f"  promises   {_listed(self.notes)}",
+            verdict,
+        ]
+        if not self.is_clean:
+            lines += [f"  {what}" for what in found.all[:50]]
+            lines.append(f"again with --seed {self.seed}; the logs are in {self.folder}")
+        return "\n".join(lines)
+
+
+def run(seconds: float, *, seed: int, database: Database = "postgresql", workers: int = 3) -> Report:
+    """Run chaos for so long, and return what came of it. Call it on the main thread (see `PostgresServer`)."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="saga-chaos-"))
+        server = stack.enter_context(PostgresServer().start(fsync=True)) if database == "postgresql" else None
+        url = server.url(server.create_database()) if server else f"sqlite+aiosqlite:///{folder / 'chaos.db'}"
+        asyncio.run(_create_tables(url))
+        ledger = Ledger(folder / "ledger.log")
+        ledger.start()
+        stack.callback(ledger.close)
+        troupe = stack.enter_context(_troupe(Troupe(url, ledger.port, seed * 10_000, folder), workers, ledger))
+        monkey = Monkey(troupe, server, seed)
+        monkey.rage(seconds)
+        monkey.calm()
+        troupe.dismiss("service", "operator")
+        settled_in = asyncio.run(_settle(url, ledger, troupe))
+        troupe.dismiss("worker")
+        ledger.close()
+        findings = asyncio.run(_audit(url, ledger))
+        findings.wrong += troupe.faults
+        report = Report(seed, seconds, findings, monkey.deeds, ledger.counts, _counted(ledger), folder, settled_in)
+    if report.is_clean:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+async def _create_tables(url: str) -> None:
+    engine = connect(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await engine.dispose()
+
+
+@contextlib.contextmanager
+def _troupe(troupe: Troupe, workers: int, ledger: Ledger) -> Iterator[Troupe]:
+    """Have everybody on stage and ready."""
+    roles = [*["worker"] * workers, "service", "operator"]
+    try:
+        for role in roles:
+            troupe.begin(role)
+        until = time.monotonic() + _ENTRANCE
+        while sum(note["what"] == "ready" for note in tuple(ledger.notes)) < len(roles):
+            troupe.look()
+            if troupe.faults or time.monotonic() > until:
+                raise RuntimeError(f"The actors did not get ready: {troupe.faults}")
+            time.sleep(0.05)
+        yield troupe
+    finally:
+        troupe.close()
+
+
+async def _settle(url: str, ledger: Ledger, troupe: Troupe) -> float:
+    """Wait until every saga is over or stuck, or nothing moves any more."""
+    engine = connect(url)
+    begun = moved = time.monotonic()
+    try:
+        async with orchestrate(engine, ledger.port) as orchestrator:
+            before: list[Any] = []
+            while (now := time.monotonic()) < min(begun + _SETTLING, moved + _STILL):
+                troupe.look()
+                left = await _unfinished(orchestrator)
+                moved, before = (moved, before) if left == before else (now, left)
+                if not left:
+                    break
+                await asyncio.sleep(0.2)
+    finally:
+        await engine.dispose()
+    return time.monotonic() - begun
+
+
+async def _unfinished(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
+    """Return what still has to move; those that lost too many owners are released, as a person would."""
+    moving = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
+    page = await SagaAdmin(orchestrator.engine).list_sagas(status=moving, limit=1000)
+    return [(saga.id, saga.revision) for saga in page.items] + await _release_quarantined(orchestrator)
+
+
+async def _release_quarantined(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
+    admin, released = SagaAdmin(orchestrator.engine), []
+    page = await admin.list_sagas(status=SagaStatus.STUCK, limit=1000)
+    for saga in page.items:
+        if (saga.last_error or "").startswith("quarantined"):
+            try:
+                await admin.retry_step(saga.id, actor="audit", reason="quarantined by too many kills")
+            except SagaStateError:
+                await admin.compensate_step(saga.id, actor="audit", reason="quarantined by too many kills")
+            released.append(saga.id)
+    return released
+
+
+async def _audit(url: str, ledger: Ledger) -> Findings:
+    engine = connect(url)
+    try:
+        async with orchestrate(engine, ledger.port) as orchestrator:
+            return await audit(engine, orchestrator, ledger)
+    finally:
+        await engine.dispose()
+
+
+def _counted(ledger: Ledger) -> Counter[str]:
+    return Counter(
+        f"{note['what']} {note['name']} {note['answer'].partition(':')[0]}" if note["what"] == "order" else note["what"]
+        for note in ledger.notes
+    )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

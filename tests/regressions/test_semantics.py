@@ -1,0 +1,379 @@
+"""What this library itself once got wrong about the meaning of sagas, each by its name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from saga_orchestrator import (
+    ActiveSagaAlreadyExistsError,
+    FixedRetry,
+    InputContext,
+    SagaBuilder,
+    SagaStatus,
+    SagaWorker,
+    StepContext,
+    StepKind,
+)
+from saga_orchestrator.definition.graph import Graph, Node
+from saga_orchestrator.kernel.effects import Compensate, Execute, Verdict
+from saga_orchestrator.kernel.events import (
+    Claimed,
+    CompensateOrdered,
+    Compensated,
+    CompensationRaised,
+    Raised,
+    Returned,
+    SkipOrdered,
+)
+from saga_orchestrator.kernel.projection import outstanding, status_of
+from saga_orchestrator.kernel.state import State
+from saga_orchestrator.kernel.transition import decide
+from saga_orchestrator.storage.contract import Store
+from saga_orchestrator.storage.rows import HistoryRow
+from saga_orchestrator.testing import ManualClock, MemoryStore
+from tests.regressions.scene import (
+    LEASE,
+    NAME,
+    SECOND,
+    Asked,
+    OneWay,
+    Scene,
+    Undoable,
+    admin_of,
+    asked,
+    fails,
+    forever,
+    saga,
+)
+
+ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {"order_id": "o-1"}, "aggregation_id": "o-1"}
+AGAIN = FixedRetry(max_attempts=5, delay=SECOND)
+
+
+def played(graph: Graph, *events: Any, state: State | None = None) -> State:
+    """Return the state after some events, none of which is refused."""
+    state, clock = state or State("saga"), ManualClock()
+    for event in events:
+        decision = decide(graph, state, event, now=clock.now())
+        assert decision.verdict is Verdict.APPLIED, event
+        state = decision.state
+    return state
+
+
+class Forgetful:
+    """A store that loses its connection while it reads a history, as often as it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.losses = store, 0
+
+    async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
+        if self.losses:
+            self.losses -= 1
+            raise OperationalError("SELECT", {}, ConnectionError("the database went away"))
+        return await self._store.history(saga_ids)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_a_database_that_is_away_while_the_past_is_read_is_no_failure_of_the_step(
+    timeless: Scene, ledger: list[str]
+) -> None:
+    """Reading what earlier steps returned may fail; that says nothing about the step that wanted it."""
+    builder = SagaBuilder()
+    first = builder.add_step(step=Undoable("reserve", ledger), input_map=asked, step_id="reserve")
+    second = Undoable("charge", ledger, does=fails(ConnectionError("try later"), ConnectionError("try later")))
+    builder.add_step(
+        step=second, depends_on=first, input_map=lambda out: Asked(order_id=out.number), step_id="charge",
+        retry_policy=FixedRetry(max_attempts=3, delay=SECOND),
+    )  # fmt: skip
+    definition = builder.build()
+    saga_id = await timeless.orchestrator(definition).start(**ORDER)
+    store = Forgetful(timeless.store())
+    other = timeless.orchestrator(definition, store=store)
+    store.losses = 1
+    timeless.pass_time(SECOND)
+    await other.run_due()
+    assert (await other.get_snapshot(saga_id)).status is SagaStatus.RUNNING
+    timeless.pass_time()
+    await other.run_due()
+    timeless.pass_time(SECOND)
+    await other.run_due()
+    assert (await other.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+    assert ledger == ["reserve", "charge"]
+
+
+async def test_a_database_that_is_away_while_the_past_is_read_is_no_failure_of_the_undo(
+    timeless: Scene, ledger: list[str]
+) -> None:
+    """The same on the way back: the saga is not STUCK because its database was away for a moment."""
+    definition = saga(
+        Undoable("reserve", ledger, undoes=fails(ConnectionError("try later"), ConnectionError("later"))),
+        Undoable("charge", ledger, does=fails(ValueError("declined"))),
+        compensation_retry=AGAIN,
+    )
+    saga_id = await timeless.orchestrator(definition).start(**ORDER)
+    store = Forgetful(timeless.store())
+    other = timeless.orchestrator(definition, store=store)
+    store.losses = 1
+    for _ in range(3):
+        timeless.pass_time()
+        await other.run_due()
+    assert (await other.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+
+
+async def test_a_retry_predicate_that_raises_means_no_retry(ledger: list[str]) -> None:
+    """A predicate of the author's may stumble over an error that it did not expect; the step has failed all the same."""
+    clock = ManualClock()
+    scene = Scene.__new__(Scene)
+    del scene
+    from saga_orchestrator import SagaOrchestrator
+
+    picky = FixedRetry(max_attempts=3, delay=SECOND, retry_on=lambda error: error.code == 503)  # type: ignore[attr-defined]
+    orchestrator: SagaOrchestrator[Any] = SagaOrchestrator(store=MemoryStore(clock.now), clock=clock)
+    orchestrator.register(
+        NAME,
+        saga(
+            Undoable("reserve", ledger),
+            Undoable("charge", ledger, does=fails(ValueError("declined"))),
+            retry_policy=picky,
+        ),
+    )
+    saga_id = await orchestrator.start(**ORDER)
+    result = await orchestrator.result(saga_id, timeout=timedelta(seconds=5))
+    assert result.status is SagaStatus.COMPENSATED
+    assert "declined" in (result.error or "")
+    assert ledger == ["reserve", "undo reserve"]
+    await orchestrator.aclose()
+
+
+async def test_an_event_wakes_the_step_that_waits_and_no_later_one(timeless: Scene, ledger: list[str]) -> None:
+    """`latest_event` is what woke this step: once it has succeeded, the next one does not see it."""
+    seen: list[Any] = []
+
+    def look(context: InputContext) -> Asked:
+        seen.append(context.latest_event)
+        return Asked()
+
+    builder = SagaBuilder()
+    flaky = Undoable("reserve", ledger, does=fails(ConnectionError("later"), ConnectionError("later")))
+    builder.add_step(step=flaky, input_map=look, step_id="reserve", retry_policy=FixedRetry(3, SECOND))
+    builder.add_step(step=OneWay("mail", ledger), input_map=look, step_id="mail")
+    orchestrator = timeless.orchestrator(builder.build())
+    saga_id = await orchestrator.start(**ORDER)
+    for event in ({"n": 1}, {"n": 2}):
+        token = (await orchestrator.get_snapshot(saga_id)).step_execution_token
+        assert token is not None
+        assert await orchestrator.notify(saga_id=saga_id, token=token, event=event)
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+    assert seen == [None, {"n": 1}, {"n": 2}, None]
+
+
+async def test_a_deferred_saga_keeps_its_business_error(timeless: Scene, ledger: list[str]) -> None:
+    """A process with other steps under the same version leaves a saga to others, and its error as it is."""
+    ours = saga(
+        Undoable("reserve", ledger, undoes=fails(ConnectionError("later"), ConnectionError("later"))),
+        Undoable("charge", ledger, does=fails(ValueError("card declined"))),
+        compensation_retry=AGAIN,
+    )
+    orchestrator = timeless.orchestrator(ours)
+    saga_id = await orchestrator.start(**ORDER)
+    stranger = timeless.orchestrator(saga(Undoable("reserve", ledger), Undoable("invoice", ledger)))
+    timeless.pass_time()
+    assert await stranger.run_due() == 0
+    for _ in range(3):
+        timeless.pass_time(timedelta(minutes=2))
+        await orchestrator.run_due()
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert snapshot.status is SagaStatus.COMPENSATED
+    assert "card declined" in (snapshot.last_error or "")
+
+
+async def test_a_success_beside_a_failure_does_not_hide_its_error(timeless: Scene, ledger: list[str]) -> None:
+    """A saga that is STUCK past its pivot says why, also when another branch ended well afterwards."""
+    failed = asyncio.Event()
+
+    async def declined(ctx: StepContext) -> None:
+        failed.set()
+        raise ValueError("no courier")
+
+    async def after_the_failure(ctx: StepContext) -> None:
+        await failed.wait()
+        await asyncio.sleep(0)
+
+    builder = SagaBuilder()
+    builder.add_step(step=OneWay("charge", ledger), input_map=asked, step_id="charge", kind=StepKind.PIVOT)
+    with builder.parallel():
+        courier, mail = OneWay("courier", ledger, does=declined), OneWay("mail", ledger, does=after_the_failure)
+        builder.add_step(step=courier, input_map=asked, step_id="courier", kind=StepKind.RETRIABLE)
+        builder.add_step(step=mail, input_map=asked, step_id="mail", kind=StepKind.RETRIABLE)
+    orchestrator = timeless.orchestrator(builder.build())
+    saga_id = await orchestrator.start(**ORDER)
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert snapshot.status is SagaStatus.STUCK
+    assert "no courier" in (snapshot.last_error or "")
+
+
+async def test_what_was_only_waived_is_not_called_compensated(timeless: Scene, ledger: list[str]) -> None:
+    """COMPENSATED claims that something was undone; an operator's waiver alone undoes nothing."""
+    orchestrator = timeless.orchestrator(
+        saga(
+            Undoable("reserve", ledger, undoes=fails(ValueError("the warehouse is gone"))),
+            Undoable("charge", ledger, does=fails(ValueError("declined"))),
+        )
+    )
+    saga_id = await orchestrator.start(**ORDER)
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.STUCK
+    await admin_of(orchestrator).waive_step(saga_id, "reserve", actor="ada", reason="written off")
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert (snapshot.status, snapshot.residue) == (SagaStatus.FAILED, ())
+
+
+async def test_the_residue_of_a_saga_that_nobody_here_knows_is_not_called_empty(
+    timeless: Scene, ledger: list[str]
+) -> None:
+    """A process that lacks the definition cannot tell what needs no undo, so it names all that may stand."""
+    orchestrator = timeless.orchestrator(
+        saga(
+            Undoable("reserve", ledger, undoes=fails(ValueError("gone"))),
+            Undoable("charge", ledger, does=fails(ValueError("declined"))),
+        )
+    )
+    saga_id = await orchestrator.start(**ORDER)
+    onlooker = timeless.orchestrator()
+    assert (await onlooker.get_snapshot(saga_id)).residue == ("reserve",)
+
+
+async def test_a_saga_brought_back_beside_a_new_one_is_refused_by_name(scene: Scene, ledger: list[str]) -> None:
+    """An order that would make a second active saga of an aggregate names the one that is there."""
+    orchestrator = scene.orchestrator(saga(OneWay("reserve", ledger, does=fails(ValueError("no"), ValueError("no")))))
+    failed = await orchestrator.start(**ORDER)
+    waiting = saga(OneWay("reserve", ledger, does=fails(ValueError("no"))), version=2, retry_policy=AGAIN)
+    orchestrator.register(NAME, waiting)
+    active = await orchestrator.start(**ORDER)
+    with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
+        await admin_of(orchestrator).retry_step(failed)
+    assert refused.value.saga_id == active
+    assert (await orchestrator.get_snapshot(failed)).status is SagaStatus.FAILED
+
+
+def test_resumed_undos_keep_the_reverse_order() -> None:
+    """When several undos had failed, resuming them takes the later step first again."""
+    steps = ("a", "b", "c")
+    nodes = [Node(step_id=i, after=steps[:n][-1:], undoable=True) for n, i in enumerate(steps)]
+    graph = Graph.of(*nodes)
+    stuck = played(
+        graph,
+        Claimed(),
+        Returned("a", 1),
+        Returned("b", 1),
+        Raised("c", 1, "no", retryable=False),
+        CompensationRaised("b", 1, "no", retryable=False),
+        CompensationRaised("a", 1, "no", retryable=False),
+    )
+    assert status_of(graph, stuck) is SagaStatus.STUCK
+    resumed = played(graph, CompensateOrdered(), state=stuck)
+    assert outstanding(resumed) == (Compensate("b", 2),)
+    then = played(graph, Compensated("b", 2), state=resumed)
+    assert outstanding(then) == (Compensate("a", 2),)
+    assert status_of(graph, played(graph, Compensated("a", 2), state=then)) is SagaStatus.COMPENSATED
+
+
+def test_an_order_that_frees_a_quarantined_saga_leaves_its_lost_attempts_in_doubt() -> None:
+    """Whichever order ends a quarantine, what was in flight when the owner was lost may have acted."""
+    again = FixedRetry(max_attempts=9, delay=SECOND)
+    graph = Graph.of(Node(step_id="a", retry=again, nothing_to_undo=True), Node(step_id="b", nothing_to_undo=True),
+                     max_recoveries=0)  # fmt: skip
+    state = played(graph, Claimed(), Raised("a", 1, "later"), Claimed(crashed=True))
+    assert status_of(graph, state) is SagaStatus.STUCK
+    freed = played(graph, SkipOrdered(step_id="a"), state=state)
+    assert outstanding(freed) == (Execute("b", 1, tainted=True),)
+
+
+def test_a_pivot_that_was_lost_in_flight_forbids_the_way_back() -> None:
+    """A pivot whose owner was lost may have acted: undoing what came before it could break a kept promise."""
+    graph = Graph.of(
+        Node(step_id="reserve", undoable=True),
+        Node(step_id="charge", after=("reserve",), kind=StepKind.PIVOT),
+        max_recoveries=0,
+    )
+    state = played(graph, Claimed(), Returned("reserve", 1), Claimed(crashed=True))
+    assert status_of(graph, state) is SagaStatus.STUCK
+    assert decide(graph, state, CompensateOrdered(), now=ManualClock().now()).verdict is Verdict.REFUSED
+
+
+async def test_a_worker_does_not_spin_because_of_a_saga_that_it_cannot_run(timeless: Scene, ledger: list[str]) -> None:
+    """A due saga of a name that is unknown here is no reason to look again at once, over and over."""
+    orchestrator = timeless.orchestrator(saga(OneWay("reserve", ledger, does=fails(ValueError("no"))), retry_policy=AGAIN))
+    await orchestrator.start(**ORDER)
+    timeless.pass_time()
+    stranger = timeless.orchestrator()
+    stranger.register("something else", saga(OneWay("reserve", ledger)))
+    worker = SagaWorker(stranger, poll_interval=timedelta(seconds=7))
+    assert await worker._pause() == 7
+
+
+async def test_a_saga_that_is_born_while_the_engine_closes_is_handed_back(timeless: Scene, ledger: list[str]) -> None:
+    """Closing waits for no step: also a saga whose birth was under way is left to others at once."""
+    definition = saga(OneWay("reserve", ledger, does=forever))
+    gate = Gate(timeless.store())
+    closing = timeless.orchestrator(definition, store=gate)
+    starting = asyncio.create_task(closing.start(**ORDER))
+    await gate.reached.wait()
+    ending = asyncio.create_task(closing.aclose())
+    await asyncio.sleep(0)
+    gate.opened.set()
+    async with asyncio.timeout(20):
+        await ending
+        saga_id = await starting
+    heir = timeless.orchestrator(saga(OneWay("reserve", ledger)))
+    assert await heir.run_due() == 1
+    assert (await heir.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_a_claim_whose_caller_is_cancelled_locks_nothing(timeless: Scene, ledger: list[str]) -> None:
+    """A worker that is stopped between claiming and driving hands back what it has claimed."""
+    definition = saga(OneWay("reserve", ledger, does=fails(ValueError("no"), ValueError("no"))), retry_policy=AGAIN)
+    saga_id = await timeless.orchestrator(definition).start(**ORDER)
+    timeless.pass_time()
+    gate = Gate(timeless.store(), "claim")
+    leaving = timeless.orchestrator(saga(OneWay("reserve", ledger, does=forever), retry_policy=AGAIN), store=gate)
+    running = asyncio.create_task(SagaWorker(leaving).run(handle_signals=False))
+    await gate.reached.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    gate.opened.set()
+    async with asyncio.timeout(20):
+        await asyncio.wait([running])
+        await leaving.aclose()
+    heir = timeless.orchestrator(saga(OneWay("reserve", ledger), retry_policy=AGAIN))
+    assert await heir.run_due() == 1
+    assert (await heir.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+
+
+class Gate:
+    """A store that stands still after one operation has been committed, until the gate is opened."""
+
+    def __init__(self, store: Store, name: str = "write") -> None:
+        self._store, self._name = store, name
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name != self._name:
+            return found
+
+        async def through(*args: Any) -> Any:
+            answer = await found(*args)
+            self.reached.set()
+            await self.opened.wait()
+            return answer
+
+        return through

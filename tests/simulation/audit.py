@@ -1,0 +1,70 @@
+"""What must be true when everything has come to rest: the sagas' story against the participants' books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from saga_orchestrator import SagaStatus, StepKind
+from saga_orchestrator.definition.graph import Graph
+from saga_orchestrator.kernel.codec import decode
+from saga_orchestrator.kernel.projection import residue
+from saga_orchestrator.kernel.state import Course, Running, State, Succeeded, Waived
+from saga_orchestrator.storage.rows import Head
+
+if TYPE_CHECKING:
+    from .ledger import Place
+    from .world import World
+
+
+def faults_of(world: World) -> Iterator[str]:
+    """Yield everything that is wrong with how the run has ended."""
+    for saga_id, wish in world.people.promised.items():
+        if saga_id not in world.database.rows:
+            yield f"the start of {wish.aggregate} returned, and its saga is lost"
+    yield from _doubled(world)
+    for head in world.database.rows.values():
+        for what in _wrong(world, head):
+            yield f"{world.label(head.id)} is {head.status.value}: {what}"
+
+
+def _doubled(world: World) -> Iterator[str]:
+    keys = [(head.saga_name, head.idempotency_key) for head in world.database.rows.values() if head.idempotency_key]
+    for key in sorted(set(keys)):
+        if keys.count(key) > 1:
+            yield f"{keys.count(key)} sagas have the idempotency key {key}"
+
+
+def _wrong(world: World, head: Head) -> Iterator[str]:
+    if not (head.status.is_terminal or head.status is SagaStatus.STUCK):
+        yield f"neither over nor stuck (owner {head.lease_owner is not None}, due {head.deadline_at})"
+        return
+    graph, state = world.graph(head), decode(head.state, key=str(head.id))
+    for step_id in graph.order:
+        place = head.id, step_id
+        if head.status is SagaStatus.COMPLETED:
+            yield from _incomplete(world, graph, place)
+        elif world.ledger.effect(place).stands and not _is_accounted_for(world, graph, state, place):
+            yield f"the effect of {step_id} ({type(state.of(step_id)).__name__}) stands, and nothing says so"
+
+
+def _incomplete(world: World, graph: Graph, place: Place) -> Iterator[str]:
+    if graph.nodes[place[1]].kind is not StepKind.READ_ONLY and not _was_skipped(world, place):
+        effect = world.ledger.effect(place)
+        if not effect.stands:
+            yield f"{place[1]} was {'undone' if effect.undone else 'never done'}"
+
+
+def _is_accounted_for(world: World, graph: Graph, state: State, place: Place) -> bool:
+    """Return whether the effect is meant to stand, or the saga says that it stands or may stand."""
+    step_id = place[1]
+    status = state.of(step_id)
+    meant = state.course is Course.FORWARD and isinstance(status, Succeeded)
+    in_flight = state.quarantined and isinstance(status, Running)
+    declared = graph.nodes[step_id].nothing_to_undo or isinstance(status, Waived) or _was_skipped(world, place)
+    return meant or in_flight or declared or step_id in residue(graph, state)
+
+
+def _was_skipped(world: World, place: Place) -> bool:
+    """Return whether an operator has spoken for the step: what he said of it is his to answer for."""
+    return any(row.skipped and row.step_id == place[1] for row in world.database.past[place[0]])

@@ -1,0 +1,177 @@
+"""The shared store, which checks every write as it happens, and the bad line by which each machine reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from saga_orchestrator.definition.graph import Graph, StepKind
+from saga_orchestrator.kernel.codec import decode
+from saga_orchestrator.kernel.effects import Work
+from saga_orchestrator.kernel.laws import broken_by
+from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
+from saga_orchestrator.kernel.state import SagaStatus, State, Succeeded, Undone
+from saga_orchestrator.storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from saga_orchestrator.testing.memory import MemoryStore
+
+from .plan import LEASE
+
+if TYPE_CHECKING:
+    from .machine import Machine
+    from .world import World
+
+T = TypeVar("T")
+IDLE = ("next_due", "now", "heads", "head")
+"""Calls that change nothing and come in crowds: a crash there teaches little, so it is rarer."""
+
+
+class LineIsDeadError(RuntimeError):
+    """The machine at this end of the line is gone; nobody hears this."""
+
+
+class WatchedStore(MemoryStore):
+    """Sagas in memory; each write is checked against the kernel's laws, the row's own constraints, and the ledger."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.simulation.now)
+        self._world = world
+        self.ordered: set[tuple[UUID, Work]] = set()
+
+    def _insert(self, birth: Birth) -> Written:
+        written = super()._insert(birth)
+        if written is Written.DONE:
+            self._check(birth.head.id)
+        return written
+
+    def _move(self, head: Head, move: Move) -> None:
+        super()._move(head, move)
+        taken = move.ownership is not None and move.ownership.lease_owner is not None
+        if taken and move.ownership.token == head.step_execution_token:
+            self._blame(head.id, "a new owner has the old execution token")
+        if self.rows[head.id].revision != head.revision + 1:
+            self._blame(head.id, f"revision {head.revision} is followed by {self.rows[head.id].revision}")
+        self._check(head.id)
+
+    def _check(self, saga_id: UUID) -> None:
+        head = self.rows[saga_id]
+        graph = self._world.graph(head)
+        state = decode(head.state, key=str(saga_id))
+        self.ordered |= {(saga_id, work) for work in outstanding(state)}
+        steps = " ".join(f"{i}:{type(s).__name__}" for i, s in sorted(state.all()))
+        label = self._world.label(saga_id)
+        self._world.simulation.note(f"{label} r{head.revision} is {head.status.value} [{steps}] {head.last_error or ''}")
+        for found in (*broken_by(graph, state), *_strains(graph, head, state), *self._gaps(head, state)):
+            self._blame(saga_id, found)
+        for found in self._false_claims(graph, saga_id, state):
+            self._blame(saga_id, found)
+
+    def _gaps(self, head: Head, state: State) -> Iterable[str]:
+        numbers = [row.seq for row in self.past[head.id]]
+        if numbers != list(range(state.recorded)):
+            yield f"the history has rows {numbers}, and the state says {state.recorded}"
+
+    def _false_claims(self, graph: Graph, saga_id: UUID, state: State) -> Iterable[str]:
+        for step_id, status in state.all():
+            effect = self._world.ledger.effect((saga_id, step_id))
+            if isinstance(status, Undone) and effect.stands:
+                yield f"{step_id} is said to be undone, and stands"
+            acts = graph.nodes[step_id].kind is not StepKind.READ_ONLY
+            if acts and isinstance(status, Succeeded) and not effect.receipt:
+                yield f"{step_id} is said to have acted, and has not"
+
+    def _blame(self, saga_id: UUID, what: str) -> None:
+        self._world.blame(f"{self._world.label(saga_id)}: {what}")
+
+
+def _strains(graph: Graph, head: Head, state: State) -> Iterable[str]:
+    """Yield what a row says that its state does not, and what a database's constraints would refuse."""
+    status = status_of(graph, state)
+    if head.status is not status:
+        yield f"the row says {head.status}, and its state {status}"
+    if status.is_terminal and (head.lease_owner, head.deadline_at, head.step_execution_token) != (None, None, None):
+        yield "it is over, and yet owned or due"
+    if not status.is_terminal and head.deadline_at is None and head.awaiting is None:
+        yield "it is active, and neither due nor awaiting anything"
+    if outstanding(state) and head.deadline_at is None:
+        yield "it has work in flight, and nobody will ever look whether its owner lives"
+    if head.lease_owner is None and not outstanding(state) and head.awaiting != awaiting(graph, state):
+        yield f"the row awaits {head.awaiting}, and its state {awaiting(graph, state)}"
+    if status is SagaStatus.STUCK and head.lease_owner is not None:
+        yield "it is stuck, and still owned"
+
+
+class Line:
+    """One machine's connection to the store: slow, refused, cut off after the deed, or the last thing that it ever used."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._world = machine.world
+        self._host = machine.host
+        self._store = machine.world.database
+        self.faults = 0
+
+    async def write(self, batch: Sequence[Write]) -> list[Written]:
+        answers = await self._ask("write", lambda: self._store.write(batch))
+        self._world.simulation.note(f"wrote {' '.join(answer.value for answer in answers)}")
+        return answers
+
+    async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
+        return await self._ask("advance", lambda: self._store.advance(saga_id, judge))
+
+    async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
+        return await self._ask("claim", lambda: self._store.claim(claimable, limit, judge))
+
+    async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
+        chosen = list(saga_ids)
+        return await self._ask("renew", lambda: self._store.renew(owner, chosen, until))
+
+    async def head(self, saga_id: UUID) -> Head | None:
+        return await self._ask("head", lambda: self._store.head(saga_id))
+
+    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
+        return await self._ask("heads", lambda: self._store.heads(wanted, limit, before))
+
+    async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
+        chosen = list(saga_ids)
+        return await self._ask("history", lambda: self._store.history(chosen))
+
+    async def rival(self, birth: Birth) -> Head | None:
+        return await self._ask("rival", lambda: self._store.rival(birth))
+
+    async def next_due(self) -> datetime | None:
+        return await self._ask("next_due", self._store.next_due)
+
+    async def now(self) -> datetime:
+        return await self._ask("now", self._store.now)
+
+    async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:
+        return await self._ask("add", lambda: self._store.add(session, birth))
+
+    async def aclose(self) -> None:
+        return None
+
+    async def _ask(self, name: str, operation: Callable[[], Awaitable[T]]) -> T:
+        if self._machine.host is not self._host or not self._host.is_running:
+            raise LineIsDeadError
+        await self._suffer(name, self._world.plan.refused_calls, "refused")
+        answer = await operation()
+        idle = name == "claim" and not answer
+        await self._suffer("next_due" if idle else name, self._world.plan.lost_answers, "did it, answer lost")
+        return answer
+
+    async def _suffer(self, name: str, errors: float, how: str) -> None:
+        """Take some time; then perhaps crash, freeze or fail, as the plan says."""
+        plan, rolls = self._world.plan, self._world.rolls
+        rarer = 0.1 if name in IDLE else 1.0
+        if rolls(plan.slow_calls) or (name == "renew" and rolls(plan.slow_renewals)):
+            self.faults += 1
+            await asyncio.sleep(self._world.random.uniform(0.1, 1.2) * LEASE)
+        await asyncio.sleep(self._world.random.choice((0.0, 0.0, 0.001, self._world.random.uniform(0, 0.05))))
+        await self._machine.boundary(f"{name} {how}", plan.crashes_at_store * rarer, counted=name not in IDLE)
+        if rolls(errors):
+            self.faults += 1
+            self._world.simulation.note(f"{name}: {how}")
+            raise ConnectionError(f"{name}: {how}")

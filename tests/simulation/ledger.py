@@ -1,0 +1,124 @@
+"""What really happened, as the participants know it: the truth that the sagas' own story is audited against.
+
+A participant does what an idempotency key asks for once, however often it is asked. It remembers an undo that comes before
+its do (a tombstone), and then refuses the do: without that, no saga can be right about a request that is still under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from saga_orchestrator import PermanentError, StepContext
+from saga_orchestrator.runtime.tenure import Tenure
+from saga_orchestrator.testing.simulation import Host
+
+Place = tuple[UUID, str]
+"""One step of one saga."""
+
+
+@dataclass(slots=True)
+class Effect:
+    """What one participant has done for one step of one saga."""
+
+    receipt: int = 0
+    undone: bool = False
+    keys: dict[str, set[str]] = field(default_factory=dict)
+    inputs: set[str] = field(default_factory=set)
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was done and not undone."""
+        return self.receipt > 0 and not self.undone
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A call of a step that is going on."""
+
+    place: Place
+    phase: str
+    host: Host
+    task: asyncio.Task[object]
+    tenure: Tenure | None
+
+    def is_believed_in(self, now: float) -> bool:
+        """Return whether its owner has a right to think that the saga is his: only one who was frozen may be wrong."""
+        if self.tenure is None or not self.host.is_running or self.task.cancelling():
+            return False
+        return not self.host.was_frozen or self.tenure.lease_until > now
+
+
+class Ledger:
+    """All participants' books.
+
+    Args:
+        blame: Called with whatever must never happen.
+    """
+
+    def __init__(self, blame: Callable[[str], None]) -> None:
+        self._blame = blame
+        self.effects: dict[Place, Effect] = {}
+        self._receipts = 0
+        self.calls: dict[Call, None] = {}
+
+    def effect(self, place: Place) -> Effect:
+        """Return what is known of a step; nothing, at first."""
+        return self.effects.setdefault(place, Effect())
+
+    def do(self, place: Place) -> int:
+        """Act, once; return the receipt, which is the same however often one asks."""
+        effect = self.effect(place)
+        if effect.undone:
+            raise PermanentError("this was cancelled before it was done, or after")
+        if not effect.receipt:
+            self._receipts += 1
+            effect.receipt = self._receipts
+        return effect.receipt
+
+    def undo(self, place: Place) -> None:
+        """Take it back, once; what has not been done will never be."""
+        self.effect(place).undone = True
+
+    def is_under_way(self, place: Place) -> bool:
+        """Return whether some call, also one of a frozen machine, may still act."""
+        return any(call.place == place and call.phase == "execute" for call in self.calls)
+
+    def forget(self, host: Host) -> None:
+        """Drop the calls of a machine that is gone: they will never end, and never act."""
+        self.calls = {call: None for call in self.calls if call.host is not host}
+
+    @contextmanager
+    def call(self, ctx: StepContext, phase: str, given: str, tenure: Tenure | None) -> Iterator[Call]:
+        """Keep book of a call while it lasts, and object to what no participant should ever see."""
+        host, task = Host.current(), asyncio.current_task()
+        assert host is not None
+        assert task is not None
+        call = Call((ctx.saga_id, ctx.step_id), phase, host, task, tenure)
+        self._check_sameness(call, ctx, given)
+        self._check_alone(call)
+        self.calls[call] = None
+        try:
+            yield call
+        finally:
+            self.calls.pop(call, None)
+
+    def _check_sameness(self, call: Call, ctx: StepContext, given: str) -> None:
+        effect = self.effect(call.place)
+        keys = effect.keys.setdefault("compensate" if call.phase == "compensate" else "execute", set())
+        keys.add(ctx.idempotency_key)
+        effect.inputs.add(given)
+        if len(keys) > 1:
+            self._blame(f"{call.place[1]} is called under several keys: {sorted(keys)}")
+        if len(effect.inputs) > 1:
+            self._blame(f"{call.place[1]} is called with several inputs: {sorted(effect.inputs)}")
+
+    def _check_alone(self, call: Call) -> None:
+        now = asyncio.get_running_loop().time()
+        for other in self.calls:
+            if other.place == call.place and call.is_believed_in(now) and other.is_believed_in(now):
+                names = f"{other.host.name} ({other.phase}) and {call.host.name} ({call.phase})"
+                self._blame(f"{call.place[1]} is called by two owners at once, neither a zombie: {names}")

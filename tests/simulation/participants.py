@@ -1,0 +1,293 @@
+"""The steps, the moods they are in, and the services outside that they act on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, RetryAfter, StepContext, StepKind
+from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, Work
+from saga_orchestrator.runtime.tenure import Tenure
+
+from .ledger import Place
+from .plan import LEASE
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+class Request(BaseModel):
+    """What a step is called with: who it is for, and the receipts of the steps that it depends on."""
+
+    aggregate: str
+    receipts: list[int] = []
+
+
+class Receipt(BaseModel):
+    """What a step returns; 0 for one that an operator skipped."""
+
+    number: int = 0
+
+
+class Acting(BaseStep[Request, Receipt]):
+    """A step whose effect is never undone: a pivot, or one after it."""
+
+    def __init__(self, world: World) -> None:
+        self.services = Services(world)
+
+    async def execute(self, inp: Request, ctx: StepContext) -> Receipt:
+        return await self.services.execute(inp, ctx)
+
+
+class Exact(Acting):
+    """A step that can only be undone by its receipt."""
+
+    async def compensate(self, inp: Request, out: Receipt, ctx: StepContext) -> None:
+        await self.services.compensate(inp, out, ctx)
+
+
+class Blind(Acting):
+    """A step that can be undone by its key alone."""
+
+    async def compensate(self, inp: Request, out: Receipt | None, ctx: StepContext) -> None:
+        await self.services.compensate(inp, out, ctx)
+
+
+class ProbedActing(Acting):
+    """Like `Acting`, and can be asked."""
+
+    async def probe(self, inp: Request, ctx: StepContext) -> Receipt | None:
+        return await self.services.probe(inp, ctx)
+
+
+class ProbedExact(Exact):
+    """Like `Exact`, and can be asked."""
+
+    async def probe(self, inp: Request, ctx: StepContext) -> Receipt | None:
+        return await self.services.probe(inp, ctx)
+
+
+class ProbedBlind(Blind):
+    """Like `Blind`, and can be asked."""
+
+    async def probe(self, inp: Request, ctx: StepContext) -> Receipt | None:
+        return await self.services.probe(inp, ctx)
+
+
+class Reading(BaseStep[Request, Receipt]):
+    """A step without an effect."""
+
+    kind = StepKind.READ_ONLY
+
+    def __init__(self, world: World) -> None:
+        self.services = Services(world)
+
+    async def execute(self, inp: Request, ctx: StepContext) -> Receipt:
+        return await self.services.execute(inp, ctx)
+
+
+class Services:
+    """What the steps act on. A call does well, or fails in one of the ways in which calls fail."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def execute(self, inp: Request, ctx: StepContext) -> Receipt:
+        self._check_ordered(ctx, Execute(ctx.step_id, ctx.attempt, ctx.in_doubt))
+        with self._world.ledger.call(ctx, "execute", inp.model_dump_json(), self._tenure(ctx.saga_id)):
+            mood = self._mood(EXECUTING, f"execute {ctx.step_id} #{ctx.attempt}", ctx)
+            return await mood(self, (ctx.saga_id, ctx.step_id))
+
+    async def compensate(self, inp: Request, out: Receipt | None, ctx: StepContext) -> None:
+        self._check_ordered(ctx, Compensate(ctx.step_id, ctx.attempt, out is not None))
+        self._check_receipt(ctx, out)
+        with self._world.ledger.call(ctx, "compensate", inp.model_dump_json(), self._tenure(ctx.saga_id)):
+            mood = self._mood(COMPENSATING, f"compensate {ctx.step_id} #{ctx.attempt}", ctx)
+            await mood(self, (ctx.saga_id, ctx.step_id))
+
+    async def probe(self, inp: Request, ctx: StepContext) -> Receipt | None:
+        self._check_ordered(ctx, Probe(ctx.step_id, ctx.attempt))
+        with self._world.ledger.call(ctx, "probe", inp.model_dump_json(), self._tenure(ctx.saga_id)):
+            mood = self._mood(PROBING, f"probe {ctx.step_id} #{ctx.attempt}", ctx)
+            return await mood(self, (ctx.saga_id, ctx.step_id))
+
+    def act(self, place: Place) -> Receipt:
+        """Act outside, or be refused because it was cancelled there."""
+        number = self._world.ledger.do(place)
+        self._world.simulation.note(f"    {self._world.label(place[0])} {place[1]} ACTED")
+        return Receipt(number=number)
+
+    def undo(self, place: Place) -> None:
+        """Undo outside."""
+        self._world.ledger.undo(place)
+        self._world.simulation.note(f"    {self._world.label(place[0])} {place[1]} UNDID")
+
+    def learn(self, place: Place) -> Receipt | None:
+        """Find out whether it was done; honest, so it does not say no while somebody may still do it."""
+        effect = self._world.ledger.effect(place)
+        if effect.stands:
+            return Receipt(number=effect.receipt)
+        if self._world.ledger.is_under_way(place):
+            raise OutcomeUnknown("a request is still under way")
+        return None
+
+    async def pause(self, most: float | None = None) -> None:
+        """Wait for the service, at a place where the machine may die or stand still."""
+        most = self._world.random.choice((0.0, 0.2, 0.2, 2.0)) if most is None else most
+        await asyncio.sleep(self._world.random.uniform(0, most))
+        await self._world.here().boundary("await in a step", self._world.plan.crashes_in_steps)
+
+    def _mood(self, moods: list[Any], what: str, ctx: StepContext) -> Callable[..., Awaitable[Any]]:
+        unruly = not self._world.calm and self._world.rolls(self._world.plan.unruly)
+        mood: Callable[..., Awaitable[Any]] = self._world.random.choice(moods[1:]) if unruly else moods[0]
+        self._world.simulation.note(f"    {self._world.label(ctx.saga_id)} {what}: {mood.__name__}")
+        return mood
+
+    def _tenure(self, saga_id: UUID) -> Tenure | None:
+        driver = self._world.here().orchestrator.engine.drivers.get(saga_id)
+        return None if driver is None else driver.tenure
+
+    def _check_ordered(self, ctx: StepContext, work: Work) -> None:
+        if (ctx.saga_id, work) not in self._world.database.ordered:
+            self._world.blame(f"{self._world.label(ctx.saga_id)}: {work} begins, and no commit has ordered it")
+
+    def _check_receipt(self, ctx: StepContext, out: Receipt | None) -> None:
+        known = self._world.ledger.effect((ctx.saga_id, ctx.step_id)).receipt
+        if out is not None and out.number not in (known, 0):
+            self._world.blame(f"{ctx.step_id} is undone by receipt {out.number}, and its receipt is {known}")
+
+
+# --- moods: the first of each list is the good one ---------------------------------------------------------------------
+
+
+async def does_well(services: Services, place: Place) -> Receipt:
+    await services.pause()
+    receipt = services.act(place)
+    await services.pause()
+    return receipt
+
+
+async def fails(services: Services, place: Place) -> Receipt:
+    await services.pause()
+    raise RuntimeError("it did not act")
+
+
+async def fails_for_good(services: Services, place: Place) -> Receipt:
+    await services.pause()
+    raise PermanentError("it did not act, and never will")
+
+
+async def asks_for_patience(services: Services, place: Place) -> Receipt:
+    await services.pause()
+    raise RetryAfter(timedelta(seconds=3))
+
+
+async def cannot_tell_and_did_not(services: Services, place: Place) -> Receipt:
+    await services.pause()
+    raise OutcomeUnknown("it may have acted")
+
+
+async def cannot_tell_and_did(services: Services, place: Place) -> Receipt:
+    await services.pause()
+    services.act(place)
+    await services.pause()
+    raise OutcomeUnknown("it may have acted")
+
+
+async def hangs_before_acting(services: Services, place: Place) -> Receipt:
+    await services.pause(8)
+    return await does_well(services, place)
+
+
+async def hangs_after_acting(services: Services, place: Place) -> Receipt:
+    receipt = services.act(place)
+    await services.pause(8)
+    return receipt
+
+
+async def outlasts_a_lease(services: Services, place: Place) -> Receipt:
+    await services.pause(2.5 * LEASE)
+    return await does_well(services, place)
+
+
+async def acts_and_talks_nonsense(services: Services, place: Place) -> Any:
+    await does_well(services, place)
+    return "nonsense"
+
+
+async def is_cancelled_from_inside(services: Services, place: Place) -> Receipt:
+    services.act(place)
+    raise asyncio.CancelledError
+
+
+async def acts_although_cancelled(services: Services, place: Place) -> Receipt:
+    try:
+        await services.pause(8)
+    except asyncio.CancelledError:
+        await services.pause()
+    return services.act(place)
+
+
+async def undoes_well(services: Services, place: Place) -> None:
+    await services.pause()
+    services.undo(place)
+    await services.pause()
+
+
+async def undo_hangs(services: Services, place: Place) -> None:
+    await services.pause(8)
+    await undoes_well(services, place)
+
+
+async def undo_fails_after_the_deed(services: Services, place: Place) -> None:
+    await undoes_well(services, place)
+    raise RuntimeError("it did undo, and says that it did not")
+
+
+async def undo_cannot_tell(services: Services, place: Place) -> None:
+    await undoes_well(services, place)
+    raise OutcomeUnknown("it may have undone")
+
+
+async def probes_well(services: Services, place: Place) -> Receipt | None:
+    await services.pause()
+    return services.learn(place)
+
+
+async def probe_hangs(services: Services, place: Place) -> Receipt | None:
+    await services.pause(8)
+    return services.learn(place)
+
+
+EXECUTING = [
+    does_well,
+    fails,
+    fails,
+    fails_for_good,
+    asks_for_patience,
+    cannot_tell_and_did_not,
+    cannot_tell_and_did,
+    hangs_before_acting,
+    hangs_after_acting,
+    outlasts_a_lease,
+    acts_and_talks_nonsense,
+    is_cancelled_from_inside,
+    acts_although_cancelled,
+]
+COMPENSATING = [
+    undoes_well,
+    fails,
+    fails,
+    fails_for_good,
+    asks_for_patience,
+    cannot_tell_and_did_not,
+    undo_hangs,
+    undo_fails_after_the_deed,
+    undo_cannot_tell,
+]
+PROBING = [probes_well, fails, cannot_tell_and_did_not, probe_hangs]

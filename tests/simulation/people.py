@@ -1,0 +1,158 @@
+"""Callers who start sagas, repeat themselves and lose patience; operators who give orders at good moments and bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from saga_orchestrator import (
+    ActiveSagaAlreadyExistsError,
+    SagaAdmin,
+    SagaError,
+    SagaNotFoundError,
+    SagaStatus,
+)
+
+from .database import LineIsDeadError
+
+if TYPE_CHECKING:
+    from .machine import Machine
+    from .world import World
+
+ACTOR = {"actor": "ann", "reason": "simulation"}
+ORDERS = ("cancel", "abort", "retry_step", "compensate_step", "skip_step", "skip_done_step", "waive_step")
+_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A saga that somebody wants; without a key a start whose answer was lost cannot be repeated."""
+
+    saga_name: str
+    aggregate: str
+    key: str | None
+
+
+class People:
+    """Everybody outside who wants something from the machines."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.promised: dict[UUID, Wish] = {}
+        self._old_tokens: list[tuple[UUID, UUID]] = []
+
+    # --- callers -------------------------------------------------------------------------------------------------------
+
+    async def start(self, machine: Machine, wish: Wish) -> None:
+        """Start a saga; if that fails for no good reason and can be repeated safely, repeat it."""
+        for _ in range(3 if wish.key else 1):
+            with self._shrugging(f"start {wish.aggregate}"):
+                saga_id = await machine.orchestrator.start(
+                    saga_name=wish.saga_name,
+                    initial_data={"aggregate": wish.aggregate},
+                    aggregation_id=wish.aggregate,
+                    idempotency_key=wish.key,
+                )
+                self._promised(saga_id, wish)
+                return
+
+    def _promised(self, saga_id: UUID, wish: Wish) -> None:
+        self._world.simulation.note(f"start {wish.aggregate}: returned {self._world.label(saga_id)}")
+        self.promised[saga_id] = wish
+        same = {found for found, other in self.promised.items() if other.key == wish.key is not None}
+        if wish.key is not None and len(same) > 1:
+            self._world.blame(f"starts under the key {wish.key} returned {len(same)} sagas")
+
+    async def look(self, machine: Machine) -> None:
+        """Poke the machine as a cron job would, or a person who is impatient about one saga."""
+        with self._shrugging("look"):
+            if (saga_id := self._any_saga()) is None or self._world.rolls(0.5):
+                await machine.orchestrator.run_due(limit=3)
+            else:
+                await machine.orchestrator.resume(saga_id)
+
+    async def notify(self, machine: Machine) -> None:
+        """End a wait: with its token, with the token of a wait that is over, or with one that never was."""
+        saga_id = self._any_saga()
+        if saga_id is None:
+            return
+        with self._shrugging("notify"):
+            snapshot = await machine.orchestrator.get_snapshot(saga_id)
+            fresh = (saga_id, snapshot.step_execution_token)
+            stale = [old for old in self._old_tokens if old != fresh and old[1] != self._current(old[0])]
+            self._old_tokens += [fresh] if fresh[1] is not None else []
+            chosen = self._world.random.choice([fresh, *stale])
+            if chosen[1] is None:
+                return
+            accepted = await machine.orchestrator.notify(saga_id=chosen[0], token=chosen[1], event={"by": "ann"})
+            self._world.simulation.note(f"notify {self._world.label(chosen[0])}: {accepted}")
+            if accepted and chosen in stale:
+                self._world.blame(f"{self._world.label(saga_id)}: a stale token was accepted")
+
+    def _current(self, saga_id: UUID) -> UUID | None:
+        return self._world.database.rows[saga_id].step_execution_token
+
+    # --- operators -----------------------------------------------------------------------------------------------------
+
+    async def order(self, machine: Machine) -> None:
+        """Give some order to some saga, whether it makes sense or not."""
+        saga_id = self._any_saga()
+        if saga_id is None:
+            return
+        name = self._world.random.choice(ORDERS)
+        with self._shrugging(f"{name} {self._world.label(saga_id)}"):
+            await self._give(machine.admin, saga_id, name)
+            self._world.simulation.note(f"{name} {self._world.label(saga_id)}: done")
+
+    async def _give(self, admin: SagaAdmin[Any], saga_id: UUID, name: str) -> None:
+        row = self._world.database.rows[saga_id]
+        step_id = self._world.random.choice(self._world.graph(row).order)
+        orders: dict[str, Callable[[], Awaitable[None]]] = {
+            "skip_step": lambda: admin.skip_step(saga_id, step_id=step_id, **ACTOR),
+            "skip_done_step": lambda: admin.skip_step(saga_id, {"number": 0}, **ACTOR),
+            "waive_step": lambda: admin.waive_step(saga_id, step_id, **ACTOR),
+        }
+        await (orders[name]() if name in orders else getattr(admin, name)(saga_id, **ACTOR))
+
+    async def resolve(self, machine: Machine) -> None:
+        """Bring every stuck saga to an end: go on if that is allowed, else go back, else accept what stands."""
+        for saga_id, head in list(self._world.database.rows.items()):
+            for _ in range(_ROUNDS):
+                if self._world.database.rows[saga_id].status is not SagaStatus.STUCK:
+                    break
+                await self._resolve(machine, saga_id)
+            else:
+                self._world.blame(f"{self._world.label(saga_id)}: no order brings it to an end; {head.last_error}")
+
+    async def _resolve(self, machine: Machine, saga_id: UUID) -> None:
+        for name in ("retry_step", "compensate_step"):
+            with self._shrugging(f"{name} {self._world.label(saga_id)}"):
+                await self._give(machine.admin, saga_id, name)
+                self._world.simulation.note(f"{name} {self._world.label(saga_id)}: done")
+                return
+        for step_id in (await machine.orchestrator.get_snapshot(saga_id)).residue:
+            with self._shrugging(f"waive {self._world.label(saga_id)} {step_id}"):
+                await machine.admin.waive_step(saga_id, step_id, **ACTOR)
+
+    def _any_saga(self) -> UUID | None:
+        rows = self._world.database.rows
+        active = sorted(saga_id for saga_id, head in rows.items() if not head.status.is_terminal)
+        chosen = active if active and self._world.random.random() < 0.85 else sorted(rows)  # noqa: PLR2004
+        return self._world.random.choice(chosen) if chosen else None
+
+    @contextmanager
+    def _shrugging(self, what: str) -> Iterator[None]:
+        """Take no for an answer, and a broken line for what it is; anything else is a bug."""
+        try:
+            yield
+        except (ActiveSagaAlreadyExistsError, SagaNotFoundError, SagaError, ConnectionError, LineIsDeadError) as error:
+            self._world.simulation.note(f"{what}: {type(error).__name__}")
+        except asyncio.CancelledError:
+            self._world.simulation.note(f"{what}: the caller has gone")
+            raise
+        except Exception as error:
+            self._world.blame(f"{what} raised {error!r}")

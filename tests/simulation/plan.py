@@ -1,0 +1,70 @@
+"""Which faults a run has, and how often.
+
+Most runs have only some kinds of faults (swarm testing: Groce et al., 2012). A world in which everything fails at once hides
+the bugs that need one fault at a bad moment and good luck for the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+LEASE = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The faults of one run. Rates are chances: per store call, per `await` in a step, or per call of a step.
+
+    Attributes:
+        seconds: How long faults happen; then all is well, and everything must come to rest.
+        lost_answers: The store did it, and the connection broke before it said so.
+        freezes: A machine stands still, often beyond its leases.
+        slow_calls: A store call takes as long as a good part of a lease, or longer; `slow_renewals` only renewals.
+        unruly: A step fails in one of the ways in which steps fail.
+        resolved: At the end an operator brings every stuck saga to an end.
+        crash_at: Kill the machine that reaches the boundary of this number, and nothing else.
+    """
+
+    machines: int = 3
+    sagas: int = 4
+    seconds: float = 30.0
+    crashes_at_store: float = 0.0
+    crashes_in_steps: float = 0.0
+    freezes: float = 0.0
+    refused_calls: float = 0.0
+    lost_answers: float = 0.0
+    slow_calls: float = 0.0
+    slow_renewals: float = 0.0
+    unruly: float = 0.0
+    orders: int = 0
+    notifications: int = 0
+    shutdowns: int = 0
+    cancelled_callers: float = 0.0
+    resolved: bool = True
+    crash_at: int | None = None
+
+    @classmethod
+    def drawn(cls, random: Random) -> Plan:
+        """Draw which faults there are, and their rates."""
+
+        def sometimes(most: float) -> float:
+            return random.choice((0.0, random.uniform(0, most)))
+
+        return cls(
+            machines=random.choice((2, 3, 3)),
+            sagas=random.randint(3, 10),
+            crashes_at_store=sometimes(0.06),
+            crashes_in_steps=sometimes(0.1),
+            freezes=sometimes(0.05),
+            refused_calls=sometimes(0.1),
+            lost_answers=sometimes(0.15),
+            slow_calls=sometimes(0.04),
+            slow_renewals=sometimes(0.4),
+            unruly=sometimes(0.6),
+            orders=random.choice((0, 0, random.randint(1, 25))),
+            notifications=random.choice((0, random.randint(1, 10))),
+            shutdowns=random.choice((0, 0, random.randint(1, 4))),
+            cancelled_callers=sometimes(0.5),
+            resolved=random.random() < 0.5,
+        )

@@ -1,0 +1,116 @@
+"""Random definitions: sequences and branches, pivots, probes, every policy that the builder takes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from saga_orchestrator import (
+    ExponentialRetry,
+    FixedRetry,
+    InputContext,
+    NoRetry,
+    RetryPolicy,
+    SagaBuilder,
+    SagaDefinition,
+    StepKind,
+    StepRef,
+)
+
+from .participants import Acting, Blind, Exact, ProbedActing, ProbedBlind, ProbedExact, Reading, Receipt, Request
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+def drawn(world: World, random: Random) -> SagaDefinition:
+    """Draw a definition: layers of one to three steps side by side, then perhaps a pivot and what comes after it."""
+    builder = SagaBuilder(
+        compensate_on_failure=random.random() < 0.85,
+        version=random.choice((1, 2)),
+        max_recoveries=random.choice((1, 3, 5)),
+    )
+    layer: list[StepRef[Any]] = []
+    for _ in range(random.randint(1, 3)):
+        width = random.choice((1, 1, 2, 3))
+        layer = [_reversible(builder, world, random, layer) for _ in range(width)]
+    if random.random() < 0.4:
+        layer = [_final(builder, world, random, layer, StepKind.PIVOT)]
+        for _ in range(random.randint(0, 2)):
+            layer = [_final(builder, world, random, layer, StepKind.RETRIABLE)]
+    return builder.build()
+
+
+def plain(world: World, *, steps: int = 3, width: int = 1) -> SagaDefinition:
+    """Return a definition without surprises: that many layers, each of that width."""
+    builder = SagaBuilder()
+    layer: list[StepRef[Any]] = []
+    for _ in range(steps):
+        layer = [builder.add_step(step=Blind(world), **_inputs(layer, layer)) for _ in range(width)]
+    return builder.build()
+
+
+def _reversible(builder: SagaBuilder, world: World, random: Random, layer: list[StepRef[Any]]) -> StepRef[Any]:
+    if random.random() < 0.1:
+        return builder.add_step(step=Reading(world), **_options(random), **_inputs(layer, _some(random, layer)))
+    if random.random() < 0.1:
+        options = {"compensation": None, **_options(random)}
+        return builder.add_step(step=Acting(world), **options, **_inputs(layer, _some(random, layer)))
+    step = random.choice((Exact, Blind, Blind, ProbedExact, ProbedBlind))(world)
+    options = {**_options(random), **_undo_options(random)}
+    return builder.add_step(step=step, **options, **_inputs(layer, _some(random, layer)))
+
+
+def _final(
+    builder: SagaBuilder, world: World, random: Random, layer: list[StepRef[Any]], kind: StepKind
+) -> StepRef[Any]:
+    step = random.choice((Acting, ProbedActing))(world)
+    return builder.add_step(step=step, kind=kind, **_options(random), **_inputs(layer, _some(random, layer)))
+
+
+def _options(random: Random) -> dict[str, Any]:
+    return {"retry_policy": _policy(random), "timeout": _limit(random)}
+
+
+def _undo_options(random: Random) -> dict[str, Any]:
+    return {
+        "compensation_retry": _policy(random),
+        "compensation_timeout": _limit(random),
+        "on_undo_failure": random.choice(("continue", "continue", "stop")),
+    }
+
+
+def _inputs(layer: list[StepRef[Any]], sources: list[StepRef[Any]]) -> dict[str, Any]:
+    """Return the edges and the input map: by the outputs of some steps of the layer before, or by none."""
+    if not sources:
+        return {"after": layer, "input_map": _from_the_start}
+    return {"after": layer, "depends_on": sources, "input_map": _from_receipts}
+
+
+def _from_the_start(ctx: InputContext) -> Request:
+    return Request(aggregate=ctx.initial_data["aggregate"])
+
+
+def _from_receipts(*receipts: Receipt) -> Request:
+    return Request(aggregate="", receipts=[receipt.number for receipt in receipts])
+
+
+def _some(random: Random, layer: list[StepRef[Any]]) -> list[StepRef[Any]]:
+    return random.sample(layer, random.randint(0, len(layer)))
+
+
+def _policy(random: Random) -> RetryPolicy:
+    seconds = timedelta(seconds=random.choice((0, 0.5, 2, 6)))
+    attempts = random.randint(2, 4)
+    return random.choice(
+        (
+            NoRetry(),
+            FixedRetry(attempts, seconds),
+            ExponentialRetry(attempts, seconds, max_delay=timedelta(seconds=8), jitter=random.choice((0.0, 0.5))),
+        )
+    )
+
+
+def _limit(random: Random) -> timedelta | None:
+    return random.choice((None, timedelta(seconds=random.choice((1, 3, 15)))))

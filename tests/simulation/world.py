@@ -1,0 +1,211 @@
+"""One run: machines, callers and operators under the plan's faults; then calm, rest, and the audit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+from saga_orchestrator import SagaDefinition, SagaStatus
+from saga_orchestrator.definition.graph import Graph
+from saga_orchestrator.runtime import driver, engine, lease, worker
+from saga_orchestrator.storage.rows import Head
+from saga_orchestrator.testing.simulation import DeadlockError, Host, Simulation
+
+from . import audit, sagas
+from .database import LineIsDeadError, WatchedStore
+from .ledger import Ledger
+from .machine import Machine
+from .people import People, Wish
+from .plan import Plan
+
+_PATIENCE = 600
+"""Virtual seconds after the last fault in which everything has to come to rest."""
+_EXCUSES = (ConnectionError, TimeoutError, LineIsDeadError)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run went."""
+
+    seed: int
+    digest: str
+    trace: list[str]
+    violations: list[str]
+    statuses: list[str]
+    boundaries: int
+
+
+class World:
+    """Everything that a run consists of."""
+
+    def __init__(self, simulation: Simulation, plan: Plan, draw: Callable[[World], dict[str, SagaDefinition]]) -> None:
+        self.simulation = simulation
+        self.plan = plan
+        self.random = simulation.random
+        self.violations: list[str] = []
+        self.boundaries = 0
+        self.calm = False
+        self.ledger = Ledger(self.blame)
+        self.database = WatchedStore(self)
+        self.people = People(self)
+        self.definitions = draw(self)
+        self.machines: list[Machine] = []
+
+    # --- what the parts ask --------------------------------------------------------------------------------------------
+
+    def blame(self, what: str) -> None:
+        """Note that something has happened that must never happen."""
+        self.simulation.note(f"!!! {what}")
+        self.violations.append(what)
+
+    def rolls(self, chance: float) -> bool:
+        """Return whether a fault of this chance happens now."""
+        return not self.calm and chance > 0 and self.random.random() < chance
+
+    def is_the_chosen_boundary(self) -> bool:
+        """Count a boundary, and return whether it is the one of `Plan.crash_at`."""
+        self.boundaries += 1
+        return self.boundaries - 1 == self.plan.crash_at
+
+    def here(self) -> Machine:
+        """Return the machine that the running code belongs to."""
+        return next(machine for machine in self.machines if machine.host is Host.current())
+
+    def graph(self, head: Head) -> Graph:
+        return self.definitions[head.saga_name].graph
+
+    def label(self, saga_id: UUID) -> str:
+        head = self.database.rows.get(saga_id)
+        return f"{'?' if head is None else head.aggregation_id}~{saga_id.hex[-4:]}"
+
+    # --- the run -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live through it all."""
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        self.machines += [Machine(self, name) for name in "ABC"[: self.plan.machines]]
+        for at, deed in sorted(self._deeds(), key=lambda pair: pair[0]):
+            await self._live_until(at)
+            deed()
+        await self._live_until(self.plan.seconds)
+        await self._come_to_rest()
+        if self.plan.resolved and not self.violations:
+            await self.machines[0].host.spawn(self.people.resolve(self.machines[0]))
+        await self._ask_for_results()
+        await asyncio.gather(*(machine.host.spawn(machine.stop()) for machine in self.machines))
+        for what in audit.faults_of(self):
+            self.blame(what)
+
+    async def _live_until(self, at: float) -> None:
+        while not self.violations and (left := at - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(left, 1.0))
+
+    async def _come_to_rest(self) -> None:
+        """Let no more faults happen; wait until every machine is up, and every saga over or stuck."""
+        self.simulation.note("CALM")
+        self.calm = True
+        for machine in self.machines:
+            machine.host.thaw()
+        until = asyncio.get_running_loop().time() + _PATIENCE
+        while not self.violations and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(1.0)
+            if all(machine.is_up for machine in self.machines) and self._is_at_rest():
+                return
+
+    def _is_at_rest(self) -> bool:
+        return all(h.status.is_terminal or h.status is SagaStatus.STUCK for h in self.database.rows.values())
+
+    async def _ask_for_results(self) -> None:
+        """Hear what the orchestrator says of each saga: what is stored, and no less than everybody's output."""
+        for saga_id, head in self.database.rows.items():
+            if not self.violations:
+                result = await self.machines[0].host.spawn(self.machines[0].orchestrator.result(saga_id))
+                whole = head.status is not SagaStatus.COMPLETED or set(result.outputs) == set(self.graph(head).nodes)
+                if result.status is not self.database.rows[saga_id].status or not whole:
+                    self.blame(f"{self.label(saga_id)} is {head.status}, and its result {result}")
+
+    # --- what people do ------------------------------------------------------------------------------------------------
+
+    def _deeds(self) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Yield who does what when, drawn beforehand."""
+        draw, plan = self.random, self.plan
+        for number in range(plan.sagas):
+            yield from self._starts(number)
+        for _ in range(plan.orders):
+            yield draw.uniform(1, plan.seconds), lambda: self._do(self.people.order)
+        for _ in range(plan.notifications):
+            yield draw.uniform(1, plan.seconds), lambda: self._do(self.people.notify)
+            yield draw.uniform(1, plan.seconds), lambda: self._do(self.people.look)
+        for _ in range(plan.shutdowns):
+            yield draw.uniform(1, plan.seconds), lambda: draw.choice(self.machines).shut_down()
+
+    def _starts(self, number: int) -> Iterator[tuple[float, Callable[[], None]]]:
+        draw = self.random
+        name = draw.choice(sorted(self.definitions))
+        aggregate = f"a{draw.randrange(number + 1)}" if draw.random() < 0.3 else f"a{number}"
+        wish = Wish(name, aggregate, draw.choice((None, f"k{number}")))
+        first = draw.uniform(0, self.plan.seconds * 0.6)
+        for _ in range(draw.choice((1, 1, 2)) if wish.key else 1):
+            yield first + draw.choice((0, draw.uniform(0, 5))), lambda: self._do(self.people.start, wish, fickle=True)
+
+    def _do(self, deed: Callable[..., Any], *arguments: Any, fickle: bool = False) -> None:
+        """Have somebody do something on a machine that is up; the fickle lose patience over it."""
+        if not (up := [machine for machine in self.machines if machine.is_up]):
+            return
+        machine = self.random.choice(up)
+        task = machine.host.spawn(deed(machine, *arguments))
+        if fickle and self.rolls(self.plan.cancelled_callers):
+            asyncio.get_running_loop().call_later(self.random.uniform(0, 3), task.cancel)
+
+
+class Witness:
+    """Stands in for the log of a module: what the engine calls a defect of its own is one."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def opt(self, *, exception: BaseException) -> Witness:
+        if not isinstance(exception, _EXCUSES):
+            self._world.blame(f"the engine caught {exception!r}")
+        return self
+
+    def error(self, message: str, *arguments: object) -> None:
+        self._world.simulation.note(f"log: {message.split(':')[-1].strip()}")
+
+    warning = info = debug = error
+
+
+@contextmanager
+def witnessed(world: World) -> Iterator[None]:
+    """Have the engine's log written into the trace."""
+    with ExitStack() as patches:
+        for module in (driver, engine, lease, worker):
+            patches.enter_context(mock.patch.object(module, "logger", Witness(world)))
+        yield
+
+
+def drawn_definitions(world: World) -> dict[str, SagaDefinition]:
+    """Draw the definitions of a run."""
+    random = Random(f"{world.simulation.seed}/sagas")
+    return {f"d{number}": sagas.drawn(world, random) for number in range(random.randint(1, 3))}
+
+
+def simulate(
+    seed: int, plan: Plan | None = None, draw: Callable[[World], dict[str, SagaDefinition]] = drawn_definitions
+) -> Report:
+    """Live through the world of a seed, and report."""
+    simulation = Simulation(seed)
+    world = World(simulation, plan or Plan.drawn(Random(f"{seed}/plan")), draw)
+    with witnessed(world):
+        try:
+            simulation.run(world.run)
+        except DeadlockError as error:
+            world.violations.append(str(error))
+    statuses = [head.status.value for head in world.database.rows.values()]
+    return Report(seed, simulation.digest, simulation.trace, world.violations, statuses, world.boundaries)

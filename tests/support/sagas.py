@@ -1,0 +1,267 @@
+"""A tiny vocabulary of sagas for tests: steps that write down what they did, gates that hold them, stores that meddle.
+
+A `World` is everything outside the sagas: it notes each call in order, and each step asks it how to behave. Nothing in
+here sleeps: a race is made by closing a gate, waiting until somebody has reached it, and letting go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import String, text
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from saga_orchestrator import (
+    BaseStep,
+    SagaBuilder,
+    SagaDefinition,
+    SagaOrchestrator,
+    SagaStateMixin,
+    StepContext,
+)
+from saga_orchestrator.storage.store import SagaStore
+
+NAME = "trip"
+PATIENCE = timedelta(seconds=20)
+"""How long a test waits for what must come. Never reached when all is well."""
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class TripSaga(Base, SagaStateMixin):
+    """A saga table with columns of its user's."""
+
+    __tablename__ = "trip_saga"
+
+    tenant: Mapped[str | None] = mapped_column(String(50))
+    channel: Mapped[str] = mapped_column(String(50), default="web")
+    voucher: Mapped[str | None] = mapped_column(String(50), unique=True)
+
+
+class Input(BaseModel):
+    """What every step is called with."""
+
+    number: int = 0
+
+
+class Output(BaseModel):
+    """What every step returns."""
+
+    ref: str = ""
+
+
+class Gate:
+    """Holds whoever comes until it is opened. `reached`: somebody has come; `cut`: somebody was cancelled in it."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened, self.cut = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            self.cut.set()
+            raise
+
+    async def wait_reached(self) -> None:
+        await soon(self.reached.wait())
+
+    async def wait_cut(self) -> None:
+        await soon(self.cut.wait())
+
+    def open(self) -> None:
+        self.opened.set()
+
+
+Act = BaseException | Callable[[], Awaitable[Any]]
+"""How a call goes: it raises this, or it awaits this first. What that returns, if anything, is returned."""
+
+
+class World:
+    """Everything outside the sagas. `calls`: what was called, in order; an undo is noted as ``undo <step>``."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.contexts: list[StepContext] = []
+        self._script: dict[str, list[Act]] = defaultdict(list)
+
+    def plan(self, call: str, *acts: Act) -> None:
+        """Say how the next calls go, one act for each; later ones simply succeed."""
+        self._script[call].extend(acts)
+
+    def gate(self, call: str) -> Gate:
+        """Hold the next call."""
+        gate = Gate()
+        self.plan(call, gate)
+        return gate
+
+    async def call(self, call: str, ctx: StepContext) -> Any:
+        self.calls.append(call)
+        self.contexts.append(ctx)
+        act = self._script[call].pop(0) if self._script[call] else None
+        if isinstance(act, BaseException):
+            raise act
+        return None if act is None else await act()
+
+
+class Act1(BaseStep[Input, Output]):
+    """A step of the world."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+
+    async def execute(self, inp: Input, ctx: StepContext) -> Output:
+        done = await self.world.call(self.name, ctx)
+        return done if done is not None else Output(ref=f"{self.name}-{inp.number}")
+
+    async def compensate(self, inp: Input, out: Output | None, ctx: StepContext) -> None:
+        await self.world.call(f"undo {self.name}", ctx)
+
+
+def trip(world: World, *names: str, version: int = 1, max_recoveries: int = 5, **options: Any) -> SagaDefinition:
+    """Return a saga of these steps, one after the other; a step's options are given by its name."""
+    builder = SagaBuilder(version=version, max_recoveries=max_recoveries)
+    for name in names or ("flight", "hotel", "car"):
+        builder.add_step(
+            step=Act1(world, name),
+            input_map=lambda ctx: Input(number=(ctx.initial_data or {}).get("number", 0)),
+            step_id=name,
+            **options.get(name, {}),
+        )
+    return builder.build()
+
+
+def chain(world: World, *names: str) -> SagaDefinition:
+    """Return a saga in which each step is given the output of the one before."""
+    builder, before = SagaBuilder(), None
+    for name in names:
+        before = builder.add_step(
+            step=Act1(world, name),
+            input_map=(lambda ctx: Input()) if before is None else (lambda out: Input(number=len(out.ref))),
+            depends_on=before,
+            step_id=name,
+        )
+    return builder.build()
+
+
+async def soon(awaited: Awaitable[Any]) -> Any:
+    """Await what must come; fail instead of hanging when it does not."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        return await awaited
+
+
+async def until(true: Callable[[], Awaitable[Any]]) -> Any:
+    """Let everybody run until something is so: for what leaves no event to wait for. Returns what it found."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while not (found := await true()):
+            await asyncio.sleep(0)
+        return found
+
+
+class MeddlingStore:
+    """A store between the engine and the real one, whose calls a test can hold up, refuse, or answer otherwise.
+
+    `around["write"] = meddle` has every `write(...)` become `await meddle(real_write, ...)`.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self.real = store
+        self.around: dict[str, Callable[..., Awaitable[Any]]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any) -> Any:
+            real = getattr(self.real, name)
+            return await (self.around[name](real, *args) if name in self.around else real(*args))
+
+        return call
+
+
+class Site:
+    """One database, and the orchestrators of as many processes as a test needs: each with connections of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = create_async_engine(url)
+        self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._open: list[SagaOrchestrator[TripSaga]] = []
+        self._engines: list[AsyncEngine] = [self.engine]
+
+    def joins(self, definition: SagaDefinition | None, *, name: str = NAME, **options: Any) -> SagaOrchestrator[TripSaga]:
+        """Return the orchestrator of another process; with `store=`, one that works through that store."""
+        sessions = async_sessionmaker(self.another_engine(), expire_on_commit=False)
+        if "store" not in options:
+            options |= {"model_class": TripSaga, "session_maker": sessions}
+        orchestrator = SagaOrchestrator[TripSaga](**options)
+        if definition is not None:
+            orchestrator.register(name, definition)
+        self._open.append(orchestrator)
+        return orchestrator
+
+    def meddling_store(self) -> MeddlingStore:
+        return MeddlingStore(SagaStore(TripSaga, self.another_engine()))
+
+    def another_engine(self, **options: Any) -> AsyncEngine:
+        self._engines.append(create_async_engine(self.url, **options))
+        return self._engines[-1]
+
+    async def sql(self, statement: str, **values: Any) -> Any:
+        """Run a statement of an operator's, by hand, and return its rows."""
+        async with self.engine.begin() as connection:
+            result = await connection.execute(text(statement), values)
+            return result.all() if result.returns_rows else None
+
+    async def value(self, statement: str, **values: Any) -> Any:
+        """Return the one value that a statement finds."""
+        return (await self.sql(statement, **values))[0][0]
+
+    def key(self, saga_id: UUID) -> Any:
+        """Return a saga's id as this database stores it."""
+        return saga_id.hex if self.url.startswith("sqlite") else saga_id
+
+    async def edit(self, saga_id: UUID, **columns: Any) -> None:
+        """Change a row by hand; a text that begins with ``=`` is an SQL expression."""
+        json = "CAST(:{0} AS JSONB)" if self.url.startswith("postgresql") else ":{0}"
+        sets, values = [], {}
+        for name, value in columns.items():
+            if isinstance(value, str) and value.startswith("="):
+                sets.append(f"{name} = {value[1:]}")
+                continue
+            sets.append(f"{name} = {json.format(name) if name in ('state', 'context') else ':' + name}")
+            values[name] = value
+        await self.sql(f"UPDATE trip_saga SET {', '.join(sets)} WHERE id = :id", id=self.key(saga_id), **values)
+
+    async def make_due(self, saga_id: UUID) -> None:
+        """Let a saga's lease, or its timer, have run out an hour ago."""
+        ago = "clock_timestamp() - interval '1 hour'" if self.url.startswith("postgresql") else "datetime('now', '-1 hour')"
+        await self.edit(saga_id, deadline_at=f"={ago}")
+
+    async def aclose(self) -> None:
+        for orchestrator in self._open:
+            await orchestrator.aclose()
+        for engine in self._engines:
+            await engine.dispose()
+
+
+@asynccontextmanager
+async def site(url: str) -> AsyncIterator[Site]:
+    """Open a database with empty saga tables."""
+    opened = Site(url)
+    try:
+        async with opened.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+            if url.startswith("postgresql"):
+                await connection.execute(text("TRUNCATE trip_saga CASCADE"))
+        yield opened
+    finally:
+        await opened.aclose()
