@@ -55,11 +55,11 @@ def _completed_means_all(graph: Graph, state: State) -> bool:
 
 
 def _compensated_means_undone(graph: Graph, state: State) -> bool:
-    """COMPENSATED: at least one effect was undone or waived, and none stands."""
+    """COMPENSATED: at least one effect was undone, and none stands."""
     if status_of(graph, state) is not SagaStatus.COMPENSATED:
         return True
     nothing_stands = not any(stands(graph, i, s) for i, s in state.all())
-    return nothing_stands and any(isinstance(s, Undone | Waived) for _, s in state.all())
+    return nothing_stands and any(isinstance(s, Undone) for _, s in state.all())
 
 
 def _failed_by_itself_leaves_nothing(graph: Graph, state: State) -> bool:

@@ -59,7 +59,8 @@ def obey(draft: Draft, order: Order) -> Answer:
             raise NotImplementedError(type(order))
     if answer is APPLIED:
         _sign(draft, order)
-        draft.recoveries, draft.quarantined = 0, False
+        _release(draft)
+        draft.recoveries = 0
     return answer
 
 
@@ -143,7 +144,7 @@ def _compensate(draft: Draft) -> Answer:
     allowed = (SagaStatus.SUSPENDED, SagaStatus.STUCK, SagaStatus.FAILED, SagaStatus.COMPENSATING)
     if _status(draft) not in allowed:
         return _refuse(draft, "compensate_step needs one that is SUSPENDED, STUCK, FAILED or COMPENSATING")
-    if draft.is_committed():
+    if draft.is_committed() or draft.finals_live():
         return _refuse(draft, "it is past its pivot and can only go forward: retry_step or skip_step")
     if draft.course is Course.BACKWARD:
         return _resume(draft)

@@ -50,7 +50,7 @@ def _backward(graph: Graph, state: State) -> SagaStatus:
         return SagaStatus.COMPENSATING
     if residue(graph, state):
         return SagaStatus.STUCK
-    undone = any(isinstance(status, Undone | Waived) for status in state.done.values())
+    undone = any(isinstance(status, Undone) for status in state.done.values())
     return SagaStatus.COMPENSATED if undone else SagaStatus.FAILED
 
 
@@ -126,9 +126,14 @@ def _shown_error(shown: str | None, record: Record, before: State, after: State)
     match record.phase:
         case Phase.EXECUTE if failed and before.course is Course.FORWARD:
             return record.error
-        case Phase.EXECUTE if not failed and after.course is Course.FORWARD:
+        case Phase.EXECUTE if not failed and after.course is Course.FORWARD and not _in_trouble(after):
             return None
         case Phase.ORDER if failed:
             return record.error
         case _:
             return shown
+
+
+def _in_trouble(state: State) -> bool:
+    """Return whether a step beside the one that has just succeeded still has an error to show."""
+    return any(isinstance(status, Failed | Retrying) for status in state.open.values())

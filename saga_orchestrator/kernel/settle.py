@@ -121,12 +121,20 @@ def _undo(draft: Draft, step_id: str) -> None:
 
 
 def resume_undo(draft: Draft) -> bool:
-    """Try again, with a fresh count, every undo that failed or waits; return whether there was any."""
+    """Try again, with a fresh count, every undo that failed or waits; return whether there was any.
+
+    Later steps first, as ever: what comes before one that is being undone has acted again, and waits for its turn.
+    """
     again = False
-    for step_id, status in tuple(draft.open.items()):
-        if isinstance(status, UndoFailed | UndoRetrying) and _can_be_tried(draft, step_id, status.with_output):
+    for step_id in sorted(draft.open, key=draft.graph.position.__getitem__, reverse=True):
+        status = draft.open[step_id]
+        if not isinstance(status, UndoFailed | UndoRetrying) or not _can_be_tried(draft, step_id, status.with_output):
+            continue
+        again = True
+        if all(is_quiet(draft, after) for after in draft.graph.dependents[step_id]):
             draft.undo(step_id, status.attempt + 1, with_output=status.with_output)
-            again = True
+        else:
+            draft.put(step_id, Succeeded() if status.with_output else Failed(tainted=True))
     return again
 
 

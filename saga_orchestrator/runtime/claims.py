@@ -175,9 +175,10 @@ def _set_aside(head: Head, now: datetime, until: datetime | None, why: str) -> M
     """Put a row back as it is: for later, or for a person to look at."""
     status = head.status if until is not None else SagaStatus.STUCK
     waiting = head.awaiting if until is not None else "operator"
+    shown = why if until is None or head.last_error is None else head.last_error  # a deferral hides no business error
     ownership = Ownership(head.step_execution_token, None if until is None else head.lease_owner, until, waiting, None)
     place = head.current_step_index, head.retry_counter
-    return Move(head.id, head.revision, head.step_execution_token, status, head.state, *place, why, now, ownership, ())
+    return Move(head.id, head.revision, head.step_execution_token, status, head.state, *place, shown, now, ownership, ())
 
 
 def _state_of(move: Move, definition: SagaDefinition, head: Head) -> State:

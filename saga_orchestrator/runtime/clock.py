@@ -2,6 +2,10 @@
 
 Leases and timers are judged by the database's clock, so that hosts whose clocks disagree still agree on them. Asking it
 costs a round trip; so it is asked now and then, and in between the event loop's monotonic clock carries the answer on.
+
+An answer is as good as it was quick: the database looked at its clock at some moment between question and answer. So each
+answer gives bounds, and further answers narrow them (Cristian, "Probabilistic clock synchronization", 1989). One that took
+seconds, because the database was slow or this process stood still meanwhile, must not spoil what is known better.
 """
 
 from __future__ import annotations
@@ -10,28 +14,46 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+_PRECISE = timedelta(seconds=1)
+"""With bounds wider than this the database is asked again at the next occasion."""
+_DRIFT = 0.0005
+"""Seconds by which the two clocks may part, per second."""
+
 
 class DatabaseClock:
     """The database's time, carried on by the event loop's clock."""
 
     def __init__(self, ask: Callable[[], Awaitable[datetime]]) -> None:
         self._ask = ask
-        self._base: tuple[datetime, float] | None = None
+        self._bounds: tuple[datetime, datetime] | None = None
+        self._zero: datetime | None = None
+        self._measured = 0.0
 
     async def sync(self) -> None:
         """Ask the database again."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
         now = await self._ask()
-        self._base = now, (asked + loop.time()) / 2
+        answered = loop.time()
+        bounds = now - timedelta(seconds=answered), now - timedelta(seconds=asked)
+        self._bounds = earliest, latest = self._narrowed(*bounds, answered)
+        self._zero = earliest + (latest - earliest) / 2
+        self._measured = answered
 
     async def ready(self) -> None:
-        """Ask the database, if it has never been asked."""
-        if self._base is None:
+        """Ask the database, if it has never been asked, or its answer was too slow to tell much."""
+        if self._bounds is None or self._bounds[1] - self._bounds[0] > _PRECISE:
             await self.sync()
 
     def now(self) -> datetime:
         """Return the database's time, as far as it is known."""
-        assert self._base is not None, "the clock is made ready before the first saga is touched"
-        base, measured = self._base
-        return base + timedelta(seconds=asyncio.get_running_loop().time() - measured)
+        assert self._zero is not None, "the clock is made ready before the first saga is touched"
+        return self._zero + timedelta(seconds=asyncio.get_running_loop().time())
+
+    def _narrowed(self, earliest: datetime, latest: datetime, at: float) -> tuple[datetime, datetime]:
+        """Return what old and new bounds allow for the time at the loop's zero; when they disagree, a clock was set."""
+        if self._bounds is None:
+            return earliest, latest
+        drift = timedelta(seconds=_DRIFT * (at - self._measured))
+        narrowed = max(earliest, self._bounds[0] - drift), min(latest, self._bounds[1] + drift)
+        return narrowed if narrowed[0] <= narrowed[1] else (earliest, latest)

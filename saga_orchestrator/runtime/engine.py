@@ -214,16 +214,21 @@ class SagaEngine(Generic[ModelT]):
     async def _drive(self, tenure: Tenure) -> None:
         driver = Driver(tenure, self._tools)
         saga_id = tenure.saga_id
+        if (older := self.drivers.get(saga_id)) is not None:
+            older.lose()  # its lease ran out, and it was this engine that took the saga
         self.drivers[saga_id] = driver
         self._driving[saga_id] = asyncio.current_task()  # type: ignore[assignment]
         self._leases.wake()
+        in_time = self._leases.lasts(tenure.lease_until)
         try:
-            await (driver.release() if self._closed else driver.run())
+            await (driver.run() if in_time and not self._closed else driver.release())
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
             logger.opt(exception=error).error("saga {}: driving it failed; it is left to its lease", saga_id)
         finally:
             if self.drivers.get(saga_id) is driver:
                 del self.drivers[saga_id], self._driving[saga_id]
+        if not in_time:  # the answer that gave us the saga came so late that only a new lease can be believed in
+            await self._wake_quietly(saga_id)
 
     def _own(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

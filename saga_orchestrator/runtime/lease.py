@@ -54,6 +54,11 @@ class LeaseKeeper:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._keep(), name="saga-leases")
 
+    def lasts(self, lease_until: float) -> bool:
+        """Return whether a lease can be believed in until the next beat."""
+        length = self.lease.total_seconds()
+        return lease_until - length * (_MARGIN + 1 / _BEATS_PER_LEASE) > asyncio.get_running_loop().time()
+
     async def aclose(self) -> None:
         """Stop beating."""
         if self._task is not None:
@@ -81,7 +86,7 @@ class LeaseKeeper:
             except Exception as error:  # noqa: BLE001 - whatever it was, the belief runs out
                 logger.warning("renewing {} leases failed: {!r}", len(old), error)
         for saga_id, driver in old.items():
-            if driver.tenure.lease_until - length * _MARGIN - beat <= loop.time():
+            if not self.lasts(driver.tenure.lease_until):
                 logger.error("saga {}: its lease could not be renewed in time; its steps are stopped", saga_id)
                 driver.lose()
 

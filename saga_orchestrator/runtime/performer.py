@@ -144,7 +144,8 @@ class Performer:
         outputs = {step_id: self._payloads.load(text) for step_id, text in past.outputs.items()}
         events = [self._payloads.load(text) for text in past.events]
         context = {"saga_name": tenure.saga_name, "initial_data": initial, "step_outputs": outputs}
-        return InputContext(initial, context, outputs, events[-1] if events else None, events)
+        latest = None if past.latest_event is None else self._payloads.load(past.latest_event)
+        return InputContext(initial, context, outputs, latest, events)
 
     async def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
         """Return the input that the step was last called with; what a lost attempt did not record is made again."""
@@ -210,10 +211,18 @@ def _failure(outcome: Outcome, policy: RetryPolicy) -> dict[str, Any]:
     assert error is not None
     return {
         "error": describe(error),
-        "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or policy.retries(error),
+        "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or _is_worth_retrying(policy, error),
         "in_doubt": outcome.in_doubt,
         "delay": error.delay if isinstance(error, RetryAfter) else None,
     }
+
+
+def _is_worth_retrying(policy: RetryPolicy, error: BaseException) -> bool:
+    """Ask the policy; a predicate of the author's that stumbles over this error has not said yes."""
+    try:
+        return policy.retries(error)
+    except Exception:  # noqa: BLE001 - the author's code
+        return False
 
 
 def describe(error: BaseException, where: str = "") -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ..definition.graph import Graph
+from ..definition.graph import Graph, Node
 from ..definition.io import Payloads
 from ..errors import PayloadError
 from ..kernel.codec import decode
@@ -186,12 +186,12 @@ def _steps(head: Head) -> dict[str, str]:
 
 
 def _residue(head: Head, registry: Registry) -> tuple[str, ...]:
-    """Return the residue of a saga that has failed or is stuck; without its definition, what can be told."""
+    """Return the residue of a saga that has failed or is stuck; without its definition, whatever may be part of it."""
     if head.status not in (SagaStatus.FAILED, SagaStatus.STUCK):
         return ()
     definition = registry.find(head.saga_name, head.definition_version)
     state = _state(head)
-    if definition is None or state is None:
+    if state is None:
         return ()
-    graph: Graph = definition.graph
+    graph = definition.graph if definition else Graph.of(*(Node(step_id=step_id) for step_id, _ in state.all()))
     return residue(graph, state)

@@ -33,6 +33,8 @@ class Past:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    latest_event: str | None = None
+    """What woke the step that is at work; its success uses it up."""
 
     def learn(self, rows: Iterable[Record | HistoryRow]) -> None:
         """Take in further history."""
@@ -41,9 +43,10 @@ class Past:
                 if row.input is not None:
                     self.inputs[row.step_id] = row.input
                 if row.output is not None and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
-                    self.outputs[row.step_id] = row.output
+                    self.outputs[row.step_id], self.latest_event = row.output, None
             elif row.phase == Phase.ORDER and row.step_id == NOTIFY and row.input is not None:
                 self.events.append(row.input)
+                self.latest_event = row.input
 
     def output(self, step_id: str) -> str:
         """Return what the step returned.

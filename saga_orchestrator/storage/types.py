@@ -24,7 +24,8 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(JSONB() if dialect.name == "postgresql" else JSON())
+        kind = JSONB if dialect.name == "postgresql" else JSON
+        return dialect.type_descriptor(kind(none_as_null=self.impl_instance.none_as_null))
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         encode = super().bind_processor(dialect)

@@ -95,7 +95,7 @@ class Machine:
         """Stop for good, at the end."""
         self._stopping = True
         self.worker.stop()
-        await self._working
+        await asyncio.wait([self._working])
         await self.orchestrator.aclose()
 
     async def _end_work(self) -> None:

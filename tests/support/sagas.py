@@ -115,7 +115,7 @@ class World:
         return None if act is None else await act()
 
 
-class Act1(BaseStep[Input, Output]):
+class Deed(BaseStep[Input, Output]):
     """A step of the world."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -134,7 +134,7 @@ def trip(world: World, *names: str, version: int = 1, max_recoveries: int = 5, *
     builder = SagaBuilder(version=version, max_recoveries=max_recoveries)
     for name in names or ("flight", "hotel", "car"):
         builder.add_step(
-            step=Act1(world, name),
+            step=Deed(world, name),
             input_map=lambda ctx: Input(number=(ctx.initial_data or {}).get("number", 0)),
             step_id=name,
             **options.get(name, {}),
@@ -147,7 +147,7 @@ def chain(world: World, *names: str) -> SagaDefinition:
     builder, before = SagaBuilder(), None
     for name in names:
         before = builder.add_step(
-            step=Act1(world, name),
+            step=Deed(world, name),
             input_map=(lambda ctx: Input()) if before is None else (lambda out: Input(number=len(out.ref))),
             depends_on=before,
             step_id=name,

@@ -1,0 +1,139 @@
+"""What a store keeps when sagas are looked at."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from ...kernel.state import SagaStatus
+from ...storage.contract import Store
+from ...storage.rows import Claimable, Head, SagaFilter
+from .samples import HOUR, KNOWN, Contract, ending, entry, ids, newborn, past_of, put, put_due, read, step
+
+
+class ReadingContract(Contract):
+    """`head`, `heads`, `history`, `rival`, `next_due`, `now`: they read, and change nothing."""
+
+    async def test_a_saga_that_is_not_there_is_none(self, store: Store) -> None:
+        """No row, no head, and an empty history."""
+        nobody = uuid4()
+
+        assert await store.head(nobody) is None
+        assert await store.history([nobody]) == {nobody: []}
+        assert await store.history([]) == {}
+
+    async def test_history_is_read_oldest_first_and_each_sagas_own(self, store: Store) -> None:
+        """The rows of each saga come in the order of their numbers, and to nobody else."""
+        first, second = await put(store), await put(store)
+        at = first.created_at
+        rows = tuple(entry(first.id, seq, at) for seq in (2, 0, 1))
+        await store.write([step(first, history=rows), step(second)])
+
+        past = await store.history([second.id, first.id])
+
+        assert [row.seq for row in past[first.id]] == [0, 1, 2]
+        assert [row.saga_id for row in past[second.id]] == [second.id]
+
+    async def test_sagas_are_listed_newest_first_and_page_by_page(self, store: Store) -> None:
+        """The greatest id comes first; a page begins where the one before ended."""
+        heads = await _numbered(store, 5)
+
+        first = await store.heads(SagaFilter(), 2, None)
+        second = await store.heads(SagaFilter(), 10, first[-1].id)
+
+        assert ids(first) == [heads[4].id, heads[3].id]
+        assert ids(second) == [heads[2].id, heads[1].id, heads[0].id]
+
+    async def test_sagas_are_listed_by_what_they_are(self, store: Store) -> None:
+        """Every filter narrows the list, and all of them together."""
+        now = await store.now()
+        old, wanted, ended, aside = await _numbered(store, 4, now - 3 * HOUR)
+        await put(store, saga_name="other", trace_id="t-2", aggregation_id="order-9", created_at=now)
+        await store.write([ending(ended, now), step(aside, status=SagaStatus.STUCK, ownership=_awaiting())])
+
+        async def listed(**filters: object) -> list[UUID]:
+            return ids(await store.heads(SagaFilter(**filters), 10, None))  # type: ignore[arg-type]
+
+        completed, stuck = SagaStatus.COMPLETED, SagaStatus.STUCK
+        assert await listed(status=frozenset({completed, stuck})) == [aside.id, ended.id]
+        assert await listed(awaiting="operator") == [aside.id]
+        assert await listed(aggregation_id=wanted.aggregation_id) == [wanted.id]
+        assert len(await listed(saga_name="other", trace_id="t-2", aggregation_id="order-9")) == 1
+        assert await listed(saga_name="other", trace_id="trace") == []
+        assert len(await listed(created_after=now - HOUR)) == 1
+        assert old.id in await listed(created_before=now - HOUR)
+        assert await listed(status=frozenset()) == []
+
+    async def test_a_rival_by_key_comes_before_one_by_aggregate(self, store: Store) -> None:
+        """Who holds the key is the answer, even where an older saga, with a key of its own, holds the aggregate."""
+        holder = await put(store, aggregation_id="order-1", idempotency_key="k-1", id=UUID(int=1))
+        namesake = await put(store, aggregation_id="order-2", idempotency_key="k-2", id=UUID(int=2))
+        now = await store.now()
+
+        async def rival(**facts: object) -> Head | None:
+            return await store.rival(newborn(now, **facts))
+
+        assert await _id(rival(aggregation_id="order-1", idempotency_key="k-2")) == namesake.id
+        assert await _id(rival(aggregation_id="order-1", idempotency_key="k-9")) == holder.id
+        assert await _id(rival(aggregation_id="order-1")) == holder.id
+        assert await rival(aggregation_id="order-9") is None
+
+    async def test_a_rival_by_aggregate_is_active_and_one_by_key_need_not_be(self, store: Store) -> None:
+        """A saga that is over stands in nobody's way, save of its own key; a key counts for its saga name only."""
+        ended = await put(store, aggregation_id="order-1", idempotency_key="k-1")
+        now = await store.now()
+        await store.write([ending(ended, now)])
+
+        assert await store.rival(newborn(now, aggregation_id="order-1")) is None
+        assert await _id(store.rival(newborn(now, idempotency_key="k-1"))) == ended.id
+        assert await store.rival(newborn(now, idempotency_key="k-1", saga_name="other")) is None
+
+    async def test_the_next_saga_that_is_due(self, store: Store) -> None:
+        """It is the first of those that the asker can run; others, and those without a timer, do not count."""
+        assert await store.next_due(KNOWN) is None
+        await put_due(store, 5, saga_name="other")
+        await put_due(store, 4, definition_version=2)
+        ended = await put_due(store, 3)
+        await store.write([ending(ended, ended.created_at)])
+        assert await store.next_due(KNOWN) is None
+
+        later, sooner = await put(store), await put_due(store, 2)
+
+        assert await store.next_due(KNOWN) == sooner.deadline_at
+        assert sooner.deadline_at != later.deadline_at
+        assert await store.next_due(Claimable({})) is None
+
+    async def test_time_is_an_instant_and_does_not_run_backwards(self, store: Store) -> None:
+        """The database's time is aware, in UTC, and what comes later is not earlier."""
+        first = await store.now()
+        second = await store.now()
+
+        assert first.utcoffset() == timedelta(0)
+        assert first <= second
+
+    async def test_reading_changes_nothing(self, store: Store) -> None:
+        """Whoever only looks leaves no trace."""
+        head = await put(store)
+
+        await store.heads(SagaFilter(), 10, None)
+        await past_of(store, head.id)
+
+        assert (await read(store, head.id)).revision == 0
+
+
+def _awaiting() -> object:
+    from ...storage.rows import Ownership
+
+    return Ownership(uuid4(), None, None, "operator", None)
+
+
+async def _numbered(store: Store, count: int, created: object = None) -> list[Head]:
+    """Write sagas whose ids are in the order of their writing."""
+    start = uuid4().int >> 64 << 64
+    facts = {} if created is None else {"created_at": created}
+    return [await put(store, id=UUID(int=start + number), **facts) for number in range(count)]
+
+
+async def _id(found: object) -> UUID | None:
+    head = await found  # type: ignore[misc]
+    return head.id if head is not None else None
