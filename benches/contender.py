@@ -69,12 +69,16 @@ async def drive(contender: Contender, load: Load) -> dict[str, float]:
 def main(make: Callable[[], Contender], postgresql: bool = True) -> None:
     """Serve a parent (`--serve URL`), or run one load alone on a database of its own, for profiling."""
     parser = argparse.ArgumentParser(description="Run one contender alone.")
-    parser.add_argument("--serve", metavar="URL", help="take loads from the standard input (what `python -m benches` uses)")
+    parser.add_argument(
+        "--serve", metavar="URL", help="take loads from the standard input (what `python -m benches` uses)"
+    )
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--sagas", type=int, default=3000)
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql" if postgresql else "sqlite")
+    parser.add_argument(
+        "--database", choices=("postgresql", "sqlite"), default="postgresql" if postgresql else "sqlite"
+    )
     parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the load (read it with pstats)")
     options = parser.parse_args()
     if options.serve:

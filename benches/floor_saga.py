@@ -87,9 +87,7 @@ _HEAD = (
     "id, aggregation_id, trace_id, saga_name, fingerprint, status, step_execution_token, state, context, deadline_at,"
     " lease_owner, created_at, updated_at"
 )
-_PAST = (
-    "saga_id, seq, timestamp, phase, status, step_id, step_name, attempt, token, input, output, skipped, started_at"
-)
+_PAST = "saga_id, seq, timestamp, phase, status, step_id, step_name, attempt, token, input, output, skipped, started_at"
 _MOVED = """
     revision = s.revision + 1, state = m.state::jsonb, current_step_index = m.current, updated_at = m.now,
     status = CASE WHEN m.ends THEN 'COMPLETED' ELSE s.status END,

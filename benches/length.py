@@ -35,7 +35,9 @@ async def measure(url: str, rounds: int) -> dict[str, Any]:
             seconds[steps].append(time.perf_counter() - began)
             result = await orchestrator.result(saga_id)
             if result.status.value != "COMPLETED" or len(result.outputs) != steps:
-                raise RuntimeError(f"a saga of {steps} steps ended {result.status.value} with {len(result.outputs)} outputs")
+                raise RuntimeError(
+                    f"a saga of {steps} steps ended {result.status.value} with {len(result.outputs)} outputs"
+                )
     await orchestrator.aclose()
     await engine.dispose()
     per_step = {steps: 1000 * statistics.median(seconds[steps][1:]) / steps for steps in LENGTHS}

@@ -1,7 +1,7 @@
 """How much memory a saga in flight takes: ten thousand of them at once, each waiting inside its step.
 
-Two figures: what the process has grown by (RSS), and what Python's allocator counts (tracemalloc, in a second process,
-because it takes memory itself). Both include the caller's task that awaits `start`.
+Two figures: what the process has grown by (RSS), and what Python's allocator counts (`--traced`: tracemalloc takes
+memory itself). Both include the caller's task that awaits `start`.
 
 Alone: `python -m benches.memory` (`--sagas 1000` for a quick look).
 """
@@ -13,8 +13,6 @@ import asyncio
 import gc
 import json
 import os
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from tests.support.postgres import PostgresServer
 from saga_orchestrator import BaseStep
 
 from .cases import order, reservation
-from .child import ROOT
 from .ours import Order, Reservation, create_tables, definition, engine_for, orchestrator_on
 
 
@@ -89,26 +86,18 @@ def _used(traced: bool) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def both(url: str, sagas: int) -> dict[str, Any]:
-    """Take both figures, in a fresh process each."""
-    command = [sys.executable, "-m", "benches.memory", "--sagas", str(sagas), "--url", url]
-    grown = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    traced = [*command, "--traced"]
-    counted = json.loads(subprocess.run(traced, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    return {"sagas": sagas, "rss_kib": grown["kib_per_saga"], "traced_kib": counted["kib_per_saga"]}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sagas", type=int, default=10_000)
-    parser.add_argument("--url", help="a database; without it a server is started, and both figures are taken")
+    parser.add_argument("--url", help="a database; without it a server is started")
     parser.add_argument("--traced", action="store_true", help="count with tracemalloc")
     options = parser.parse_args()
     if options.url:
         print(json.dumps(asyncio.run(measure(options.url, options.sagas, options.traced))))
         return
     with PostgresServer().start(fsync=True) as server:
-        print(json.dumps(both(server.dsn(server.create_database()), options.sagas), indent=2))
+        url = server.dsn(server.create_database())
+        print(json.dumps(asyncio.run(measure(url, options.sagas, options.traced)), indent=2))
 
 
 if __name__ == "__main__":

@@ -98,9 +98,7 @@ class PythonSagaOrchestrator:
     async def saga(self, number: int, steps: int) -> None:
         data = order(number)
         aggregation_id = str(data["order_id"])
-        await self._orchestrator.start(
-            saga_name=f"trivial_{steps}", initial_data=data, aggregation_id=aggregation_id
-        )
+        await self._orchestrator.start(saga_name=f"trivial_{steps}", initial_data=data, aggregation_id=aggregation_id)
 
     async def close(self) -> None:
         await self._engine.dispose()

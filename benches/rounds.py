@@ -70,7 +70,10 @@ def _one_case(children: Iterable[Child], case: Case, effort: Effort) -> list[Cel
                 cell.samples.append(child.measure(case, sagas))
     for cell, _ in cells.values():
         low, high = (pick(sample["rate"] for sample in cell.samples) for pick in (min, max))
-        print(f"  {case!s:>7}  {cell.entrant.name:<13} {cell.rate:>9,.0f} steps/s  ({low:,.0f} to {high:,.0f})", flush=True)
+        print(
+            f"  {case!s:>7}  {cell.entrant.name:<13} {cell.rate:>9,.0f} steps/s  ({low:,.0f} to {high:,.0f})",
+            flush=True,
+        )
     return [cell for cell, _ in cells.values()]
 
 

@@ -207,6 +207,18 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
 )
 
 
+STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
+    _forward_order,
+    _backward_order,
+    _undo_only_backwards,
+    _no_way_back_past_the_pivot,
+    _known_steps,
+    _retries_only_forward,
+)
+"""Those by which a row edited into nonsense is told from one that a saga of this graph could have: they ask nothing of
+retry policies and compensations, which may have changed since the row was written."""
+
+
 def broken_by(graph: Graph, state: State) -> Iterator[str]:
     """Yield what each broken law says, for a state."""
     yield from (law.__doc__ or law.__name__ for law in STATE_LAWS if not law(graph, state))

@@ -46,7 +46,7 @@ def _forward(state: State) -> SagaStatus:
 
 
 def _backward(graph: Graph, state: State) -> SagaStatus:
-    if any(status.is_live or isinstance(status, UndoRetrying) for status in state.open.values()):
+    if is_live(state) or any(isinstance(s, UndoRetrying) and s.until is not None for s in state.open.values()):
         return SagaStatus.COMPENSATING
     if residue(graph, state):
         return SagaStatus.STUCK
@@ -95,10 +95,12 @@ def stands(graph: Graph, step_id: str, status: StepStatus) -> bool:
 def residue(graph: Graph, state: State) -> tuple[str, ...]:
     """Return the steps, in the definition's order, whose effects stand although the saga will not go forward.
 
-    On the way forward effects are meant to stand: then it is only the failed steps in doubt.
+    On the way forward effects are meant to stand: then it is only the failed steps in doubt, and in quarantine whatever
+    was in flight.
     """
     if state.course is Course.FORWARD:
-        found = [i for i, s in state.open.items() if isinstance(s, Failed) and stands(graph, i, s)]
+        given_up = [(i, s) for i, s in state.open.items() if state.quarantined or isinstance(s, Failed)]
+        found = [i for i, s in given_up if stands(graph, i, s)]
     else:
         found = [i for i, s in state.all() if stands(graph, i, s)]
     return tuple(sorted(found, key=lambda step_id: graph.position.get(step_id, -1)))

@@ -97,8 +97,9 @@ def is_quiet(draft: Draft, step_id: str) -> bool:
 
 
 def _may_be_undone(draft: Draft, step_id: str) -> bool:
-    acted = draft.has_acted(step_id) and not draft.of(step_id).is_live
-    at_rest = acted or isinstance(draft.of(step_id), Skipped)
+    status = draft.of(step_id)
+    acted = draft.has_acted(step_id) and not status.is_live
+    at_rest = acted or isinstance(status, Skipped) or (isinstance(status, UndoRetrying) and status.until is None)
     return at_rest and all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])
 
 
@@ -116,6 +117,8 @@ def _undo(draft: Draft, step_id: str) -> None:
             draft.undo(step_id, 1, with_output=False)
         case Succeeded() | Skipped() if node.undoable:
             draft.undo(step_id, 1, with_output=True)
+        case UndoRetrying(attempt, with_output=with_output):
+            draft.undo(step_id, attempt + 1, with_output=with_output)
         case status:
             draft.put(step_id, UndoFailed(0, with_output=not isinstance(status, Failed)))
 
@@ -123,7 +126,7 @@ def _undo(draft: Draft, step_id: str) -> None:
 def resume_undo(draft: Draft) -> bool:
     """Try again, with a fresh count, every undo that failed or waits; return whether there was any.
 
-    Later steps first, as ever: what comes before one that is being undone has acted again, and waits for its turn.
+    Later steps first, as ever: what comes before one that is being undone waits, without a timer, for its turn.
     """
     again = False
     for step_id in sorted(draft.open, key=draft.graph.position.__getitem__, reverse=True):
@@ -134,7 +137,7 @@ def resume_undo(draft: Draft) -> bool:
         if all(is_quiet(draft, after) for after in draft.graph.dependents[step_id]):
             draft.undo(step_id, status.attempt + 1, with_output=status.with_output)
         else:
-            draft.put(step_id, Succeeded() if status.with_output else Failed(tainted=True))
+            draft.put(step_id, UndoRetrying(status.attempt, 0, None, status.with_output))
     return again
 
 

@@ -138,7 +138,7 @@ class Undoing(StepStatus):
 
 @dataclass(frozen=True, slots=True)
 class UndoRetrying(StepStatus):
-    """Its compensation failed; the next attempt starts at `until`."""
+    """Its compensation failed; the next attempt starts at `until`, or without one when all that follow are undone."""
 
     is_open: ClassVar[bool] = True
     attempt: int = 1

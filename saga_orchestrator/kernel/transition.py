@@ -207,7 +207,7 @@ def _notified(draft: Draft, event: Notified) -> Verdict:
 
 def _retry_now(draft: Draft) -> bool:
     """Start every attempt that waits for its pause to end; return whether there was any."""
-    waiting = [(i, replace(s, until=draft.now)) for i, s in draft.open.items() if isinstance(s, Retrying | UndoRetrying)]
+    waiting = [(i, s) for i, s in draft.open.items() if isinstance(s, Retrying | UndoRetrying) and s.until is not None]
     for step_id, status in waiting:
         _due(draft, step_id, status)
     return bool(waiting)

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
-from ..kernel.codec import NewerStateError
+from ..kernel.codec import NewerStateError, UnreadableStateError
 from ..kernel.effects import Verdict
 from ..kernel.events import AbortOrdered, Claimed, Event, Notified
+from ..kernel.laws import STRUCTURAL_LAWS
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
@@ -54,7 +55,7 @@ class Claims:
         return self.judge(head, now) if head.deadline_at is not None and head.deadline_at <= now else None
 
     def _claim(self, head: Head, definition: SagaDefinition, now: datetime) -> Move:
-        state = read_state(definition, head)
+        state = _sound_state(definition, head)
         event = Claimed(crashed=head.lease_owner is not None)
         done = fold(definition.graph, state, head.last_error, [event], now)
         return self.owned(head, definition, done, now)
@@ -157,9 +158,26 @@ def _grip(head: Head, definition: SagaDefinition) -> Grip:
     return Grip(definition, head.id, head.revision, head.step_execution_token)
 
 
+def _sound_state(definition: SagaDefinition, head: Head) -> State:
+    """Return the state of a row that a saga of this definition could have.
+
+    Raises:
+        UnreadableStateError: It could not; somebody has edited it.
+    """
+    state = read_state(definition, head)
+    for law in STRUCTURAL_LAWS:
+        if not law(definition.graph, state):
+            raise UnreadableStateError(f"no saga can be in this state, for it breaks a law. {law.__doc__}")
+    try:
+        initial_of(head)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableStateError(f"its context has no initial_data ({error!r})") from error
+    return state
+
+
 def _readable(definition: SagaDefinition, head: Head) -> State:
     try:
-        return read_state(definition, head)
+        return _sound_state(definition, head)
     except ValueError as error:
         raise SagaStateError(f"Saga {head.id}: {error}. Only a change of the row itself can mend this.") from error
 

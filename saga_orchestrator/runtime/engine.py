@@ -78,6 +78,7 @@ class SagaEngine(Generic[ModelT]):
         self._claims = Claims(self.registry, self.owner, self.lease)
         self._driving: dict[UUID, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[Any]] = set()
+        self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     # --- the registry and the clock --------------------------------------------------------------------------
@@ -144,6 +145,12 @@ class SagaEngine(Generic[ModelT]):
     async def claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         """Claim up to `limit` due sagas and begin to drive them; return a task for each, done when it ends or waits."""
         await self.ready()
+        claiming = self._own(self._claim_due(limit))
+        self._claiming.add(claiming)
+        claiming.add_done_callback(self._claiming.discard)
+        return await asyncio.shield(claiming)
+
+    async def _claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
         pairs = await self.store.claim(self.registry.claimable, limit, self._claims.judge)
         return [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
@@ -151,12 +158,15 @@ class SagaEngine(Generic[ModelT]):
     async def wake(self, saga_id: UUID) -> None:
         """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
         await self.ready()
+        await asyncio.shield(self._own(self._wake(saga_id)))
+
+    async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
         head, move = await self.store.advance(saga_id, self._claims.judge_if_due)
         if move is not None and (task := self._launch(head, move, lease_until)) is not None:
-            await asyncio.shield(asyncio.wait([task]))
+            await asyncio.wait([task])
         elif saga_id in self._driving:
-            await asyncio.shield(asyncio.wait([self._driving[saga_id]]))
+            await asyncio.wait([self._driving[saga_id]])
 
     async def rest(self, saga_id: UUID, seconds: float) -> None:
         """Wait a while, or until this process has no more to do for the saga."""
@@ -246,6 +256,8 @@ class SagaEngine(Generic[ModelT]):
 
     async def release_all(self) -> None:
         """Hand back every lease at once; the work in flight is cut off, and others take over without delay."""
+        if self._claiming:
+            await asyncio.wait(self._claiming)
         await asyncio.gather(*(driver.release() for driver in tuple(self.drivers.values())), return_exceptions=True)
 
     async def aclose(self) -> None:

@@ -226,7 +226,8 @@ def _moves_sql(head: str, past: str) -> str:
     return f"""
 WITH locked AS MATERIALIZED (
     SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}
-    JOIN {head} AS s ON s.id = m.id AND s.revision = m.revision AND s.step_execution_token = m.token
+    JOIN {head} AS s ON s.id = m.id AND s.revision = m.revision
+        AND s.step_execution_token IS NOT DISTINCT FROM m.token
     ORDER BY s.id FOR UPDATE OF s
 ),
 moved AS (

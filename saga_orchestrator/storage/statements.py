@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     false,
     insert,
@@ -93,7 +94,8 @@ class Statements:
         same_key = and_(head.saga_name == born.saga_name, head.idempotency_key == born.idempotency_key)
         same_aggregate = and_(head.aggregation_id == born.aggregation_id, text(ACTIVE))
         wanted = same_aggregate if born.idempotency_key is None else or_(same_key, same_aggregate)
-        return select(*self._columns).where(wanted).order_by(head.idempotency_key.is_(None), head.id).limit(2)
+        by_key_first = case((same_key, 0), else_=1)
+        return select(*self._columns).where(wanted).order_by(by_key_first, head.id).limit(1)
 
     def listing(self, wanted: SagaFilter, limit: int, before: UUID | None) -> Select[Any]:
         """Return the read of a page of sagas, newest first (ids are time-ordered)."""

@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from ..kernel.state import SagaStatus
 from .dialect import Clock, dialect_for, through_contention
 from .mixins import history_table
 from .one_statement import OneStatement
@@ -105,7 +106,12 @@ class SagaStore:
         return {_id_of(item): _explanation(item, found.get(_id_of(item))) for item in missed}
 
     async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
-        return await through_contention(partial(self._advance, saga_id, judge))
+        try:
+            return await through_contention(partial(self._advance, saga_id, judge))
+        except ActiveSagaAlreadyExistsError as clash:
+            active = frozenset(status for status in SagaStatus if not status.is_terminal)
+            rivals = await self.heads(SagaFilter(aggregation_id=clash.aggregation_id, status=active), 1, None)
+            raise ActiveSagaAlreadyExistsError(clash.aggregation_id, rivals[0].id if rivals else None) from clash
 
     async def _advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         async with self.dialect.writing(self.engine) as connection:
@@ -201,6 +207,12 @@ class SagaStore:
 _RENEWED_AT_ONCE = 500
 
 
+def _is_the_work_of(move: Move, found: Head) -> bool:
+    """Return whether it was this move that made the row what it is: a new owner may have left the same state."""
+    token = move.token if move.ownership is None else move.ownership.token
+    return found.step_execution_token == token and bool(loads(found.state) == loads(move.state))
+
+
 def _id_of(item: Write) -> UUID:
     return item.head.id if isinstance(item, Birth) else item.saga_id
 
@@ -210,6 +222,6 @@ def _explanation(item: Write, found: Head | None) -> Written:
         return Written.TAKEN if found is None else Written.DONE
     if found is None:
         return Written.FENCED
-    if found.revision == item.revision + 1 and loads(found.state) == loads(item.state):
+    if found.revision == item.revision + 1 and _is_the_work_of(item, found):
         return Written.DONE
     return Written.CONFLICT if found.step_execution_token == item.token else Written.FENCED

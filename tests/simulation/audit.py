@@ -9,7 +9,7 @@ from saga_orchestrator import SagaStatus, StepKind
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
-from saga_orchestrator.kernel.state import Course, Running, State, Succeeded, Waived
+from saga_orchestrator.kernel.state import Course, State, Succeeded, Waived
 from saga_orchestrator.storage.rows import Head
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def _is_accounted_for(world: World, graph: Graph, state: State, place: Place) ->
     step_id = place[1]
     status = state.of(step_id)
     meant = state.course is Course.FORWARD and isinstance(status, Succeeded)
-    in_flight = state.quarantined and isinstance(status, Running)
     declared = graph.nodes[step_id].nothing_to_undo or isinstance(status, Waived) or _was_skipped(world, place)
-    return meant or in_flight or declared or step_id in residue(graph, state)
+    return meant or declared or step_id in residue(graph, state)
 
 
 def _was_skipped(world: World, place: Place) -> bool:

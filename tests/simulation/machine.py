@@ -88,7 +88,7 @@ class Machine:
         await self.orchestrator.aclose()
         self.world.simulation.note("is down")
         if self.line.faults == faults:
-            self._check_leases({i for i, driver in drivers.items() if driver.tenure.lease_until > self._time()})
+            self._check_leases({i for i, driver in drivers.items() if driver.tenure.lease_until > self._time() + LEASE / 2})
         self._come_back()
 
     async def stop(self) -> None:

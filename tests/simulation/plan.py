@@ -28,7 +28,7 @@ class Plan:
 
     machines: int = 3
     sagas: int = 4
-    seconds: float = 30.0
+    seconds: float = 40.0
     crashes_at_store: float = 0.0
     crashes_in_steps: float = 0.0
     freezes: float = 0.0
@@ -53,16 +53,16 @@ class Plan:
 
         return cls(
             machines=random.choice((2, 3, 3)),
-            sagas=random.randint(3, 10),
+            sagas=random.randint(4, 16),
             crashes_at_store=sometimes(0.06),
             crashes_in_steps=sometimes(0.1),
-            freezes=sometimes(0.05),
+            freezes=sometimes(0.06),
             refused_calls=sometimes(0.1),
             lost_answers=sometimes(0.15),
-            slow_calls=sometimes(0.04),
+            slow_calls=sometimes(0.08),
             slow_renewals=sometimes(0.4),
             unruly=sometimes(0.6),
-            orders=random.choice((0, 0, random.randint(1, 25))),
+            orders=random.choice((0, 0, random.randint(1, 40))),
             notifications=random.choice((0, random.randint(1, 10))),
             shutdowns=random.choice((0, 0, random.randint(1, 4))),
             cancelled_callers=sometimes(0.5),

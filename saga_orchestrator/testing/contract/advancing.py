@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from uuid import uuid4
 
@@ -109,12 +110,8 @@ class AdvancingContract(Contract):
         """An owner's move that meets an operator's is either in time, or in CONFLICT; the history has no gap."""
         head = await put(store)
 
-        (answer,), _ = await together(
-            [
-                store.write([step(head)]),
-                self.beside(store).advance(head.id, lambda found, now: step(found)),  # type: ignore[list-item]
-            ]
-        )
+        written, ordered = store.write([step(head)]), self.beside(store).advance(head.id, lambda found, now: step(found))
+        (answer,), _ = await asyncio.gather(written, ordered)
 
         moved = await read(store, head.id)
         assert moved.revision == count_in(moved) == (2 if answer is Written.DONE else 1)

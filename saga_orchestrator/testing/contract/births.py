@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
-from ...storage.rows import Birth, Written
-from .samples import OWNER, Contract, differing, ending, newborn, past_of, put, raised_by, read, step, together
+from ...storage.rows import Written
+from .samples import (
+    OWNER,
+    Contract,
+    aside,
+    differing,
+    ending,
+    newborn,
+    past_of,
+    put,
+    raised_by,
+    read,
+    step,
+    together,
+)
 
 
 class BirthContract(Contract):
@@ -58,8 +69,8 @@ class BirthContract(Contract):
     async def test_a_stuck_saga_still_holds_its_aggregate(self, store: Store) -> None:
         """STUCK is active: a person has to decide first."""
         now = await store.now()
-        born = newborn(now, aggregation_id="order-1", status=SagaStatus.STUCK, deadline_at=None)
-        await store.write([Birth(replace(born.head, deadline_at=now))])
+        head = await put(store, aggregation_id="order-1")
+        await store.write([step(head, status=SagaStatus.STUCK, ownership=aside())])
 
         assert await store.write([newborn(now, aggregation_id="order-1")]) == [Written.TAKEN]
 

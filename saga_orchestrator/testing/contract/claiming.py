@@ -12,6 +12,7 @@ from .samples import (
     KNOWN,
     NAME,
     Contract,
+    aside,
     differing,
     ids,
     past_of,
@@ -34,7 +35,8 @@ class ClaimingContract(Contract):
         now = await store.now()
         due = await put_due(store)
         await put(store, lease_owner=None, deadline_at=now + HOUR)
-        await put(store, lease_owner=None, deadline_at=None, awaiting="operator", status=SagaStatus.STUCK)
+        stuck = await put_due(store)
+        await store.write([step(stuck, status=SagaStatus.STUCK, ownership=aside())])
 
         claimed = await store.claim(KNOWN, 10, takes("me"))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
 from ...storage.rows import Claimable, Head, SagaFilter
-from .samples import HOUR, KNOWN, Contract, ending, entry, ids, newborn, past_of, put, put_due, read, step
+from .samples import HOUR, KNOWN, Contract, aside, ending, entry, ids, newborn, past_of, put, put_due, read, step
 
 
 class ReadingContract(Contract):
@@ -47,12 +49,12 @@ class ReadingContract(Contract):
     async def test_sagas_are_listed_by_what_they_are(self, store: Store) -> None:
         """Every filter narrows the list, and all of them together."""
         now = await store.now()
-        old, wanted, ended, aside = await _numbered(store, 4, now - 3 * HOUR)
+        old, wanted, ended, aside = await _numbered(store, 4, created_at=now - 3 * HOUR)
         await put(store, saga_name="other", trace_id="t-2", aggregation_id="order-9", created_at=now)
-        await store.write([ending(ended, now), step(aside, status=SagaStatus.STUCK, ownership=_awaiting())])
+        await store.write([ending(ended, now), step(aside, status=SagaStatus.STUCK, ownership=aside())])
 
-        async def listed(**filters: object) -> list[UUID]:
-            return ids(await store.heads(SagaFilter(**filters), 10, None))  # type: ignore[arg-type]
+        async def listed(**filters: Any) -> list[UUID]:
+            return ids(await store.heads(SagaFilter(**filters), 10, None))
 
         completed, stuck = SagaStatus.COMPLETED, SagaStatus.STUCK
         assert await listed(status=frozenset({completed, stuck})) == [aside.id, ended.id]
@@ -70,7 +72,7 @@ class ReadingContract(Contract):
         namesake = await put(store, aggregation_id="order-2", idempotency_key="k-2", id=UUID(int=2))
         now = await store.now()
 
-        async def rival(**facts: object) -> Head | None:
+        async def rival(**facts: Any) -> Head | None:
             return await store.rival(newborn(now, **facts))
 
         assert await _id(rival(aggregation_id="order-1", idempotency_key="k-2")) == namesake.id
@@ -121,19 +123,12 @@ class ReadingContract(Contract):
         assert (await read(store, head.id)).revision == 0
 
 
-def _awaiting() -> object:
-    from ...storage.rows import Ownership
-
-    return Ownership(uuid4(), None, None, "operator", None)
-
-
-async def _numbered(store: Store, count: int, created: object = None) -> list[Head]:
+async def _numbered(store: Store, count: int, **facts: Any) -> list[Head]:
     """Write sagas whose ids are in the order of their writing."""
     start = uuid4().int >> 64 << 64
-    facts = {} if created is None else {"created_at": created}
     return [await put(store, id=UUID(int=start + number), **facts) for number in range(count)]
 
 
-async def _id(found: object) -> UUID | None:
-    head = await found  # type: ignore[misc]
-    return head.id if head is not None else None
+async def _id(found: Awaitable[Head | None]) -> UUID | None:
+    head = await found
+    return None if head is None else head.id

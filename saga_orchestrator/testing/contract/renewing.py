@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 from ...storage.contract import Store
-from .samples import HOUR, OWNER, Contract, differing, ending, newborn, put, read, step, together
+from .samples import HOUR, OWNER, Contract, differing, ending, newborn, put, read, step
 
 
 class RenewingContract(Contract):
@@ -54,7 +55,7 @@ class RenewingContract(Contract):
         head = await put(store)
         until = head.created_at + 3 * HOUR
 
-        await together([store.write([step(head)]), self.beside(store).renew(OWNER, [head.id], until)])  # type: ignore[list-item]
+        await asyncio.gather(store.write([step(head)]), self.beside(store).renew(OWNER, [head.id], until))
 
         moved = await read(store, head.id)
         assert moved.revision == 1

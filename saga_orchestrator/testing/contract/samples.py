@@ -139,6 +139,11 @@ def waiting(until: datetime) -> Ownership:
     return Ownership(uuid4(), None, until, "retry", None)
 
 
+def aside() -> Ownership:
+    """Return the ownership of a saga that waits for a person."""
+    return Ownership(uuid4(), None, None, "operator", None)
+
+
 def over(at: datetime) -> Ownership:
     """Return the ownership of a saga that has ended."""
     return Ownership(None, None, None, None, at)

@@ -1,0 +1,74 @@
+"""The targets, as the project has set them to itself, each beside what was reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .cases import PEERS
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One aim: `reached` has to be at least (or at most) `wanted`."""
+
+    name: str
+    wanted: float
+    reached: float
+    unit: str = "×"
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.reached <= self.wanted if self.at_most else self.reached >= self.wanted
+
+
+def targets(results: Results) -> list[Target]:
+    """Return every target whose figures this run has measured."""
+    return [*_speed(results), *_claiming(results), *_size(results)]
+
+
+def rate(results: Results, contender: str, steps: int, in_flight: int) -> float | None:
+    """Return the median steps per second of a cell, or None if it was not measured."""
+    for cell in results["cells"]:
+        if (cell["contender"], cell["steps"], cell["in_flight"]) == (contender, steps, in_flight):
+            return float(cell["steps_per_second"])
+    return None
+
+
+def _speed(results: Results) -> Iterator[Target]:
+    for steps in (3, 10):
+        at = f"{steps} steps per saga"
+        for in_flight, peer, floor, least in ((256, 50, "floor-batch", 0.55), (1, 4.5, "floor-commit", 0.6)):
+            ours = rate(results, "ours", steps, in_flight)
+            peers = [r for name in PEERS if (r := rate(results, name, steps, in_flight))]
+            below = rate(results, floor, steps, in_flight)
+            if ours and len(peers) > 1:
+                yield Target(f"{in_flight} in flight, {at}: to the faster peer", peer, ours / max(peers))
+            if ours and below:
+                named = "batched" if floor == "floor-batch" else "one-commit"
+                yield Target(f"{in_flight} in flight, {at}: of the {named} floor", least, ours / below)
+        ours, below = rate(results, "ours-sqlite", steps, 256), rate(results, "floor-sqlite", steps, 256)
+        if ours and below:
+            yield Target(f"SQLite, 256 in flight, {at}: of the batched floor", 0.4, ours / below)
+
+
+def _claiming(results: Results) -> Iterator[Target]:
+    if claim := results.get("claim"):
+        beside = f"with {claim['finished']:,} finished sagas in the table, to its cost with none"
+        for name, what in (("idle", "that finds nothing"), ("busy", f"that drives {claim['limit']} due sagas")):
+            yield Target(f"`run_due` {what}, {beside}", 1.3, claim[name]["ratio"], at_most=True)
+    if drain := results.get("drain"):
+        yield Target(f"Two workers, {drain['sagas']:,} due sagas: faster than one", 1.0, drain["speed_up"])
+
+
+def _size(results: Results) -> Iterator[Target]:
+    if memory := results.get("memory"):
+        largest = max(memory["rss_kib"], memory["traced_kib"])
+        yield Target(f"Memory per saga, {memory['sagas']:,} in flight", 20, largest, "KiB", at_most=True)
+    if length := results.get("length"):
+        # Linear would be 1; the noise of a shared machine is what the rest is for.
+        yield Target("A step in a saga of 500 steps, to one in a saga of 125", 1.3, length["ratio"], at_most=True)

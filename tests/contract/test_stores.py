@@ -1,0 +1,99 @@
+"""Every store keeps the contract: in memory, on SQLite, and on PostgreSQL in both forms of its write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+
+from saga_orchestrator.storage.contract import Store
+from saga_orchestrator.storage.store import SagaStore
+from saga_orchestrator.testing import MemoryStore, StoreContract
+from tests.support.sagas import TripSaga, site
+
+
+class Twins(SagaStore):
+    """A store with a second one beside it, on connections of its own, as another process would have."""
+
+    twin: SagaStore
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class SqlStoreContract(StoreContract):
+    one_statement = False
+
+    @pytest.fixture
+    def url(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, url: str) -> AsyncIterator[Store]:
+        async with site(url) as database:
+            store, twin = (Twins(TripSaga, database.another_engine()) for _ in range(2))
+            store.twin = twin
+            for each in (store, twin):
+                if not self.one_statement:
+                    each._fast = None
+            yield store
+            await store.aclose()
+            await twin.aclose()
+
+    def beside(self, store: Store) -> Store:
+        assert isinstance(store, Twins)
+        return store.twin
+
+
+class TestSqlite(SqlStoreContract):
+    @pytest.fixture
+    def url(self, sqlite_url: str) -> str:
+        return sqlite_url
+
+
+class OnPostgres(SqlStoreContract):
+    @pytest.fixture
+    def url(self, shared_postgres_url: str) -> str:
+        return shared_postgres_url
+
+    async def test_a_renewal_never_waits_for_a_locked_row(self, store: Store) -> None:
+        """A row that somebody else has locked is passed over, and the others are renewed."""
+        from saga_orchestrator.testing.contract.samples import HOUR, OWNER, put
+
+        assert isinstance(store, Twins)
+        locked, free = await put(store), await put(store)
+        until = locked.created_at + 3 * HOUR
+        async with store.twin.engine.begin() as other:
+            await other.execute(text("SELECT 1 FROM trip_saga WHERE id = :id FOR UPDATE"), {"id": locked.id})
+
+            assert set(await store.renew(OWNER, [locked.id, free.id], until)) == {free.id}
+
+    async def test_a_claim_never_waits_for_a_locked_row(self, store: Store) -> None:
+        """A due saga that somebody else has locked is passed over, and the others are claimed."""
+        from saga_orchestrator.testing.contract.samples import KNOWN, put_due, takes
+
+        assert isinstance(store, Twins)
+        locked, free = await put_due(store), await put_due(store)
+        async with store.twin.engine.begin() as other:
+            await other.execute(text("SELECT 1 FROM trip_saga WHERE id = :id FOR UPDATE"), {"id": locked.id})
+
+            [(head, _)] = await store.claim(KNOWN, 10, takes("me"))
+
+        assert head.id == free.id
+
+
+class TestPostgresInOneStatement(OnPostgres):
+    one_statement = True
+
+    def test_it_is_the_form_that_is_chosen(self, store: Store) -> None:
+        """On PostgreSQL through asyncpg a batch is one statement unless something is in its way."""
+        assert isinstance(store, Twins)
+        assert store._fast is not None
+
+
+class TestPostgresPortable(OnPostgres):
+    """What any other database would be spoken to with."""
