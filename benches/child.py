@@ -45,7 +45,7 @@ class Child:
         return {"sagas": sagas, "rate": sagas * case.steps / figures["seconds"], **figures}
 
     def sagas_for(self, case: Case, seconds: float) -> int:
-        """Warm up, and return how many sagas take about so many seconds: at least one wave of all that are in flight."""
+        """Warm up, and return how many sagas take about so many seconds; at least as many as are in flight."""
         sagas = min(case.in_flight, 16)
         while True:
             figures = self._run(Load(sagas, case.steps, case.in_flight, first=self._next))

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+
 from tests.support.postgres import PostgresServer
 
 from . import stock
 from .ours import create_tables, definition, engine_for, orchestrator_on
 
 LIMIT = 100
-TURNS = 15
+TURNS, WARM_UP, IDLE_LOOKS = 15, 3, 5
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Side:
         """Time a `run_due` that finds nothing, and one that finds and completes a hundred sagas."""
         if self.emptied:
             await self.connection.execute("TRUNCATE bench_saga CASCADE")
-        self.idle.append(await self._timed(0))
+        self.idle += [await self._timed(0) for _ in range(IDLE_LOOKS)]
         await stock.copies(self.connection, self.due, LIMIT, f"due-{number}-")
         self.busy.append(await self._timed(LIMIT))
 
@@ -72,12 +73,12 @@ async def measure(none: str, many: str, finished: int) -> dict[str, Any]:
     sides = (Side(none), Side(many))
     await sides[0].open(0)
     await sides[1].open(finished)
-    for number in range(TURNS + 3):
+    for number in range(WARM_UP + TURNS):
         for side in sides if number % 2 else reversed(sides):
             await side.turn(number)
     figures: dict[str, Any] = {"finished": finished, "limit": LIMIT}
-    for name in ("idle", "busy"):
-        without, beside = (1000 * statistics.median(getattr(side, name)[3:]) for side in sides)
+    for name, skipped in (("idle", WARM_UP * IDLE_LOOKS), ("busy", WARM_UP)):
+        without, beside = (1000 * statistics.median(getattr(side, name)[skipped:]) for side in sides)
         figures[name] = {"none_ms": without, "many_ms": beside, "ratio": beside / without}
     for side in sides:
         await side.close()

@@ -15,9 +15,9 @@ import time
 from typing import Any
 
 import asyncpg
-from tests.support.postgres import PostgresServer
 
 from saga_orchestrator import SagaWorker
+from tests.support.postgres import PostgresServer
 
 from . import stock
 from .child import ROOT
@@ -60,8 +60,7 @@ async def measure(url: str, sagas: int, rounds: int) -> dict[str, Any]:
 async def _drain(connection: asyncpg.Connection, url: str, due: str, load: tuple[int, int]) -> float:
     workers, sagas = load
     command = [sys.executable, "-m", "benches.drain", "--work", url]
-    pipe = subprocess.PIPE
-    crew = [subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) for _ in range(workers)]
+    crew = [_started(command) for _ in range(workers)]
     try:
         for worker in crew:
             assert worker.stdout
@@ -86,6 +85,10 @@ async def _drain(connection: asyncpg.Connection, url: str, due: str, load: tuple
     if (done, steps) != (sagas, 3 * sagas):
         raise RuntimeError(f"{done} sagas of {sagas} are completed, with {steps} steps")
     return seconds
+
+
+def _started(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 async def _until_drained(connection: asyncpg.Connection) -> None:

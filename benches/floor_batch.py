@@ -1,8 +1,8 @@
 """The floor with batched commits: coroutines queue what they must write; a leader sends all that has queued at once.
 
 It does what a saga engine cannot avoid, and nothing else: the births and the steps of all the sagas that wait go in one
-data-modifying statement, which locks their rows, checks token and revision, and inserts their history. That is faster than
-a transaction of two statements, and as fast as two leaders with a connection each.
+data-modifying statement, which locks their rows, checks token and revision, and inserts their history. That is faster
+than a transaction of two statements, and as fast as two leaders with a connection each.
 """
 
 from __future__ import annotations

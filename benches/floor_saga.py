@@ -138,8 +138,8 @@ _ONE = f"SELECT * FROM {_rows(STEP)} AS m({_columns(STEP)})"
 _LOCKED = f"""
     SELECT m.* FROM {_arrays(STEP)} AS m({_columns(STEP)}) JOIN floor_saga AS s ON s.id = m.id
     ORDER BY s.id FOR UPDATE OF s"""
-"""The rows of a batch are locked in the order of their ids, so that two batches can never deadlock. What locks carries the
-values on: joining the locked ids again to the values and the table takes the planner more than twice as long."""
+"""The rows of a batch are locked in the order of their ids, so that two batches can never deadlock. What locks carries
+the values on: joining the locked ids to the values and the table once more takes more than twice as long."""
 
 ONE_BIRTH = _insert_births(_rows(BIRTH))
 ONE_STEP = f"WITH {_write_steps(_ONE)} SELECT id FROM moved"

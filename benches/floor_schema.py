@@ -1,7 +1,7 @@
-"""The floors' tables: the shape of this library's, written out, so that a floor writes the same rows into the same indexes.
+"""The floors' tables: the shape of this library's, written out: a floor writes the same rows into the same indexes.
 
-`benches/test_floor_schema` would compare them with the library's metadata; the columns that a floor leaves at NULL
-(errors, keys, actors) are there too, because a row's width is part of its cost.
+`audit.same_shape` compares the two before anything is measured. The columns that a floor leaves at NULL (errors, keys,
+actors) are there too, because a row's width is part of its cost.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ CREATE TABLE floor_saga_history (
 )"""
 INDEXES = (
     "CREATE INDEX floor_due ON floor_saga (deadline_at) WHERE deadline_at IS NOT NULL",
-    "CREATE UNIQUE INDEX floor_active ON floor_saga (aggregation_id)"
-    " WHERE NOT (status IN ('COMPLETED', 'COMPENSATED', 'FAILED'))",
+    (
+        "CREATE UNIQUE INDEX floor_active ON floor_saga (aggregation_id)"
+        " WHERE NOT (status IN ('COMPLETED', 'COMPENSATED', 'FAILED'))"
+    ),
     "CREATE UNIQUE INDEX floor_key ON floor_saga (saga_name, idempotency_key) WHERE idempotency_key IS NOT NULL",
 )
 FINGERPRINT = "0123456789abcdef" * 4

@@ -26,8 +26,8 @@ UPDATE floor_saga SET finished_at = ?, revision = revision + 1, state = ?, curre
     status = 'COMPLETED', step_execution_token = NULL, lease_owner = NULL, deadline_at = NULL
 WHERE id = ? AND revision = ? AND step_execution_token = ?"""
 PAST = """
-INSERT INTO floor_saga_history (saga_id, seq, timestamp, phase, status, step_id, step_name, attempt, token, input, output,
-                                skipped, started_at)
+INSERT INTO floor_saga_history (saga_id, seq, timestamp, phase, status, step_id, step_name, attempt, token, input,
+                                output, skipped, started_at)
 VALUES (?, ?, ?, 'EXECUTE', 'SUCCESS', ?, 'Trivial', 1, ?, ?, ?, 0, ?)"""
 
 

@@ -17,9 +17,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from tests.support.postgres import PostgresServer
-
 from saga_orchestrator import BaseStep
+from tests.support.postgres import PostgresServer
 
 from .cases import order, reservation
 from .ours import Order, Reservation, create_tables, definition, engine_for, orchestrator_on

@@ -1,4 +1,4 @@
-"""This library, set up as its README does: a definition of trivial steps, and `start`, which drives a saga to its end."""
+"""This library, set up as its README does: a saga of trivial steps, and `start`, which drives it to its end."""
 
 from __future__ import annotations
 

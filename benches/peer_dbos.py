@@ -1,9 +1,9 @@
 """The peer DBOS 3.4: an asynchronous workflow of asynchronous steps, in a system database on the same PostgreSQL.
 
-Tuned to what was fastest: its database calls run in a pool of threads without a bound, which with hundreds of workflows
-in flight fight for the interpreter; four threads do twice as much. (`benches.peer_dbos_default` leaves it as it comes.)
-Workflows that are awaited where they were started, started with `start_workflow_async`, or written as plain functions for
-threads of one's own, a pool of 4 or of 20 connections: none of that made a difference.
+Tuned to what was fastest: its database calls run in a pool of threads without a bound, which with hundreds of
+workflows in flight fight for the interpreter; four threads do twice as much. (`benches.peer_dbos_default` leaves it as
+it comes.) Workflows awaited where they are started, or started with `start_workflow_async`, or plain functions in
+threads of one's own, and a pool of 4 or of 20 connections: none of that made a difference.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The peer python-saga-orchestrator 0.7.3, set up as its README does, with PostgreSQL through asyncpg.
 
-Its package is called `saga_orchestrator` too. So it runs in a process of its own, with the folder that it is installed in
-first on the path.
+Its package is called `saga_orchestrator` too. So it runs in a process of its own, with the folder that it is installed
+in first on the path.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import Any
 sys.path.insert(0, str(importlib.metadata.distribution("python-saga-orchestrator").locate_file("")))
 
 from pydantic import BaseModel
+from sqlalchemy import ForeignKey
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
 from saga_orchestrator import (
     BaseStep,
     SagaBuilder,
@@ -22,9 +26,6 @@ from saga_orchestrator import (
     SagaStateMixin,
     SagaStepHistoryMixin,
 )
-from sqlalchemy import ForeignKey
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from .cases import STEPS, order, reservation
 from .contender import main

@@ -25,9 +25,9 @@ def draw(results: Results, folder: Path) -> list[str]:
         return []
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "benches"  # the same figures give the same file
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
-    figure, panels = pyplot.subplots(1, len(STEPS), figsize=(10, 4.2), sharey=True)
+    figure, panels = plt.subplots(1, len(STEPS), figsize=(10, 4.2), sharey=True)
     for panel, steps in zip(panels, STEPS, strict=True):
         for entrant in ENTRANTS:
             rates = {n: r for n in IN_FLIGHT if (r := rate(results, entrant.name, steps, n))}
@@ -42,5 +42,5 @@ def draw(results: Results, folder: Path) -> list[str]:
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     name = "benchmarks-postgresql.svg"
     figure.savefig(folder / name, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
     return [name]

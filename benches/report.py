@@ -1,4 +1,4 @@
-"""`docs/reference/benchmarks.md`, written from a results file. `python -m benches.report` writes it again from the last."""
+"""`docs/reference/benchmarks.md`, written from a results file: `python -m benches.report` writes it from the last."""
 
 from __future__ import annotations
 
@@ -13,6 +13,28 @@ from .targets import Results, rate, targets
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"
 
+INTRODUCTION = """# Benchmarks
+
+<!-- Written by `make bench` from benches/results/{source}; do not edit. -->
+
+Steps per second of durable work: each step's result is committed before the next step starts. The steps are trivial, so
+only the engine is measured. The contenders take turns on one PostgreSQL with fsync on, each in a process of its own. A
+figure is the median of the rounds, and counts only after an audit of the rows by SQL.
+"""
+COMPARED = """## What is compared
+
+- The floors write the rows that a saga engine has to write, into tables of this library's shape with its indexes and
+  constraints: the birth of the saga, and for each step one update of its head under its token and revision and one
+  history row. They run nothing, retry nothing and recover nothing. Batched, they send all that has queued as one
+  data-modifying statement.
+- python-saga-orchestrator is set up as its README does it, with a pool of 8 connections, the fastest of 2, 4, 8, 16 and
+  32. DBOS is measured as it comes, and tuned: with a bound of four threads for its database calls, the fastest of what
+  we tried. Without a bound its threads fight for the interpreter. The faster peer is the fastest of these three.
+- This library is set up as its README does it, and nothing is tuned. uvloop is not used; the garbage collector runs.
+- The tables are vacuumed and analyzed between the runs, not emptied.
+- A peer does not do what this library does, nor the other way round: DBOS also checks at each step whether the step has
+  been done before, python-saga-orchestrator reads the saga and its history twice for each step."""
+
 
 def write(results: Results, source: str) -> None:
     """Write the page and its plots."""
@@ -24,32 +46,25 @@ def write(results: Results, source: str) -> None:
 
 
 def _page(results: Results, source: str, drawn: list[str]) -> Iterator[str]:
-    yield "# Benchmarks"
-    yield ""
-    yield f"<!-- Written by `make bench` from benches/results/{source}; do not edit. -->"
-    yield ""
-    yield "Steps per second of durable work: each step's result is committed before the next step starts. Trivial steps, so"
-    yield "that only the engine is measured. The contenders take turns on one PostgreSQL with fsync on, each in a process of"
-    yield "its own; a figure is the median of the rounds, and counts only after an audit of the rows by SQL."
-    yield ""
+    yield INTRODUCTION.format(source=source)
     yield from _machine(results)
     yield from _table(results, "postgresql", "PostgreSQL")
     yield from _table(results, "sqlite", "SQLite")
     for name in drawn:
-        yield f"![{name.removesuffix('.svg').replace('-', ' ')}]({name})"
-        yield ""
+        yield f"![Durable steps per second over the sagas in flight, on PostgreSQL]({name})\n"
     yield from _targets(results)
-    yield from _notes(results)
+    yield COMPARED
+    yield from _details(results)
 
 
 def _machine(results: Results) -> Iterator[str]:
     machine = results["machine"]
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items() if version)
-    settings = machine["postgresql"]
+    server = machine["postgresql"]
     yield f"Measured on {results['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB,"
-    yield f"{machine['system']}; the database and the contenders share the cores. Python {machine['python']}, PostgreSQL"
-    yield f"{settings['server_version']} (fsync {settings['fsync']}, synchronous_commit {settings['synchronous_commit']}),"
-    yield f"SQLite {machine['sqlite']}, {libraries}."
+    yield f"{machine['system']}; the database and the contenders share the cores. Python {machine['python']},"
+    yield f"PostgreSQL {server['server_version']} (fsync {server['fsync']}, synchronous_commit"
+    yield f"{server['synchronous_commit']}), SQLite {machine['sqlite']}, {libraries}."
     yield ""
 
 
@@ -78,36 +93,26 @@ def _targets(results: Results) -> Iterator[str]:
     for target in targets(results):
         bound = "at most" if target.at_most else "at least"
         verdict = "met" if target.met else "**not met**"
-        yield f"| {target.name} | {bound} {target.wanted:g} {target.unit} | {target.reached:.2f} {target.unit} | {verdict} |"
+        figures = f"{bound} {target.wanted:g} {target.unit} | {target.reached:.2f} {target.unit}"
+        yield f"| {target.name} | {figures} | {verdict} |"
     yield ""
 
 
-def _notes(results: Results) -> Iterator[str]:
-    yield "## What is compared"
-    yield ""
-    yield "- The floors write the rows that a saga engine has to write, into tables of this library's shape with its indexes and"
-    yield "  constraints: the birth of the saga, and for each step one update of its head under its token and revision and one"
-    yield "  history row. They run nothing, retry nothing and recover nothing. Batched, they send all that has queued as one"
-    yield "  data-modifying statement."
-    yield "- python-saga-orchestrator is set up as its README does it, with a pool of 8 connections. DBOS is measured as it comes,"
-    yield "  and with a bound of four threads for its database calls, which was the fastest of what we tried: without the bound"
-    yield "  its threads fight for the interpreter. The faster peer is the faster of all of these."
-    yield "- This library is set up as its README does it. Nothing is tuned; uvloop is not used; the garbage collector runs."
-    yield "- Tables are vacuumed and analyzed between the runs, not emptied."
+def _details(results: Results) -> Iterator[str]:
     if claim := results.get("claim"):
         idle, busy = claim["idle"], claim["busy"]
-        yield f"- `run_due`, nothing due: {idle['none_ms']:.2f} ms in an empty table, {idle['many_ms']:.2f} ms beside"
-        yield f"  {claim['finished']:,} finished sagas; {claim['limit']} due sagas of three steps: {busy['none_ms']:.0f} ms and"
-        yield f"  {busy['many_ms']:.0f} ms."
+        yield f"- `run_due` with nothing due: {idle['none_ms']:.2f} ms in an empty table, {idle['many_ms']:.2f} ms"
+        yield f"  beside {claim['finished']:,} finished sagas. With {claim['limit']} due sagas of three steps, which it"
+        yield f"  drives: {busy['none_ms']:.0f} ms and {busy['many_ms']:.0f} ms."
     if drain := results.get("drain"):
         yield f"- {drain['sagas']:,} due sagas of three steps: one worker process {drain['one_seconds']:.1f} s, two"
         yield f"  {drain['two_seconds']:.1f} s."
     if memory := results.get("memory"):
-        yield f"- A saga in flight: {memory['rss_kib']:.1f} KiB of the process (RSS), {memory['traced_kib']:.1f} KiB by tracemalloc,"
-        yield "  with the task of its caller."
+        yield f"- A saga in flight, with the task of its caller: {memory['rss_kib']:.1f} KiB of the process (RSS),"
+        yield f"  {memory['traced_kib']:.1f} KiB by tracemalloc."
     if length := results.get("length"):
         steps = ", ".join(f"{value:.2f} ms in one of {steps}" for steps, value in length["ms_per_step"].items())
-        yield f"- A step of a saga alone: {steps} steps."
+        yield f"- A step of a saga that runs alone: {steps} steps."
 
 
 def newest() -> Path:

@@ -1,4 +1,4 @@
-"""The measurement itself: contenders take turns, round after round, so that a slow minute of the machine hits them all."""
+"""The measurement: contenders take turns, round after round, so that a slow minute of the machine hits them all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from .audit import same_shape
 from .cases import Case, Entrant
 from .child import Child, ContenderError
 
@@ -53,6 +54,9 @@ def measure(urls: dict[Entrant, str], cases: Sequence[Case], effort: Effort) -> 
     cells: list[Cell] = []
     with ExitStack() as stack:
         children = [stack.enter_context(Child(entrant, url)) for entrant, url in urls.items()]
+        named = {entrant.name: url for entrant, url in urls.items()}
+        if {"ours", "floor-batch"} <= named.keys():
+            same_shape(named["ours"], named["floor-batch"])
         for case in cases:
             cells += _one_case([child for child in children if child.entrant.enters(case)], case, effort)
     return cells

@@ -18,7 +18,7 @@ class Target:
     name: str
     wanted: float
     reached: float
-    unit: str = "×"
+    unit: str = "times"
     at_most: bool = False
 
     @property

@@ -99,24 +99,32 @@ def _in_transaction(url: URL, act: Callable[[Connection], tuple[int, int]]) -> t
     import asyncio
 
     from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool
 
     from ..migrations import MigrationError
 
-    async def migrate() -> tuple[int, int]:
-        engine = create_async_engine(url, poolclass=NullPool)
-        async with engine.connect() as connection:
-            if url.get_backend_name() == "sqlite":
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins no transaction before DDL
-            done = await connection.run_sync(act)
-            await connection.commit()
-        return done
-
     try:
-        return asyncio.run(migrate())
+        return _on_sqlite(url, act) if url.get_backend_name() == "sqlite" else asyncio.run(_on_postgresql(url, act))
     except (SQLAlchemyError, OSError) as error:
         raise MigrationError(str(getattr(error, "orig", None) or error)) from error
+
+
+def _on_sqlite(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[int, int]:
+    """Work without aiosqlite, whose thread may outlive a connection that failed, and then complains on its own."""
+    from sqlalchemy import NullPool, create_engine
+
+    with create_engine(url.set(drivername="sqlite"), poolclass=NullPool).connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins no transaction before DDL
+        done = act(connection)
+        connection.commit()
+    return done
+
+
+async def _on_postgresql(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[int, int]:
+    from sqlalchemy import NullPool
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    async with create_async_engine(url, poolclass=NullPool).begin() as connection:
+        return await connection.run_sync(act)
 
 
 def _read(text: str | None) -> URL:

@@ -27,22 +27,32 @@ def take_over(draft: Draft) -> None:
     """Set everything that was in flight going again, under the same attempt and therefore the same key."""
     for step_id, status in tuple(draft.open.items()):
         if isinstance(status, Running):
+            draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
             _lost(draft, step_id, status)
         elif isinstance(status, Undoing):
+            draft.record(Phase.COMPENSATE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
             draft.undo(step_id, status.attempt, status.failures, with_output=status.with_output)
         elif isinstance(status, Probing):
-            draft.probe(step_id, Running(status.attempt, status.failures), retryable=status.retryable, lost=status.lost)
+            draft.probe(step_id, status, retryable=status.retryable, lost=status.lost)
+
+
+def release(draft: Draft) -> None:
+    """Let a quarantined saga go on, as a new owner would: what was in flight is in doubt."""
+    if draft.quarantined:
+        draft.quarantined = False
+        take_over(draft)
 
 
 def _lost(draft: Draft, step_id: str, status: Running) -> None:
-    """Settle an attempt that nobody will answer: ask, run it again, or count it as having acted."""
+    """Settle an attempt that nobody will answer: ask, run it again, or count it as having acted.
+
+    Off the way forward it is run again only to learn the output, where the compensation cannot do without.
+    """
     node = draft.graph.nodes[step_id]
-    draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
+    only_with_output = node.undoable and not node.undo_without_output and not node.nothing_to_undo
     if node.probes:
         draft.probe(step_id, status, lost=True)
-    elif draft.course is Course.HALTED or (
-        draft.course is Course.BACKWARD and (node.undo_without_output or node.nothing_to_undo)
-    ):
-        draft.put(step_id, Failed(status.attempt, tainted=True))
-    else:
+    elif draft.course is Course.FORWARD or (draft.course is Course.BACKWARD and only_with_output):
         draft.start(step_id, status.attempt, status.failures, tainted=True)
+    else:
+        draft.put(step_id, Failed(status.attempt, tainted=True))

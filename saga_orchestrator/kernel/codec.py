@@ -1,8 +1,9 @@
 """The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
 
-Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"s":{step_id:[code,…facts]}}``; zero values are left out.
-A step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Times
-are whole microseconds since 1970 (UTC). A document is read strictly: whatever this module could not have written is refused.
+Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"s":{step_id:[code,…facts]}}``; zero values are left
+out. A step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands
+alone. Times are whole microseconds since 1970 (UTC). A document is read strictly: what this module would have written
+otherwise is refused, since it shows that somebody else has, and nobody knows what he meant.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
-_KNOWN: dict[StepStatus, str] = {status: _to_text(_CODES[type(status)]) for status in (Succeeded(), Running(), Undone(), Undoing())}
+_KNOWN: dict[StepStatus, str] = {
+    status: _to_text(_CODES[type(status)]) for status in (Succeeded(), Running(), Undone(), Undoing())
+}
 
 
 class UnreadableStateError(ValueError):
@@ -82,13 +85,21 @@ def decode(text: str, *, key: str = "") -> State:
     """
     try:
         document = json.loads(text)
-        if document["v"] > VERSION:
-            raise NewerStateError(f"state document of version {document['v']}; this library reads up to {VERSION}")
-        return _decode(document, key)
-    except UnreadableStateError:
+        _check_version(document["v"])
+        state = _decode(document, key)
+        ours = json.loads(encode(state)) == document
+    except NewerStateError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise UnreadableStateError(f"unreadable state document ({error!r}): {text[:200]!r}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise UnreadableStateError(f"unreadable state document ({error!r}): {text!r:.200}") from error
+    if not ours:
+        raise UnreadableStateError(f"unreadable state document (it would say {encode(state):.200}): {text!r:.200}")
+    return state
+
+
+def _check_version(version: Any) -> None:
+    if _natural(version) > VERSION:
+        raise NewerStateError(f"state document of version {version}; this library reads up to {VERSION}")
 
 
 def _decode(document: dict[str, Any], key: str) -> State:
@@ -100,7 +111,7 @@ def _decode(document: dict[str, Any], key: str) -> State:
         Course(document["c"]),
         _natural(document["n"]),
         _natural(document.get("r", 0)),
-        bool(document.get("q", 0)),
+        document.get("q", 0) == 1,
     )
 
 
@@ -111,27 +122,28 @@ def _fragment(status: StepStatus) -> str:
 
 def _encode_step(status: StepStatus) -> str | list[Any]:
     cls = type(status)
-    facts: list[Any] = [_CODES[cls]]
+    code = _CODES[cls]
+    facts: list[Any] = [code]
     width = 1
     for name, default in _FACTS[cls]:
         value = getattr(status, name)
-        facts.append((value - _EPOCH) // _MICROSECOND if name == "until" and value is not None else _plain(value))
+        facts.append(_plain(value))
         if value != default:
             width = len(facts)
-    return facts[0] if width == 1 else facts[:width]  # type: ignore[no-any-return]
+    return code if width == 1 else facts[:width]
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // _MICROSECOND
     return int(value) if isinstance(value, bool) else value
 
 
 def _decode_step(facts: str | list[Any]) -> StepStatus:
     code, *values = [facts] if isinstance(facts, str) else facts
     cls = _CLASSES[code]
-    known = _FACTS[cls]
-    if len(values) > len(known):
-        raise UnreadableStateError(f"status {code!r} with too many facts: {facts!r}")
-    return cls(*(_decode_fact(name, default, v) for (name, default), v in zip(known, values, strict=False)))
+    known = _FACTS[cls][: len(values)]
+    return cls(*(_decode_fact(name, default, v) for (name, default), v in zip(known, values, strict=True)))
 
 
 def _decode_fact(name: str, default: Any, value: Any) -> Any:

@@ -6,10 +6,27 @@ A draft lives inside one call of `decide` and never leaves it. `put` is the only
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypedDict, Unpack
 
 from ..definition.graph import Graph
 from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
+from .projection import work_of
 from .state import PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing
+
+_LONGEST = timedelta(days=36_500)
+"""The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
+
+
+class Facts(TypedDict, total=False):
+    """What else a history row says; see `Record`."""
+
+    input: str | None
+    output: str | None
+    error: str | None
+    skipped: bool
+    actor: str | None
+    reason: str | None
+    started_at: datetime | None
 
 
 class Draft:
@@ -38,7 +55,7 @@ class Draft:
         """Set an attempt of the step going."""
         self.put(step_id, Running(attempt, failures, self._until(self.graph.nodes[step_id].timeout), tainted))
 
-    def probe(self, step_id: str, status: Running, *, retryable: bool = True, lost: bool = False) -> None:
+    def probe(self, step_id: str, status: Running | Probing, *, retryable: bool = True, lost: bool = False) -> None:
         """Ask the step whether the attempt that is in doubt has acted."""
         until = self._until(self.graph.nodes[step_id].timeout)
         self.put(step_id, Probing(status.attempt, status.failures, until, retryable, lost))
@@ -48,10 +65,16 @@ class Draft:
         until = self._until(self.graph.nodes[step_id].compensation_timeout)
         self.put(step_id, Undoing(attempt, failures, until, with_output))
 
-    def record(self, phase: Phase, status: RecordStatus, step_id: str, attempt: int = 0, **facts: object) -> None:
+    def after(self, pause: timedelta) -> datetime:
+        """Return the time when a pause that begins now will be over."""
+        return self.now + min(pause, _LONGEST)
+
+    def record(
+        self, phase: Phase, status: RecordStatus, step_id: str, attempt: int = 0, **facts: Unpack[Facts]
+    ) -> None:
         """Note a row for the history."""
         seq = self.before.recorded + len(self.records)
-        self.records.append(Record(seq, phase, status, step_id, attempt, **facts))  # type: ignore[arg-type]
+        self.records.append(Record(seq, phase, status, step_id, attempt, **facts))
 
     def has_acted(self, step_id: str) -> bool:
         """Return whether the step has acted, or may have."""
@@ -86,13 +109,9 @@ class Draft:
     def _new_work(self) -> tuple[Work, ...]:
         if self.quarantined:
             return ()
-        return tuple(
-            status.work(step_id)  # type: ignore[attr-defined]
-            for step_id in dict.fromkeys(self.touched)
-            if (status := self.open.get(step_id)) is not None
-            and status.is_live
-            and status is not self.before.open.get(step_id)
-        )
+        moved = ((i, self.open[i]) for i in dict.fromkeys(self.touched) if i in self.open)
+        begun = ((i, status) for i, status in moved if status is not self.before.open.get(i))
+        return tuple(work for i, status in begun if (work := work_of(i, status)) is not None)
 
     def _until(self, timeout: timedelta | None) -> datetime | None:
-        return None if timeout is None else self.now + timeout
+        return None if timeout is None else self.after(timeout)

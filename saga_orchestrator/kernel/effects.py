@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from enum import StrEnum
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from .state import State
+from .state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Compensate:
 Work = Execute | Probe | Compensate
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """What a history row is about."""
 
     EXECUTE = "EXECUTE"
@@ -48,7 +47,7 @@ class Phase(str, Enum):
     ORDER = "ORDER"
 
 
-class RecordStatus(str, Enum):
+class RecordStatus(StrEnum):
     """How the attempt, or the order, of a history row ended."""
 
     SUCCESS = "SUCCESS"
@@ -80,14 +79,14 @@ class Record(NamedTuple):
     started_at: datetime | None = None
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """What became of an event."""
 
     APPLIED = "APPLIED"
     STALE = "STALE"
     """It is the reply of an attempt that is over; nothing moved."""
     DUPLICATE = "DUPLICATE"
-    """It asks for what is already so; nothing moved."""
+    """It orders what is already being done; nothing moved, and `reason` says so."""
     UNMATCHED = "UNMATCHED"
     """Nothing waits for it; nothing moved."""
     REFUSED = "REFUSED"

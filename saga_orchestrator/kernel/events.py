@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Raised:
     started_at: datetime | None = None
 
 
-class ProbeOutcome(str, Enum):
+class ProbeOutcome(StrEnum):
     """What a probe found out."""
 
     DONE = "DONE"

@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..definition.graph import Graph
-from .effects import Decision, Phase, Record, RecordStatus, Work
+from .effects import Compensate, Decision, Execute, Phase, Probe, Record, RecordStatus, Work
 from .state import (
     Course,
     Failed,
     Passed,
     Pending,
+    Probing,
     Retrying,
+    Running,
     SagaStatus,
     Skipped,
     State,
     StepStatus,
+    Undoing,
     Undone,
     UndoRetrying,
     Waived,
@@ -28,25 +31,25 @@ def status_of(graph: Graph, state: State) -> SagaStatus:
         return SagaStatus.STUCK
     match state.course:
         case Course.FORWARD:
-            return _forward(state)
+            return _forward(graph, state)
         case Course.HALTED:
             return SagaStatus.RUNNING if is_live(state) else SagaStatus.FAILED
         case Course.BACKWARD:
             return _backward(graph, state)
 
 
-def _forward(state: State) -> SagaStatus:
+def _forward(graph: Graph, state: State) -> SagaStatus:
     if is_live(state):
         return SagaStatus.RUNNING
     if any(isinstance(status, Retrying) for status in state.open.values()):
         return SagaStatus.SUSPENDED
     if state.open:
         return SagaStatus.STUCK
-    return SagaStatus.COMPLETED if state.done else SagaStatus.RUNNING
+    return SagaStatus.COMPLETED if len(state.done) == len(graph.nodes) else SagaStatus.RUNNING
 
 
 def _backward(graph: Graph, state: State) -> SagaStatus:
-    if is_live(state) or any(isinstance(s, UndoRetrying) and s.until is not None for s in state.open.values()):
+    if any(status.is_live or isinstance(status, UndoRetrying) for status in state.open.values()):
         return SagaStatus.COMPENSATING
     if residue(graph, state):
         return SagaStatus.STUCK
@@ -59,11 +62,24 @@ def is_live(state: State) -> bool:
     return any(status.is_live for status in state.open.values())
 
 
+def work_of(step_id: str, status: StepStatus) -> Work | None:
+    """Return the work that is in flight for a step in this status, if any is."""
+    match status:
+        case Running():
+            return Execute(step_id, status.attempt, status.tainted)
+        case Probing():
+            return Probe(step_id, status.attempt)
+        case Undoing():
+            return Compensate(step_id, status.attempt, status.with_output)
+        case _:
+            return None
+
+
 def outstanding(state: State) -> tuple[Work, ...]:
     """Return all the work that a crash now would lose."""
     if state.quarantined:
         return ()
-    return tuple(s.work(step_id) for step_id, s in state.open.items() if s.is_live)  # type: ignore[attr-defined]
+    return tuple(work for step_id, s in state.open.items() if (work := work_of(step_id, s)) is not None)
 
 
 def wake_at(state: State) -> datetime | None:
@@ -95,7 +111,7 @@ def stands(graph: Graph, step_id: str, status: StepStatus) -> bool:
 def residue(graph: Graph, state: State) -> tuple[str, ...]:
     """Return the steps, in the definition's order, whose effects stand although the saga will not go forward.
 
-    On the way forward effects are meant to stand: then it is only the failed steps in doubt, and in quarantine whatever
+    On the way forward effects are meant to stand: then it is only the failed steps in doubt, and in quarantine all that
     was in flight.
     """
     if state.course is Course.FORWARD:
@@ -117,7 +133,7 @@ def retry_counter(state: State) -> int:
 
 
 def last_error(shown: str | None, before: State, decision: Decision) -> str | None:
-    """Return the error to show: the business error that turned the saga survives its rollback."""
+    """Return the error to show: the business error that turned the saga survives its rollback, and its other errors."""
     for record in decision.records:
         shown = _shown_error(shown, record, before, decision.state)
     return shown
@@ -126,9 +142,9 @@ def last_error(shown: str | None, before: State, decision: Decision) -> str | No
 def _shown_error(shown: str | None, record: Record, before: State, after: State) -> str | None:
     failed = record.status in (RecordStatus.ERROR, RecordStatus.IN_DOUBT)
     match record.phase:
-        case Phase.EXECUTE if failed and before.course is Course.FORWARD:
+        case Phase.EXECUTE if failed and before.course is Course.FORWARD and not _has_failed(before):
             return record.error
-        case Phase.EXECUTE if not failed and after.course is Course.FORWARD and not _in_trouble(after):
+        case Phase.EXECUTE if not failed and after.course is Course.FORWARD and not _is_in_trouble(after):
             return None
         case Phase.ORDER if failed:
             return record.error
@@ -136,6 +152,10 @@ def _shown_error(shown: str | None, record: Record, before: State, after: State)
             return shown
 
 
-def _in_trouble(state: State) -> bool:
-    """Return whether a step beside the one that has just succeeded still has an error to show."""
-    return any(isinstance(status, Failed | Retrying) for status in state.open.values())
+def _has_failed(state: State) -> bool:
+    """Return whether some step has failed for good: then its error is the one that a person wants to see."""
+    return any(isinstance(status, Failed) for status in state.open.values())
+
+
+def _is_in_trouble(state: State) -> bool:
+    return _has_failed(state) or retry_counter(state) > 0

@@ -1,7 +1,7 @@
 """The state-triggered moves, applied to a fixed point: who may start, which way the saga goes, who may be undone.
 
-`settle` looks only at the neighbours of what has moved (`draft.touched`), so that a decision costs the same in a saga of
-five steps and of five hundred; that this finds all that a look at every step would find is one of the laws.
+`settle` looks only at the neighbours of what has moved (`draft.touched`), so that a decision costs the same in a saga
+of five steps and of five hundred; that this finds all that a look at every step would find is one of the laws.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .state import (
     Skipped,
     Succeeded,
     UndoFailed,
+    Undoing,
     Undone,
     UndoRetrying,
     Waived,
@@ -32,6 +33,7 @@ def settle(draft: Draft) -> None:
         return
     if draft.course is Course.FORWARD:
         _start_ready(draft)
+        _try_again(draft)
     elif draft.course is Course.BACKWARD:
         _unwind(draft)
 
@@ -59,10 +61,17 @@ def turn(draft: Draft, course: Course) -> None:
 def _start_ready(draft: Draft) -> None:
     """Start every pending step whose predecessors are all done."""
     nodes, dependents = draft.graph.nodes, draft.graph.dependents
-    for moved in tuple(draft.touched):
-        for step_id in (moved, *dependents[moved]):
-            if isinstance(draft.of(step_id), Pending) and all(before in draft.done for before in nodes[step_id].after):
-                draft.start(step_id, 1)
+    candidates = [step_id for moved in draft.touched for step_id in (moved, *dependents[moved])]
+    for step_id in candidates:
+        if isinstance(draft.of(step_id), Pending) and all(before in draft.done for before in nodes[step_id].after):
+            draft.start(step_id, 1)
+
+
+def _try_again(draft: Draft) -> None:
+    """Start the next attempt of every step whose pause is over, or that needs none."""
+    for step_id, status in tuple(draft.open.items()):
+        if isinstance(status, Retrying) and status.until is not None and status.until <= draft.now:
+            draft.start(step_id, status.attempt + 1, status.failures, tainted=status.tainted)
 
 
 def _unwind(draft: Draft) -> None:
@@ -79,66 +88,83 @@ def _unwind(draft: Draft) -> None:
         if _may_be_undone(draft, step_id):
             _undo(draft, step_id)
         if is_quiet(draft, step_id):
-            for before in nodes[step_id].after:
-                if before not in queued:
-                    queued.add(before)
-                    heappush(queue, -position[before])
+            fresh = [before for before in nodes[step_id].after if before not in queued]
+            queued.update(fresh)
+            for before in fresh:
+                heappush(queue, -position[before])
 
 
 def is_quiet(draft: Draft, step_id: str) -> bool:
-    """Return whether the step holds back no undo: it never ran, failed before acting, or is settled backwards."""
+    """Return whether the step holds back no undo.
+
+    A waiver speaks for its own step only: what comes after that step must be quiet, too.
+    """
+    found = [step_id]
+    for looked_at in found:  # grows
+        if not _is_settled(draft, looked_at):
+            return False
+        if isinstance(draft.of(looked_at), Waived):
+            found.extend(after for after in draft.graph.dependents[looked_at] if after not in found)
+    return True
+
+
+def _is_settled(draft: Draft, step_id: str) -> bool:
+    """Return whether the step never ran, failed without an effect, or is settled backwards."""
+    node = draft.graph.nodes[step_id]
     match draft.of(step_id):
-        case Pending() | Failed(tainted=False) | Undone() | Passed() | Waived():
+        case Pending() | Undone() | Passed() | Waived():
             return True
-        case UndoFailed():
-            return draft.graph.nodes[step_id].on_undo_failure == "continue"
+        case Failed(tainted=tainted):
+            return not tainted or node.nothing_to_undo
+        case UndoFailed(again=again):
+            return not again and node.on_undo_failure == "continue"
         case _:
             return False
 
 
 def _may_be_undone(draft: Draft, step_id: str) -> bool:
-    status = draft.of(step_id)
-    acted = draft.has_acted(step_id) and not status.is_live
-    at_rest = acted or isinstance(status, Skipped) or (isinstance(status, UndoRetrying) and status.until is None)
-    return at_rest and all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])
+    match draft.of(step_id):
+        case Succeeded() | Skipped() | UndoFailed(again=True):
+            return all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])
+        case Failed():
+            return not _is_settled(draft, step_id)
+        case _:
+            return False
 
 
 def _undo(draft: Draft, step_id: str) -> None:
     """Set the undoing of a step going, pass it where there is nothing to undo, or admit that nobody can."""
     node = draft.graph.nodes[step_id]
     match draft.of(step_id):
-        case Skipped(acted=False):
-            draft.put(step_id, Passed(0))
-        case Succeeded(attempt) | Failed(attempt) if node.nothing_to_undo:
-            draft.put(step_id, Passed(attempt))
-        case Skipped() if node.nothing_to_undo:
-            draft.put(step_id, Passed(0))
-        case Failed() if node.undoable and node.undo_without_output:
-            draft.undo(step_id, 1, with_output=False)
-        case Succeeded() | Skipped() if node.undoable:
-            draft.undo(step_id, 1, with_output=True)
-        case UndoRetrying(attempt, with_output=with_output):
+        case UndoFailed(attempt, with_output):
             draft.undo(step_id, attempt + 1, with_output=with_output)
+        case Succeeded(attempt) if node.nothing_to_undo:
+            draft.put(step_id, Passed(attempt))
+        case Skipped(acted) if node.nothing_to_undo or not acted:
+            draft.put(step_id, Passed(0))
         case status:
-            draft.put(step_id, UndoFailed(0, with_output=not isinstance(status, Failed)))
+            with_output = not isinstance(status, Failed)
+            if _can_be_tried(draft, step_id, with_output):
+                draft.undo(step_id, 1, with_output=with_output)
+            else:
+                draft.put(step_id, UndoFailed(0, with_output))
 
 
 def resume_undo(draft: Draft) -> bool:
-    """Try again, with a fresh count, every undo that failed or waits; return whether there was any.
+    """Order every undo that failed or waits again, with a fresh count; return whether there was any.
 
-    Later steps first, as ever: what comes before one that is being undone waits, without a timer, for its turn.
+    Each begins in its turn, as at first: a step after the steps that come after it. Where what comes before one is on
+    its way back already, that must end first.
     """
-    again = False
-    for step_id in sorted(draft.open, key=draft.graph.position.__getitem__, reverse=True):
-        status = draft.open[step_id]
-        if not isinstance(status, UndoFailed | UndoRetrying) or not _can_be_tried(draft, step_id, status.with_output):
-            continue
-        again = True
-        if all(is_quiet(draft, after) for after in draft.graph.dependents[step_id]):
-            draft.undo(step_id, status.attempt + 1, with_output=status.with_output)
-        else:
-            draft.put(step_id, UndoRetrying(status.attempt, 0, None, status.with_output))
-    return again
+    failed = [(i, s) for i, s in draft.open.items() if isinstance(s, UndoFailed | UndoRetrying)]
+    resumed = [(i, s) for i, s in failed if _can_be_tried(draft, i, s.with_output) and not _is_overtaken(draft, i)]
+    for step_id, status in resumed:
+        draft.put(step_id, UndoFailed(status.attempt, status.with_output, again=True))
+    return bool(resumed)
+
+
+def _is_overtaken(draft: Draft, step_id: str) -> bool:
+    return any(isinstance(draft.of(before), Undoing) for before in draft.graph.nodes[step_id].after)
 
 
 def _can_be_tried(draft: Draft, step_id: str, with_output: bool) -> bool:

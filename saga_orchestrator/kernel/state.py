@@ -1,7 +1,7 @@
 """What is true of one saga: one frozen class per step status, each carrying exactly the facts that the status has.
 
-`State` keeps the steps in two maps so that the cost of a decision does not grow with the length of the saga: `open` holds
-every step that is in flight, waits, or has failed; `done` holds those at rest. A step in neither is pending.
+`State` keeps the steps in two maps so that the cost of a decision does not grow with the length of the saga: `open`
+holds every step that is in flight, waits, or has failed; `done` holds those at rest. A step in neither is pending.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import ClassVar
 
-from .effects import Compensate, Execute, Probe, Work
 
-
-class SagaStatus(str, Enum):
+class SagaStatus(StrEnum):
     """Where a saga stands. RUNNING, SUSPENDED, COMPENSATING and STUCK are active; the others are final."""
 
     RUNNING = "RUNNING"
@@ -32,7 +30,7 @@ class SagaStatus(str, Enum):
         return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
 
 
-class Course(str, Enum):
+class Course(StrEnum):
     """Which way a saga goes."""
 
     FORWARD = "F"
@@ -64,9 +62,6 @@ class Running(StepStatus):
     until: datetime | None = None
     tainted: bool = False
 
-    def work(self, step_id: str) -> Work:
-        return Execute(step_id, self.attempt, self.tainted)
-
 
 @dataclass(frozen=True, slots=True)
 class Probing(StepStatus):
@@ -82,9 +77,6 @@ class Probing(StepStatus):
     until: datetime | None = None
     retryable: bool = True
     lost: bool = False
-
-    def work(self, step_id: str) -> Work:
-        return Probe(step_id, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +124,10 @@ class Undoing(StepStatus):
     until: datetime | None = None
     with_output: bool = True
 
-    def work(self, step_id: str) -> Work:
-        return Compensate(step_id, self.attempt, self.with_output)
-
 
 @dataclass(frozen=True, slots=True)
 class UndoRetrying(StepStatus):
-    """Its compensation failed; the next attempt starts at `until`, or without one when all that follow are undone."""
+    """Its compensation failed; the next attempt starts at `until`."""
 
     is_open: ClassVar[bool] = True
     attempt: int = 1
@@ -149,11 +138,12 @@ class UndoRetrying(StepStatus):
 
 @dataclass(frozen=True, slots=True)
 class UndoFailed(StepStatus):
-    """Its effect stands, or may stand, and nobody could undo it. `attempt` 0: there was no way even to try."""
+    """Its effect stands, or may, and no undo came off. `attempt` 0: none was possible; `again`: one more is ordered."""
 
     is_open: ClassVar[bool] = True
     attempt: int = 0
     with_output: bool = True
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +167,6 @@ class Waived(StepStatus):
 
 
 PENDING = Pending()
-_NONE: Mapping[str, StepStatus] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +181,8 @@ class State:
     """
 
     key: str = ""
-    open: Mapping[str, StepStatus] = field(default_factory=lambda: _NONE)
-    done: Mapping[str, StepStatus] = field(default_factory=lambda: _NONE)
+    open: Mapping[str, StepStatus] = field(default_factory=dict)
+    done: Mapping[str, StepStatus] = field(default_factory=dict)
     course: Course = Course.FORWARD
     recorded: int = 0
     recoveries: int = 0

@@ -17,7 +17,7 @@ from ..kernel.state import State
 from ..kernel.transition import decide
 from ..storage.rows import Birth, Head, Ownership
 from .ids import new_id
-from .moves import taken
+from .moves import left_to_anybody, taken
 from .tenure import context_of
 
 _LONGEST = 255
@@ -61,7 +61,7 @@ def born(wanted: Beginning, now: datetime, owner: str, lease_until: datetime) ->
 def unborn(wanted: Beginning, now: datetime) -> Birth:
     """Return a newborn saga that nobody owns and that is due at once."""
     saga_id = new_id()
-    return _birth(wanted, saga_id, State(str(saga_id)), now, Ownership(uuid4(), None, now, None, None))
+    return _birth(wanted, saga_id, State(str(saga_id)), now, left_to_anybody(now))
 
 
 def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, ownership: Ownership) -> Birth:

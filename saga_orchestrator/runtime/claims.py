@@ -51,8 +51,14 @@ class Claims:
             return _set_aside(head, now, None, f"quarantined: {error}")
 
     def judge_if_due(self, head: Head, now: datetime) -> Move | None:
-        """Judge a saga that was named, not found: nobody takes it before it is due."""
-        return self.judge(head, now) if head.deadline_at is not None and head.deadline_at <= now else None
+        """Judge a saga that was named, not found: nobody takes it before it is due.
+
+        A newborn that nobody has had yet is due, even if it was born by a clock that is a little ahead of this one.
+        """
+        if head.deadline_at is None:
+            return None
+        is_newborn = head.revision == 0 and head.lease_owner is None
+        return self.judge(head, now) if is_newborn or head.deadline_at <= now else None
 
     def _claim(self, head: Head, definition: SagaDefinition, now: datetime) -> Move:
         state = _sound_state(definition, head)

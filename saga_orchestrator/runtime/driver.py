@@ -25,7 +25,7 @@ from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.state import StepStatus
 from ..storage.rows import Ownership, Written
-from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
+from .moves import Fold, Grip, compose, fold, is_at_work, left_to_anybody, read_state, released
 
 if TYPE_CHECKING:
     from ..storage.group_commit import GroupCommit
@@ -59,9 +59,12 @@ class Driver:
         self._stale = False
         self._lost = False
         self._fenced = False
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
 
     async def run(self) -> None:
         """Drive the saga until it needs this process no longer."""
+        self._at_rest.clear()
         try:
             self._begin()
             while is_at_work(self.tenure.state) and not self._lost:
@@ -73,6 +76,7 @@ class Driver:
                     await self._advance(mail)
         finally:
             self._cancel_all()
+            self._at_rest.set()
 
     def put(self, event: Event) -> None:
         """Tell the driver that something has happened."""
@@ -95,13 +99,15 @@ class Driver:
         self._lost = True
         tasks = [*(task for _, task in self._tasks.values()), *self._left_behind]
         self._cancel_all()
+        self._ring()
         if tasks:
             await asyncio.wait(tasks, timeout=_GRACE.total_seconds())
+        await self._at_rest.wait()  # a commit in flight comes first: this one would contradict it
         while is_at_work(self.tenure.state) and not self._fenced:
             now = self._tools.now()
             done = self._fold(self._mail, now)
-            handed_back = Ownership(uuid4(), None, now, None, None)
-            if await self._commit(done, now, handed_back if is_at_work(done.state) else self._released(done, now)):
+            left = left_to_anybody(now) if is_at_work(done.state) else self._released(done, now)
+            if await self._commit(done, now, left):
                 return
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -126,6 +132,7 @@ class Driver:
             if await self._commit(done, now, None if is_at_work(done.state) else self._released(done, now)):
                 self._adopt(done)
                 return
+        self._mail[:0] = events  # what was not committed, `release` still may
 
     def _fold(self, events: list[Event], now: datetime) -> Fold:
         tenure = self.tenure
@@ -198,6 +205,9 @@ class Driver:
 
     def _done(self, task: asyncio.Task[Event]) -> None:
         if task.cancelled():
+            if not self._lost and any(task is ours for _, ours in self._tasks.values()):
+                logger.warning("saga {}: its step was cancelled, and not by its driver", self.tenure.saga_id)
+                self.lose()
             return
         if (error := task.exception()) is not None:  # a defect of this library, never a step's
             logger.opt(exception=error).error("saga {}: performing work failed", self.tenure.saga_id)

@@ -40,6 +40,8 @@ from .registry import Registry
 from .tenure import Past, Tenure
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
+_STARTS = 3
+"""How often a start is tried whose rival is over by the time one asks who it was."""
 
 
 class SagaEngine(Generic[ModelT]):
@@ -109,19 +111,24 @@ class SagaEngine(Generic[ModelT]):
         return await asyncio.shield(self._own(self._start(beginning)))
 
     async def _start(self, beginning: Beginning) -> UUID:
-        loop = asyncio.get_running_loop()
-        lease_until = loop.time() + self.lease.total_seconds()
-        birth, state = born(beginning, self.now(), self.owner, self.now() + self.lease)
-        if await self._commits.submit(birth) is Written.TAKEN:
-            return await self._existing(birth)
-        tenure = Tenure.of(birth.head, beginning.definition, state, self.store, lease_until)
-        tenure.known_past, tenure.past_is_known = Past(), True
-        await self._drive(tenure)
-        return birth.head.id
+        for _ in range(_STARTS):
+            lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
+            birth, state = born(beginning, self.now(), self.owner, self.now() + self.lease)
+            if await self._commits.submit(birth) is not Written.TAKEN:
+                tenure = Tenure.of(birth.head, beginning.definition, state, self.store, lease_until)
+                tenure.known_past, tenure.past_is_known = Past(), True
+                await self._drive(tenure)
+                return birth.head.id
+            if (rival := await self.store.rival(birth)) is not None:
+                return await self._existing(birth, rival)
+        raise SagaStateError(
+            f"A saga for aggregation_id {beginning.aggregation_id!r} could not be started, although none is active for "
+            "it now: something else of its row is taken, perhaps a value in a unique column of your own."
+        )
 
-    async def _existing(self, birth: Birth) -> UUID:
+    async def _existing(self, birth: Birth, rival: Head) -> UUID:
         """Answer a start that met a saga of the same key, or refuse one that met its aggregate's active saga."""
-        existing = self._claims.rival(birth, await self.store.rival(birth))
+        existing = self._claims.rival(birth, rival)
         if existing.id in self._driving:
             await asyncio.wait([self._driving[existing.id]])
         return existing.id

@@ -48,6 +48,7 @@ class LeaseKeeper:
         self._clock = clock
         self._drivers = drivers
         self._task: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
         """Beat from now on, until no saga is left."""
@@ -61,34 +62,40 @@ class LeaseKeeper:
 
     async def aclose(self) -> None:
         """Stop beating."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        tasks = [task for task in (self._task, self._renewing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _keep(self) -> None:
-        beat = self.lease.total_seconds() / _BEATS_PER_LEASE
+        """Beat on time, however long a renewal takes: what cannot be renewed has to be let go of all the same."""
         try:
             while self._drivers:
-                await asyncio.sleep(beat)
-                await self._beat(beat)
+                await asyncio.sleep(self.lease.total_seconds() / _BEATS_PER_LEASE)
+                self._let_go()
+                if self._renewing is None or self._renewing.done():
+                    self._renewing = asyncio.get_running_loop().create_task(self._renew_old(), name="saga-renewal")
         finally:
             self._task = None
 
-    async def _beat(self, beat: float) -> None:
-        """Renew what is old enough, and let go of what can no longer be believed in."""
-        loop = asyncio.get_running_loop()
-        asked, length = loop.time(), self.lease.total_seconds()
-        old = {i: d for i, d in self._drivers.items() if d.tenure.lease_until - asked < length - beat / 2}
-        if old:
-            try:
-                async with asyncio.timeout(max(self._belief(old) - asked, beat / 4)):
-                    await self._renew(old, asked + length)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the belief runs out
-                logger.warning("renewing {} leases failed: {!r}", len(old), error)
-        for saga_id, driver in old.items():
+    def _let_go(self) -> None:
+        """Stop the steps of every saga whose lease may end before the next beat."""
+        for saga_id, driver in tuple(self._drivers.items()):
             if not self.lasts(driver.tenure.lease_until):
                 logger.error("saga {}: its lease could not be renewed in time; its steps are stopped", saga_id)
                 driver.lose()
+
+    async def _renew_old(self) -> None:
+        """Renew every lease that is old enough."""
+        asked, length = asyncio.get_running_loop().time(), self.lease.total_seconds()
+        young = asked + length * (1 - 0.5 / _BEATS_PER_LEASE)
+        if old := {i: driver for i, driver in self._drivers.items() if driver.tenure.lease_until < young}:
+            try:
+                async with asyncio.timeout(length):
+                    await self._renew(old, asked + length)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the belief runs out
+                logger.warning("renewing {} leases failed: {!r}", len(old), error)
 
     async def _renew(self, old: Mapping[UUID, Driver], until: float) -> None:
         await self._clock.sync()
@@ -98,7 +105,3 @@ class LeaseKeeper:
             driver.tenure.lease_until = until
             if revision > driver.tenure.revision:
                 driver.refresh()
-
-    def _belief(self, drivers: Mapping[UUID, Driver]) -> float:
-        """Return until when the first of these leases can be believed in."""
-        return min(d.tenure.lease_until for d in drivers.values()) - self.lease.total_seconds() * _MARGIN

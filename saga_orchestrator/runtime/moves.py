@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -16,6 +16,9 @@ from ..kernel.projection import awaiting, current_step_index, is_live, last_erro
 from ..kernel.state import State
 from ..kernel.transition import decide
 from ..storage.rows import Head, HistoryRow, Move, Ownership
+
+_AHEAD = timedelta(seconds=1)
+"""How far a process may be ahead of the database's clock: what is to be due at once must be due by that clock."""
 
 
 class Fold(NamedTuple):
@@ -97,6 +100,11 @@ def released(graph: Graph, state: State, now: datetime) -> Ownership:
     if status_of(graph, state).is_terminal:
         return Ownership(None, None, None, None, now)
     return Ownership(uuid4(), None, wake_at(state), awaiting(graph, state), None)
+
+
+def left_to_anybody(now: datetime) -> Ownership:
+    """Return the ownership of a saga that has work, and that whoever looks next is to take."""
+    return Ownership(uuid4(), None, now - _AHEAD, None, None)
 
 
 def is_at_work(state: State) -> bool:

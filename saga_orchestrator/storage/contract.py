@@ -20,11 +20,12 @@ class Store(Protocol):
     """Where sagas live."""
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
-        """Write every item of the batch in one transaction, each on its own merits.
+        """Write every item of the batch, each on its own merits. A saga has at most one item in it.
 
         When it returns, everything answered DONE is durable, rows and history together, and nothing else has changed.
-        An item written by an earlier call whose answer was lost is answered DONE again. Raises, with nothing written,
-        when some item cannot be written at all: the caller then splits the batch.
+        An item written by an earlier call whose answer was lost is answered DONE again. Raises when some item cannot
+        be written at all, with none of the moves written: the caller then splits the batch. (Some of its births may
+        stand by then, as if their answer had been lost.)
         """
         ...
 
@@ -39,13 +40,15 @@ class Store(Protocol):
     async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         """Lock and judge up to `limit` due sagas that the claimer can run, by priority, then longest due first.
 
-        Sagas that others have locked are passed over. When it returns, every pair is durable.
+        Sagas that others have locked are passed over. One whose row defies being read or written is set aside as
+        STUCK, and stops none of the others. When it returns, every pair is durable.
         """
         ...
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         """Extend the lease of every saga that the owner still has, and return the revisions of those.
 
+        A lease that lasts longer already is left alone: a renewal that was long under way never shortens one.
         Rows locked by others are passed over: a renewal never waits.
         """
         ...

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from socket import gaierror
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Dialect, Table, func, literal
@@ -134,7 +135,7 @@ def _is_contention(error: DBAPIError) -> bool:
 
 def is_passing(error: BaseException) -> bool:
     """Return whether the same transaction may succeed if it is tried again."""
-    if isinstance(error, ConnectionError | PoolTimeoutError | TimeoutError):
+    if isinstance(error, ConnectionError | gaierror | PoolTimeoutError | TimeoutError):
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -2,8 +2,10 @@
 
 A durable step costs a commit, and a commit costs a disk's and a network's time whatever is in it. So a writer does not
 write: it queues its item and waits. One leader takes what has queued, writes it as one batch, and answers everybody;
-    what arrives meanwhile is the next batch. No delay is added: with one saga in flight every batch has one item,
-    with hundreds the batches fill by themselves. Nobody is answered before its item is durable.
+what arrives meanwhile is the next batch. No delay is added: with one saga in flight every batch has one item, with
+hundreds the batches fill by themselves. Nobody is answered before its item is durable.
+
+A batch has at most one write of a saga: within one transaction a second could not be compared with the first.
 
 A batch that fails is tried again if the error passes (a deadlock, a lost connection), and otherwise split, until the
 one poisonous item fails alone. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database
@@ -16,9 +18,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from .dialect import is_passing
-from .rows import Write, Written
+from .rows import Birth, Write, Written
 
 _Queued = tuple[Write, "asyncio.Future[Written]"]
 _PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -64,13 +67,26 @@ class GroupCommit:
     async def _lead(self) -> None:
         try:
             while self._queue:
-                count = min(len(self._queue), self._max_batch)
-                await self._flush([self._queue.popleft() for _ in range(count)])
+                await self._flush(self._next_batch())
         finally:
             self._leader = None
             for _, answer in self._queue:
                 answer.cancel()
             self._queue.clear()
+
+    def _next_batch(self) -> list[_Queued]:
+        """Take what has queued, in order; a saga's second write waits for the next batch."""
+        batch: list[_Queued] = []
+        waiting: list[_Queued] = []
+        sagas: set[UUID] = set()
+        while self._queue and len(batch) < self._max_batch:
+            queued = self._queue.popleft()
+            item = queued[0]
+            saga_id = item.head.id if isinstance(item, Birth) else item.saga_id
+            (waiting if saga_id in sagas else batch).append(queued)
+            sagas.add(saga_id)
+        self._queue.extendleft(reversed(waiting))
+        return batch
 
     async def _flush(self, batch: list[_Queued]) -> None:
         try:

@@ -185,7 +185,8 @@ def _add_history(mapper: Mapper[Any], cls: type) -> None:
     if mapper.inherits is not None or mapper.has_property("step_history"):
         return
     past = history_table(mapper.local_table)  # type: ignore[arg-type]
-    entry = type(f"{cls.__name__}History", (), {"__module__": cls.__module__})
+    name = f"_{cls.__name__}History"  # the other name is free for a class of the user's
+    entry = type(name, (), {"__module__": cls.__module__})
     mapper.registry.map_imperatively(entry, past)
     rows = relationship(entry, viewonly=True, order_by=past.c.seq)
     mapper.add_property("step_history", rows)

@@ -97,8 +97,10 @@ class OneStatement:
         quote = engine.dialect.identifier_preparer.format_table
         self._moves = _moves_sql(quote(head), quote(past))
         self._births = _births_sql(quote(head))
+        self._has_defaults = any(column.default is not None for column in head.columns)
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
+        self._turn = asyncio.Lock()  # the connection carries one statement at a time
         self._idle: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -107,22 +109,27 @@ class OneStatement:
         """Return whether this engine speaks to PostgreSQL through asyncpg, whose array parameters this form needs."""
         return engine.dialect.name == "postgresql" and engine.dialect.driver == "asyncpg"
 
+    def bears(self, birth: Birth) -> bool:
+        """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""
+        return not birth.values and not self._has_defaults
+
     async def write(self, batch: Sequence[Write]) -> set[UUID]:
         """Write what fits, durably; return the ids of the sagas written."""
         births = [item for item in batch if isinstance(item, Birth)]
         moves = sorted((item for item in batch if isinstance(item, Move)), key=_by_id)
-        driver = await self._hold()
-        try:
-            done: set[UUID] = set()
-            if births:
-                done.update(row[0] for row in await driver.fetch(self._births, *_born(births)))
-            if moves:
-                done.update(row[0] for row in await driver.fetch(self._moves, *_moved(moves)))
-        except BaseException:
-            await self._drop()
-            raise
-        self._idle = asyncio.get_running_loop().call_later(_LINGER, self._let_go)
-        return done
+        async with self._turn:
+            driver = await self._hold()
+            try:
+                done: set[UUID] = set()
+                if births:
+                    done.update(row[0] for row in await driver.fetch(self._births, *_born(births)))
+                if moves:
+                    done.update(row[0] for row in await driver.fetch(self._moves, *_moved(moves)))
+            except BaseException:
+                await self._drop()
+                raise
+            self._idle = asyncio.get_running_loop().call_later(_LINGER, self._let_go)
+            return done
 
     async def aclose(self) -> None:
         """Give the connection back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BindParameter,
@@ -61,15 +61,38 @@ class Statements:
         chosen = select(*self._columns, now.label("db_now")).where(self.head.c.id == bindparam("id"))
         return chosen.with_for_update()
 
-    def lock_due(self, claimable: Claimable, limit: int, now: ColumnElement[Any]) -> Select[Any]:
-        """Return the claiming read: due sagas that nobody has locked."""
+    def lock_due(
+        self, claimable: Claimable, limit: int, now: ColumnElement[Any], only: UUID | None = None
+    ) -> Select[Any]:
+        """Return the claiming read: due sagas that nobody has locked, or only one of them."""
         chosen = select(*self._columns, now.label("db_now")).where(*self._due(claimable, now))
-        ordered = chosen.order_by(self.head.c.priority.desc(), self.head.c.deadline_at)
-        return ordered.limit(limit).with_for_update(skip_locked=True)
+        if only is not None:
+            chosen = chosen.where(self.head.c.id == only)
+        return self._first(chosen, limit).with_for_update(skip_locked=True)
+
+    def due(self, claimable: Claimable, now: ColumnElement[Any], limit: int) -> Select[Any]:
+        """Return a read of the ids of due sagas, in the order in which they are claimed."""
+        return self._first(select(self.head.c.id).where(*self._due(claimable, now)), limit)
+
+    def _first(self, chosen: Select[Any], limit: int) -> Select[Any]:
+        return chosen.order_by(self.head.c.priority.desc(), self.head.c.deadline_at).limit(limit)
 
     def any_due(self, claimable: Claimable, now: ColumnElement[Any]) -> Select[Any]:
         """Return a read of one due saga's id, if there is one."""
         return select(self.head.c.id).where(*self._due(claimable, now)).limit(1)
+
+    def set_aside(self, saga_id: UUID, why: str, now: ColumnElement[Any]) -> Any:
+        """Return the update that leaves a due saga to a person, whatever its row says."""
+        aside = {
+            "status": SagaStatus.STUCK,
+            "awaiting": "operator",
+            "deadline_at": None,
+            "lease_owner": None,
+            "step_execution_token": uuid4(),
+            "revision": self.head.c.revision + 1,
+            "last_error": why,
+        }
+        return update(self.head).where(self.head.c.id == saga_id, self.head.c.deadline_at <= now).values(aside)
 
     def next_due(self, claimable: Claimable) -> Select[Any]:
         """Return the read of the earliest time at which a saga that the claimer can run is due."""
@@ -130,8 +153,9 @@ class Statements:
         head = self.head.c
         mine = and_(head.id.in_(self._ids), head.lease_owner == bindparam("owner"))
         free = select(head.id).where(mine).order_by(head.id).with_for_update(skip_locked=True)
-        extended = update(self.head).where(head.id.in_(free)).values(deadline_at=bindparam("until", type_=UtcDateTime))
-        return extended.returning(head.id, head.revision)
+        until = bindparam("until", type_=UtcDateTime)
+        later = case((head.deadline_at < until, until), else_=head.deadline_at)  # one that is late must not shorten it
+        return update(self.head).where(head.id.in_(free)).values(deadline_at=later).returning(head.id, head.revision)
 
 
 _KEPT = ("revision", "status", "state", "current_step_index", "retry_counter", "last_error", "updated_at")

@@ -14,13 +14,15 @@ from json import loads
 from typing import Any
 from uuid import UUID
 
+from loguru import logger
 from sqlalchemy import Select, Table, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
 from ..kernel.state import SagaStatus
-from .dialect import Clock, dialect_for, through_contention
+from .dialect import Clock, dialect_for, is_passing, through_contention
 from .mixins import history_table
 from .one_statement import OneStatement
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
@@ -48,8 +50,8 @@ class SagaStore:
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
-        if self._fast is not None and all(isinstance(item, Move) or not item.values for item in batch):
-            done = await self._fast.write(batch)
+        if (fast := self._fast) is not None and all(isinstance(item, Move) or fast.bears(item) for item in batch):
+            done = await fast.write(batch)
         else:
             async with self.dialect.writing(self.engine) as connection:
                 done = await self._write(connection, batch)
@@ -134,16 +136,44 @@ class SagaStore:
     async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         if not claimable.versions or limit < 1 or not await self._anything_due(claimable):
             return []
-        return await through_contention(partial(self._claim, claimable, limit, judge))
+        try:
+            return await through_contention(partial(self._claim, claimable, limit, judge))
+        except Exception as error:
+            if is_passing(error):
+                raise
+        return await self._claim_singly(claimable, limit, judge)
 
-    async def _claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
+    async def _claim(
+        self, claimable: Claimable, limit: int, judge: Judge, only: UUID | None = None
+    ) -> list[tuple[Head, Move]]:
         async with self.dialect.writing(self.engine) as connection:
-            due = self._sql.lock_due(claimable, limit, self.dialect.now())
+            due = self._sql.lock_due(claimable, limit, self.dialect.now(), only)
             heads = [(head_of(row), row.db_now) for row in await connection.execute(due)]
             judged = [(head, judge(head, now)) for head, now in heads]
             moved = sorted(((h, m) for h, m in judged if m is not None), key=lambda pair: pair[0].id.int)
             await self._move(connection, [move for _, move in moved])
         return [(head, move) for head, move in judged if move is not None]
+
+    async def _claim_singly(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
+        """Claim one by one, because some row defies it: that row is set aside, so that it stops none of the others."""
+        async with self.engine.connect() as connection:
+            due = (await connection.execute(self._sql.due(claimable, self.dialect.now(), limit))).scalars().all()
+        claimed: list[tuple[Head, Move]] = []
+        for saga_id in due:
+            try:
+                claimed += await self._claim(claimable, 1, judge, saga_id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
+                if is_passing(error):
+                    break  # what has been claimed by now must be driven
+                await self._set_aside(saga_id, error)
+        return claimed
+
+    async def _set_aside(self, saga_id: UUID, error: Exception) -> None:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        why = clean_text(f"quarantined: {str(cause).partition(chr(10))[0]}", _LONGEST_ERROR)
+        logger.error("saga {}: {}", saga_id, why)
+        async with self.dialect.writing(self.engine) as connection:
+            await connection.execute(self._sql.set_aside(saga_id, why, self.dialect.now()))
 
     async def _anything_due(self, claimable: Claimable) -> bool:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""
@@ -205,6 +235,7 @@ class SagaStore:
 
 
 _RENEWED_AT_ONCE = 500
+_LONGEST_ERROR = 1_000
 
 
 def _is_the_work_of(move: Move, found: Head) -> bool:

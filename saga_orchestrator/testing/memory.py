@@ -7,14 +7,18 @@ forgets to compare the revision is found out here too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
-from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
-from ..storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from ..errors import ActiveSagaAlreadyExistsError, SagaError, SagaNotFoundError, SagaStateError
+from ..kernel.state import SagaStatus
+from ..storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership, SagaFilter, Write, Written
+
+T = TypeVar("T")
 
 
 class MemoryStore:
@@ -31,9 +35,23 @@ class MemoryStore:
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         await asyncio.sleep(0)
-        answers = [self._write(item) for item in batch]
+        with self._all_or_nothing(batch):
+            answers = [self._write(item) for item in batch]
         await asyncio.sleep(0)
         return answers
+
+    @contextmanager
+    def _all_or_nothing(self, batch: Sequence[Write]) -> Iterator[None]:
+        """Undo what a batch has written when one of its items cannot be."""
+        ids = [item.head.id if isinstance(item, Birth) else item.saga_id for item in batch]
+        before = [(i, self.rows.get(i), self.past.get(i)) for i in ids]
+        try:
+            yield
+        except Exception:
+            for saga_id, head, past in before:
+                _put_back(self.rows, saga_id, head)
+                _put_back(self.past, saga_id, past)
+            raise
 
     def _write(self, item: Write) -> Written:
         if isinstance(item, Birth):
@@ -41,7 +59,8 @@ class MemoryStore:
         head = self.rows.get(item.saga_id)
         if head is None:
             return Written.FENCED
-        if head.revision == item.revision + 1 and head.state == item.state:
+        token = item.token if item.ownership is None else item.ownership.token
+        if (head.revision, head.step_execution_token, head.state) == (item.revision + 1, token, item.state):
             return Written.DONE
         if head.step_execution_token != item.token:
             return Written.FENCED
@@ -55,6 +74,7 @@ class MemoryStore:
             return Written.DONE
         if self._rival(birth.head) is not None:
             return Written.TAKEN
+        _refuse_stranded(birth.head)
         self.rows[birth.head.id] = birth.head
         self.past[birth.head.id] = []
         return Written.DONE
@@ -90,8 +110,12 @@ class MemoryStore:
             )
         if not moved.status.is_terminal and (rival := self._rival(moved)) is not None:
             raise ActiveSagaAlreadyExistsError(moved.aggregation_id, rival.id)
+        _refuse_stranded(moved)
+        past = [*self.past[head.id], *move.history]
+        if len({row.seq for row in past}) != len(past):
+            raise SagaStateError(f"Saga {head.id} has this history already.")
         self.rows[head.id] = moved
-        self.past[head.id].extend(move.history)
+        self.past[head.id] = sorted(past, key=lambda row: row.seq)
 
     async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         while True:
@@ -110,16 +134,25 @@ class MemoryStore:
         due.sort(key=lambda head: (-head.priority, head.deadline_at))
         judged = [(head, judge(head, now)) for head in due[: max(limit, 0)]]
         await asyncio.sleep(0)
-        claimed = [(h, m) for h, m in judged if m is not None and self.rows.get(h.id) is h]
-        for head, move in claimed:
+        return [(h, m) for h, m in judged if m is not None and self.rows.get(h.id) is h and self._claimed(h, m)]
+
+    def _claimed(self, head: Head, move: Move) -> bool:
+        """Write one claim; a saga whose claim cannot be written is set aside for a person."""
+        try:
             self._move(head, move)
-        return claimed
+        except SagaError as error:
+            aside = Ownership(uuid4(), None, None, "operator", None)
+            why = f"quarantined: {error}"
+            stuck = (SagaStatus.STUCK, head.state, head.current_step_index, head.retry_counter, why, head.updated_at)
+            self._move(head, Move(head.id, head.revision, head.step_execution_token, *stuck, aside, ()))
+            return False
+        return True
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         await asyncio.sleep(0)
         mine = [h for i in saga_ids if (h := self.rows.get(i)) is not None and h.lease_owner == owner]
         for head in mine:
-            self.rows[head.id] = replace(head, deadline_at=until)
+            self.rows[head.id] = replace(head, deadline_at=max(until, head.deadline_at or until))
         return {head.id: head.revision for head in mine}
 
     async def head(self, saga_id: UUID) -> Head | None:
@@ -152,6 +185,18 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         return None
+
+
+def _refuse_stranded(head: Head) -> None:
+    if not head.status.is_terminal and head.deadline_at is None and head.awaiting is None:
+        raise SagaStateError(f"Saga {head.id} would be active and neither due nor awaiting anything.")
+
+
+def _put_back(where: dict[UUID, T], key: UUID, value: T | None) -> None:
+    if value is None:
+        where.pop(key, None)
+    else:
+        where[key] = value
 
 
 def _key(head: Head) -> tuple[str, str | None]:

@@ -33,7 +33,7 @@ from saga_orchestrator import (
 from tests.chaos.ledger import ask
 from tests.chaos.world import BusinessRow, ChaosSaga, connect, draw_order, orchestrate
 
-_INLINE, _IN_SESSIONS, _MEDDLING = 8, 3, 3
+_INLINE, _IN_SESSIONS, _MEDDLING = 16, 6, 3
 
 
 class Actor:

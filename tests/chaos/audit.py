@@ -50,6 +50,8 @@ class Findings:
     stranded: list[str] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     steps: int = 0
+    evidence: list[str] = field(default_factory=list)
+    """Everything about the sagas that the findings name."""
 
     @property
     def all(self) -> list[str]:
@@ -106,7 +108,16 @@ async def audit(engine: AsyncEngine, orchestrator: SagaOrchestrator[ChaosSaga], 
         if case.saga.status not in _OVER:
             findings.stranded.append(f"{case.saga}")
     _check_undo_order(ledger, cases, findings)
+    named = "\n".join(findings.all)
+    findings.evidence = [line for saga_id, case in cases.items() if saga_id in named for line in _evidence(case)]
     return findings
+
+
+def _evidence(case: Case) -> Iterator[str]:
+    yield f"{case.saga}"
+    yield from (f"    {step_id}: {status}" for step_id, status in case.steps.items())
+    yield from (f"    ledger {step_id}: {slot}" for step_id, slot in case.slots.items())
+    yield from (f"    {tuple(map(str, row))}" for row in case.past)
 
 
 async def _cases(orchestrator: SagaOrchestrator[ChaosSaga], ledger: Ledger) -> dict[str, Case]:

@@ -41,6 +41,8 @@ class Ledger:
     journal: Path
     slots: dict[tuple[str, str], Slot] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    ready: set[int] = field(default_factory=set)
+    """The ids of the actors that have said so."""
     violations: list[str] = field(default_factory=list)
     early_undos: list[tuple[str, str, str]] = field(default_factory=list)
     """Undos while a dependent stood, as (saga, step, dependent): right only if that dependent's undo had failed."""
@@ -90,6 +92,8 @@ class Ledger:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["op"] == "note":
             self.notes.append(request)
+            if request["what"] == "ready":
+                self.ready.add(request["pid"])
             return {}
         saga, step = request["saga"], request["step"]
         slot = self.slots.setdefault((saga, step), Slot())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import tempfile
 import time
@@ -30,6 +31,8 @@ _ENTRANCE = 90.0
 _SETTLING = 180.0
 _STILL = 30.0
 """Seconds within which the actors have to be ready, the workers to finish what is left, and some saga to move."""
+
+_LOST_OWNERS = re.compile(r"^quarantined: \d+ owners in a row")
 
 
 @dataclass
@@ -77,7 +80,7 @@ def run(seconds: float, *, seed: int, database: Database = "postgresql", workers
         ledger = Ledger(folder / "ledger.log")
         ledger.start()
         stack.callback(ledger.close)
-        troupe = stack.enter_context(_troupe(Troupe(url, ledger.port, seed * 10_000, folder), workers, ledger))
+        troupe = stack.enter_context(_troupe(Troupe(url, ledger.port, seed * 10_000, folder, ledger.ready), workers))
         monkey = Monkey(troupe, server, seed)
         monkey.rage(seconds)
         monkey.calm()
@@ -90,6 +93,8 @@ def run(seconds: float, *, seed: int, database: Database = "postgresql", workers
         report = Report(seed, seconds, findings, monkey.deeds, ledger.counts, _counted(ledger), folder, settled_in)
     if report.is_clean:
         shutil.rmtree(folder, ignore_errors=True)
+    else:
+        (folder / "evidence.log").write_text("\n".join(report.findings.evidence))
     return report
 
 
@@ -101,14 +106,14 @@ async def _create_tables(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _troupe(troupe: Troupe, workers: int, ledger: Ledger) -> Iterator[Troupe]:
+def _troupe(troupe: Troupe, workers: int) -> Iterator[Troupe]:
     """Have everybody on stage and ready."""
     roles = [*["worker"] * workers, "service", "operator"]
     try:
         for role in roles:
             troupe.begin(role)
         until = time.monotonic() + _ENTRANCE
-        while sum(note["what"] == "ready" for note in tuple(ledger.notes)) < len(roles):
+        while len(troupe.ready) < len(roles):
             troupe.look()
             if troupe.faults or time.monotonic() > until:
                 raise RuntimeError(f"The actors did not get ready: {troupe.faults}")
@@ -148,7 +153,7 @@ async def _release_quarantined(orchestrator: SagaOrchestrator[ChaosSaga]) -> lis
     admin, released = SagaAdmin(orchestrator.engine), []
     page = await admin.list_sagas(status=SagaStatus.STUCK, limit=1000)
     for saga in page.items:
-        if (saga.last_error or "").startswith("quarantined"):
+        if _LOST_OWNERS.search(saga.last_error or ""):
             try:
                 await admin.retry_step(saga.id, actor="audit", reason="quarantined by too many kills")
             except SagaStateError:

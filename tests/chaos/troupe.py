@@ -42,6 +42,8 @@ class Troupe:
     ledger_port: int
     seed: int
     folder: Path
+    ready: set[int]
+    """The ids of those that have said so; who has not may be ended by SIGTERM itself."""
     members: list[Member] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """What actors did that no actor should: they crashed by themselves, or did not end when told."""
@@ -121,6 +123,8 @@ class Troupe:
     def _judge(self, member: Member) -> None:
         self.members.remove(member)
         code = member.child.returncode
+        if code == -signal.SIGTERM and member.told_at is not None and member.child.pid not in self.ready:
+            return
         if code or member.told_at is None:
             tail = member.log.read_text(errors="replace")[-1500:]
             told = "after SIGTERM" if member.told_at is not None else "by itself"

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from saga_orchestrator.storage.contract import Store
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
+from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, put, put_due, takes
 from tests.support.sagas import TripSaga, site
 
 
@@ -62,8 +63,6 @@ class OnPostgres(SqlStoreContract):
 
     async def test_a_renewal_never_waits_for_a_locked_row(self, store: Store) -> None:
         """A row that somebody else has locked is passed over, and the others are renewed."""
-        from saga_orchestrator.testing.contract.samples import HOUR, OWNER, put
-
         assert isinstance(store, Twins)
         locked, free = await put(store), await put(store)
         until = locked.created_at + 3 * HOUR
@@ -74,8 +73,6 @@ class OnPostgres(SqlStoreContract):
 
     async def test_a_claim_never_waits_for_a_locked_row(self, store: Store) -> None:
         """A due saga that somebody else has locked is passed over, and the others are claimed."""
-        from saga_orchestrator.testing.contract.samples import KNOWN, put_due, takes
-
         assert isinstance(store, Twins)
         locked, free = await put_due(store), await put_due(store)
         async with store.twin.engine.begin() as other:

@@ -66,7 +66,7 @@ def with_a_schema() -> sa.MetaData:
         __tablename__ = "order_saga"
 
     class OtherSaga(Base, SagaStateMixin):
-        __tablename__ = 'select"or'
+        __tablename__ = "select Or"
         __table_args__ = {"schema": "Other"}  # noqa: RUF012 - as SQLAlchemy wants it
 
     return Base.metadata
@@ -116,22 +116,24 @@ def differences(connection: sa.Connection, metadata: sa.MetaData) -> list[Any]:
 def portrait(connection: sa.Connection) -> set[str]:
     """Everything that the database knows about its tables, down to the conditions that Alembic does not compare."""
     if connection.dialect.name == "sqlite":
-        statements = connection.scalars(sa.text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        return {line.strip().rstrip(",") for statement in statements for line in statement.splitlines()}
-    queries = [
-        "SELECT table_schema, table_name, column_name, data_type, character_maximum_length, is_nullable, column_default "
-        "FROM information_schema.columns WHERE {0}",
-        "SELECT connamespace::regnamespace, conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint "
-        "WHERE connamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')",
-        "SELECT indexdef FROM (SELECT *, schemaname AS table_schema FROM pg_indexes) AS i WHERE {0}",
-        "SELECT oid::regclass, reloptions FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r' "
-        "AND relnamespace::regnamespace::text <> 'pg_catalog'",
-    ]
-    ours = "table_schema NOT IN ('pg_catalog', 'information_schema')"
-    return {str(tuple(row)) for query in queries for row in connection.execute(sa.text(query.format(ours)))}
+        found = connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+        return {f"{name}: {line.strip().rstrip(',')}" for name, statement in found for line in statement.splitlines()}
+    columns = "table_schema, table_name, column_name, udt_name, character_maximum_length, is_nullable, column_default"
+    tables = "pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace"
+    constraints = (
+        f"(SELECT c.oid, conname, relname, nspname FROM pg_constraint AS c, {tables} WHERE conrelid = r.oid) AS c"
+    )
+    queries = (
+        f"SELECT {columns} FROM information_schema.columns WHERE table_schema",
+        f"SELECT nspname, relname, conname, pg_get_constraintdef(oid) FROM {constraints} WHERE nspname",
+        "SELECT indexdef FROM pg_indexes WHERE schemaname",
+        f"SELECT nspname, relname, reloptions FROM {tables} WHERE reloptions IS NOT NULL AND nspname",
+    )
+    theirs = "('pg_catalog', 'information_schema', 'pg_toast')"
+    return {str(tuple(row)) for query in queries for row in connection.execute(sa.text(f"{query} NOT IN {theirs}"))}
 
 
-# --- the same tables ---------------------------------------------------------------------------------------------------
+# --- the same tables -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -216,7 +218,7 @@ async def test_the_users_own_columns_are_the_users_own_migration(database_url: s
     assert kinds == ["add_column", "add_column", "add_index", "add_table"]
 
 
-# --- what the tables are for -------------------------------------------------------------------------------------------
+# --- what the tables are for -----------------------------------------------------------------------------------------
 
 
 class Nothing(BaseModel):
@@ -299,12 +301,12 @@ async def test_alembics_batch_mode_keeps_what_makes_wrong_rows_unrepresentable(s
         await connection.run_sync(alter)
         after = await connection.run_sync(portrait)
 
-    kept = {fact for fact in before if "CHECK" in fact or fact.startswith("CREATE") and "INDEX" in fact}
+    kept = {fact for fact in before if "CHECK" in fact or " INDEX " in fact}
     assert len(kept) == 5
     assert kept <= after
 
 
-# --- wrong orders ------------------------------------------------------------------------------------------------------
+# --- wrong orders ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("since", "to"), [(0, HEAD + 1), (1, 0), (0, 0), (-1, 1), (HEAD, HEAD)])
@@ -345,7 +347,7 @@ def test_a_database_that_sagas_do_not_run_on_is_refused() -> None:
         migrations.sql("mysql", "order_saga")
 
 
-# --- saga db -----------------------------------------------------------------------------------------------------------
+# --- saga db ---------------------------------------------------------------------------------------------------------
 
 
 def saga_db(action: str, url: str, *more: str) -> int:
@@ -422,10 +424,10 @@ def test_saga_db_does_not_touch_tables_that_it_did_not_make(
     assert run_async(database_url, portrait) == set()
 
 
-def test_saga_db_knows_a_schema(postgres_url: str) -> None:
+def test_saga_db_knows_a_schema(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The tables and the record of their version are both in the schema of the model."""
-    with pytest.raises(AssertionError):
-        assert saga_db("upgrade", postgres_url, "--schema", "sagas") == 0
+    assert saga_db("upgrade", postgres_url, "--schema", "sagas") == 2
+    assert 'schema "sagas" does not exist' in capsys.readouterr().err
     run_async(postgres_url, lambda connection: connection.execute(sa.schema.CreateSchema("sagas")))
 
     assert saga_db("upgrade", postgres_url, "--schema", "sagas") == 0
@@ -438,9 +440,7 @@ def test_saga_db_knows_a_schema(postgres_url: str) -> None:
     ]
 
 
-def test_a_migration_is_done_wholly_or_not_at_all(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_migration_is_done_wholly_or_not_at_all(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """When the last statement fails, the tables that were created before it are gone again."""
     run_async(
         database_url, lambda connection: connection.exec_driver_sql("CREATE TABLE order_saga_history (id INTEGER)")
@@ -463,7 +463,7 @@ def test_a_migration_is_done_wholly_or_not_at_all(
         (["upgrade", "--database-url", "nowhere"], "no database address"),
         (["upgrade", "--database-url", "mysql+aiomysql://host/name"], "names the driver 'mysql+aiomysql'"),
         (["upgrade", "--database-url", ""], "Say which database"),
-        (["current", "--database-url", "postgresql+asyncpg://nobody@127.0.0.1:1/none"], "refused|Connect"),
+        (["current", "--database-url", "postgresql+asyncpg://nobody@127.0.0.1:1/none"], "Connect call failed"),
         (["current", "--database-url", "sqlite+aiosqlite:////no/such/folder/saga.db"], "unable to open"),
     ],
 )
@@ -471,14 +471,12 @@ def test_saga_db_says_why_it_cannot(
     arguments: list[str], complaint: str, sqlite_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command ends with code 2 and one line, never with a traceback."""
-    import re
-
     code = saga_db(arguments[0], sqlite_url, *arguments[1:])
 
     said = capsys.readouterr().err
     assert code == 2
     assert said.startswith("saga db: ")
-    assert re.search(complaint, said)
+    assert complaint in said
 
 
 def test_saga_db_leaves_the_tables_of_a_newer_release_alone(
@@ -512,7 +510,7 @@ async def test_two_processes_that_migrate_at_once_take_turns(database_url: str) 
     assert sorted(since) == [0, 1]
 
 
-# --- Alembic is optional -----------------------------------------------------------------------------------------------
+# --- Alembic is optional ---------------------------------------------------------------------------------------------
 
 NO_ALEMBIC = """
 import sys

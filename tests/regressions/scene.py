@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import text, update
+from sqlalchemy import literal_column, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -32,6 +32,7 @@ LEASE = timedelta(seconds=30)
 LATER = timedelta(seconds=31)
 SECOND = timedelta(seconds=1)
 NAME = "order"
+ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {"order_id": "o-1"}, "aggregation_id": "o-1"}
 
 
 class Base(DeclarativeBase):
@@ -165,7 +166,7 @@ class Scene:
 
     async def edit(self, saga_id: UUID, **columns: str) -> None:
         """Edit a saga's row by hand: columns and what SQL they are to hold."""
-        change = {OrderSaga.__table__.c[name]: text(sql) for name, sql in columns.items()}
+        change = {OrderSaga.__table__.c[name]: literal_column(sql) for name, sql in columns.items()}
         async with self.engine.begin() as connection:
             await connection.execute(update(OrderSaga.__table__).where(OrderSaga.id == saga_id).values(change))
 
@@ -219,6 +220,27 @@ class MortalStore:
             return await found(*args)
 
         return until_death
+
+
+class Gate:
+    """A store that stands still after one operation has been committed, until the gate is opened."""
+
+    def __init__(self, store: Store, name: str = "write") -> None:
+        self._store, self._name = store, name
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name != self._name:
+            return found
+
+        async def through(*args: Any) -> Any:
+            answer = await found(*args)
+            self.reached.set()
+            await self.opened.wait()
+            return answer
+
+        return through
 
 
 @asynccontextmanager

@@ -22,6 +22,8 @@ def faults_of(world: World) -> Iterator[str]:
     for saga_id, wish in world.people.promised.items():
         if saga_id not in world.database.rows:
             yield f"the start of {wish.aggregate} returned, and its saga is lost"
+    if not world.database.rows:
+        yield "no saga was ever born, so nothing is proved"
     yield from _doubled(world)
     for head in world.database.rows.values():
         for what in _wrong(world, head):

@@ -57,10 +57,12 @@ class Ledger:
 
     Args:
         blame: Called with whatever must never happen.
+        is_aborted: Whether somebody has aborted the saga; an abort waits for nobody, so what follows it need not be alone.
     """
 
-    def __init__(self, blame: Callable[[str], None]) -> None:
+    def __init__(self, blame: Callable[[str], None], is_aborted: Callable[[UUID], bool]) -> None:
         self._blame = blame
+        self._is_aborted = is_aborted
         self.effects: dict[Place, Effect] = {}
         self._receipts = 0
         self.calls: dict[Call, None] = {}
@@ -118,7 +120,7 @@ class Ledger:
 
     def _check_alone(self, call: Call) -> None:
         now = asyncio.get_running_loop().time()
-        for other in self.calls:
+        for other in () if self._is_aborted(call.place[0]) else self.calls:
             if other.place == call.place and call.is_believed_in(now) and other.is_believed_in(now):
                 names = f"{other.host.name} ({other.phase}) and {call.host.name} ({call.phase})"
                 self._blame(f"{call.place[1]} is called by two owners at once, neither a zombie: {names}")

@@ -51,11 +51,12 @@ class World:
         self.violations: list[str] = []
         self.boundaries = 0
         self.calm = False
-        self.ledger = Ledger(self.blame)
+        self.ledger = Ledger(self.blame, self._is_aborted)
         self.database = WatchedStore(self)
         self.people = People(self)
         self.definitions = draw(self)
         self.machines: list[Machine] = []
+        self._deeds_begun: list[tuple[Host, asyncio.Task[Any]]] = []
 
     # --- what the parts ask --------------------------------------------------------------------------------------------
 
@@ -83,6 +84,9 @@ class World:
     def label(self, saga_id: UUID) -> str:
         head = self.database.rows.get(saga_id)
         return f"{'?' if head is None else head.aggregation_id}~{saga_id.hex[-4:]}"
+
+    def _is_aborted(self, saga_id: UUID) -> bool:
+        return any(row.step_id == "abort" for row in self.database.past[saga_id])
 
     # --- the run -------------------------------------------------------------------------------------------------------
 
@@ -115,10 +119,14 @@ class World:
         until = asyncio.get_running_loop().time() + _PATIENCE
         while not self.violations and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(1.0)
-            if all(machine.is_up for machine in self.machines) and self._is_at_rest():
+            if self._is_at_rest():
                 return
 
     def _is_at_rest(self) -> bool:
+        """Return whether every machine is up, nobody who lives waits for an answer, and no saga goes on by itself."""
+        waiting = any(host.is_running and not task.done() for host, task in self._deeds_begun)
+        if waiting or not all(machine.is_up for machine in self.machines):
+            return False
         return all(h.status.is_terminal or h.status is SagaStatus.STUCK for h in self.database.rows.values())
 
     async def _ask_for_results(self) -> None:
@@ -155,11 +163,13 @@ class World:
             yield first + draw.choice((0, draw.uniform(0, 5))), lambda: self._do(self.people.start, wish, fickle=True)
 
     def _do(self, deed: Callable[..., Any], *arguments: Any, fickle: bool = False) -> None:
-        """Have somebody do something on a machine that is up; the fickle lose patience over it."""
+        """Have somebody do something on a machine, as soon as one is up; the fickle lose patience over it."""
         if not (up := [machine for machine in self.machines if machine.is_up]):
+            asyncio.get_running_loop().call_later(1.0, lambda: self._do(deed, *arguments, fickle=fickle))
             return
         machine = self.random.choice(up)
         task = machine.host.spawn(deed(machine, *arguments))
+        self._deeds_begun.append((machine.host, task))
         if fickle and self.rolls(self.plan.cancelled_callers):
             asyncio.get_running_loop().call_later(self.random.uniform(0, 3), task.cancel)
 

@@ -49,16 +49,16 @@ class ReadingContract(Contract):
     async def test_sagas_are_listed_by_what_they_are(self, store: Store) -> None:
         """Every filter narrows the list, and all of them together."""
         now = await store.now()
-        old, wanted, ended, aside = await _numbered(store, 4, created_at=now - 3 * HOUR)
+        old, wanted, ended, parked = await _numbered(store, 4, created_at=now - 3 * HOUR)
         await put(store, saga_name="other", trace_id="t-2", aggregation_id="order-9", created_at=now)
-        await store.write([ending(ended, now), step(aside, status=SagaStatus.STUCK, ownership=aside())])
+        await store.write([ending(ended, now), step(parked, status=SagaStatus.STUCK, ownership=aside())])
 
         async def listed(**filters: Any) -> list[UUID]:
             return ids(await store.heads(SagaFilter(**filters), 10, None))
 
         completed, stuck = SagaStatus.COMPLETED, SagaStatus.STUCK
-        assert await listed(status=frozenset({completed, stuck})) == [aside.id, ended.id]
-        assert await listed(awaiting="operator") == [aside.id]
+        assert await listed(status=frozenset({completed, stuck})) == [parked.id, ended.id]
+        assert await listed(awaiting="operator") == [parked.id]
         assert await listed(aggregation_id=wanted.aggregation_id) == [wanted.id]
         assert len(await listed(saga_name="other", trace_id="t-2", aggregation_id="order-9")) == 1
         assert await listed(saga_name="other", trace_id="trace") == []

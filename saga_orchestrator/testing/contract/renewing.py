@@ -36,6 +36,16 @@ class RenewingContract(Contract):
         assert (await read(store, theirs.id)).deadline_at == theirs.deadline_at
         assert (await read(store, ended.id)).deadline_at is None
 
+    async def test_a_renewal_never_shortens_a_lease(self, store: Store) -> None:
+        """One that was long under way, while its owner took the saga anew, leaves the longer lease alone."""
+        head = await put(store)
+        until = head.created_at + 3 * HOUR
+        await store.renew(OWNER, [head.id], until)
+
+        assert set(await store.renew(OWNER, [head.id], until - HOUR)) == {head.id}
+
+        assert (await read(store, head.id)).deadline_at == until
+
     async def test_renewing_nothing_is_nothing(self, store: Store) -> None:
         """Without sagas there is nothing to renew."""
         assert await store.renew(OWNER, [], await store.now()) == {}

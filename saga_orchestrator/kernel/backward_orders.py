@@ -1,0 +1,83 @@
+"""The orders that end a saga otherwise than forward: undo it, stop it, or accept what nobody can undo."""
+
+from __future__ import annotations
+
+from .answers import APPLIED, Answer, refuse, stands_at
+from .claim import release
+from .draft import Draft
+from .effects import Phase, RecordStatus, Verdict
+from .events import WaiveOrdered
+from .projection import is_live, stands
+from .settle import resume_undo, turn
+from .state import Course, Failed, Probing, Running, SagaStatus, UndoFailed, Undoing, UndoRetrying, Waived
+
+ABORTED = "aborted while in flight"
+
+
+def compensate(draft: Draft) -> Answer:
+    allowed = (SagaStatus.SUSPENDED, SagaStatus.STUCK, SagaStatus.FAILED, SagaStatus.COMPENSATING)
+    if stands_at(draft) not in allowed:
+        return refuse(draft, "compensate_step needs one that is SUSPENDED, STUCK, FAILED or COMPENSATING")
+    if draft.is_committed() or draft.finals_live():
+        return refuse(draft, "it is past its pivot and can only go forward: retry_step or skip_step")
+    if draft.course is Course.BACKWARD:
+        return _resume(draft)
+    if not any(stands(draft.graph, step_id, status) for step_id, status in draft.before.all()):
+        return refuse(draft, "no step has acted, so there is nothing to undo")
+    turn(draft, Course.BACKWARD)
+    release(draft)
+    resume_undo(draft)
+    return APPLIED
+
+
+def _resume(draft: Draft) -> Answer:
+    release(draft)
+    if resume_undo(draft) or draft.before.quarantined:
+        return APPLIED
+    if is_live(draft.before):
+        return Verdict.DUPLICATE, "it is being undone already"
+    return refuse(draft, "there is no undo left that can be tried; waive_step accepts what stands")
+
+
+def cancel(draft: Draft) -> Answer:
+    if stands_at(draft).is_terminal:
+        return refuse(draft, "it is over")
+    if draft.course is Course.BACKWARD:
+        if stands_at(draft) is SagaStatus.STUCK:
+            return refuse(draft, "its undo does not go on by itself: compensate_step resumes it, or waive_step")
+        return Verdict.DUPLICATE, "it is being undone already"
+    if draft.is_committed() or draft.finals_live():
+        return refuse(draft, "its pivot has begun, so it can only go forward")
+    turn(draft, Course.BACKWARD)
+    release(draft)
+    return APPLIED
+
+
+def abort(draft: Draft) -> Answer:
+    if stands_at(draft).is_terminal:
+        return refuse(draft, "it is over")
+    turn(draft, Course.HALTED)
+    draft.quarantined = False
+    for step_id, status in tuple(draft.open.items()):
+        match status:
+            case Running(attempt) | Probing(attempt):
+                draft.put(step_id, Failed(attempt, tainted=True))
+                draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, attempt, error=ABORTED)
+            case Undoing(attempt, with_output=known):
+                draft.put(step_id, UndoFailed(attempt, known))
+                draft.record(Phase.COMPENSATE, RecordStatus.IN_DOUBT, step_id, attempt, error=ABORTED)
+            case UndoRetrying(attempt, with_output=known):
+                draft.put(step_id, UndoFailed(attempt, known))
+    return APPLIED
+
+
+def waive(draft: Draft, order: WaiveOrdered) -> Answer:
+    if not order.actor:
+        return refuse(draft, "a waiver needs the name of the operator who takes it on himself: actor=")
+    if stands_at(draft) not in (SagaStatus.STUCK, SagaStatus.FAILED) or draft.course is Course.FORWARD:
+        return refuse(draft, "waive_step needs one whose rollback is STUCK, or that has FAILED")
+    if not stands(draft.graph, order.step_id, draft.of(order.step_id)):
+        return refuse(draft, f"step {order.step_id} is not part of its residue")
+    draft.put(order.step_id, Waived())
+    release(draft)
+    return APPLIED

@@ -1,0 +1,149 @@
+"""What must hold of every decision: of the step from one state to the next, and of what it orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..definition.graph import Graph
+from .effects import Decision, Verdict
+from .events import Claimed, Compensated, CompensationRaised, Order, Probed, Raised, Returned
+from .projection import outstanding, stands, status_of
+from .state import (
+    Course,
+    Failed,
+    Pending,
+    Retrying,
+    Running,
+    SagaStatus,
+    State,
+    StepStatus,
+    UndoFailed,
+    Undoing,
+    Undone,
+    UndoRetrying,
+)
+
+MoveLaw = Callable[[Graph, State, object, Decision], bool]
+
+
+def _unmoved_unless_applied(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """A verdict other than APPLIED leaves everything as it was."""
+    if decision.verdict is Verdict.APPLIED:
+        return True
+    return decision.state is before and not decision.work and not decision.records
+
+
+def _over_stays_over(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """Only an order moves a saga that is over, or stuck; nothing moves one that is COMPLETED or COMPENSATED."""
+    status = status_of(graph, before)
+    proved = status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+    resting = proved or status in (SagaStatus.FAILED, SagaStatus.STUCK)
+    may_move = not resting or (isinstance(event, Order) and not proved)
+    return may_move or (decision.state == before and not decision.records)
+
+
+def _work_is_new_and_outstanding(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What is ordered is in flight afterwards, once."""
+    return set(decision.work) <= set(outstanding(decision.state)) and len(set(decision.work)) == len(decision.work)
+
+
+def _nothing_in_flight_unordered(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What is in flight afterwards was in flight before, or is ordered now; a new owner is ordered all of it."""
+    known = () if isinstance(event, Claimed) else outstanding(before)
+    return set(outstanding(decision.state)) <= {*known, *decision.work}
+
+
+def _history_grows(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """Rows are numbered without gaps."""
+    expected = range(before.recorded, decision.state.recorded)
+    return [record.seq for record in decision.records] == list(expected)
+
+
+def _only_the_current_attempt_answers(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """A reply moves its step only if that attempt is in flight, or tells for the first time what a step returned."""
+    if not isinstance(event, Returned | Raised | Probed | Compensated | CompensationRaised):
+        return True
+    status = before.of(event.step_id)
+    current = status.is_live and getattr(status, "attempt", None) == event.attempt
+    news = isinstance(event, Returned) and getattr(status, "with_output", True) is False
+    return current or news or decision.verdict is not Verdict.APPLIED
+
+
+def _no_attempt_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """An attempt that has ended is never ordered again."""
+    ended = Retrying | Failed | UndoRetrying | UndoFailed | Undone
+    begun = [(status, decision.state.of(step_id)) for step_id, status in before.all() if isinstance(status, ended)]
+    return all(
+        _attempt_and_failures(after)[0] > _attempt_and_failures(status)[0]
+        for status, after in begun
+        if after.is_live and not (isinstance(status, Retrying | Failed) and isinstance(after, Undoing))
+    )
+
+
+def _a_claim_burns_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """A new owner goes on with the same attempts, and counts none of them as failed."""
+    if not isinstance(event, Claimed):
+        return True
+    taken = [(status, decision.state.of(step_id)) for step_id, status in before.open.items() if status.is_live]
+    return all(
+        _attempt_and_failures(status) == _attempt_and_failures(after)
+        for status, after in taken
+        if after.is_live and isinstance(after, Undoing) is isinstance(status, Undoing)
+    )
+
+
+def _attempt_and_failures(status: StepStatus) -> tuple[int, int]:
+    return getattr(status, "attempt", 0), getattr(status, "failures", 0)
+
+
+def _undo_begins_in_turn(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """The undo of a step begins only when nothing that comes after it stands, or moves, or is to be undone again."""
+    after = decision.state
+    return all(
+        _is_out_of_the_way(graph, dependent, after.of(dependent))
+        for step_id, status in after.open.items()
+        if isinstance(status, Undoing) and not isinstance(before.of(step_id), Undoing | UndoRetrying)
+        for dependent in graph.dependents[step_id]
+    )
+
+
+def _is_out_of_the_way(graph: Graph, step_id: str, status: StepStatus) -> bool:
+    if isinstance(status, UndoFailed):
+        return graph.nodes[step_id].on_undo_failure == "continue" and not status.again
+    return isinstance(status, Pending) or not (status.is_live or stands(graph, step_id, status))
+
+
+def _taint_stays(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """Doubt about a step ends only in success, an answer from its probe, an undo, or an operator's word."""
+    after = decision.state
+    return all(
+        getattr(after.of(step_id), "tainted", True)
+        for step_id, status in before.open.items()
+        if getattr(status, "tainted", False) and isinstance(after.of(step_id), Running | Retrying | Failed)
+    )
+
+
+def _no_turning_back_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """Only an order changes a course that is not FORWARD."""
+    return before.course in (Course.FORWARD, decision.state.course) or isinstance(event, Order)
+
+
+def _what_acted_stays_recorded(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What acted does not become what never ran."""
+    return all(not isinstance(decision.state.of(step_id), Pending) for step_id, _ in before.all())
+
+
+MOVE_LAWS: tuple[MoveLaw, ...] = (
+    _unmoved_unless_applied,
+    _over_stays_over,
+    _work_is_new_and_outstanding,
+    _nothing_in_flight_unordered,
+    _history_grows,
+    _only_the_current_attempt_answers,
+    _no_attempt_twice,
+    _a_claim_burns_nothing,
+    _undo_begins_in_turn,
+    _taint_stays,
+    _no_turning_back_twice,
+    _what_acted_stays_recorded,
+)

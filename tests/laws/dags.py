@@ -1,0 +1,93 @@
+"""Random sagas: any DAG of up to eight steps that `SagaBuilder` would build, with any policy, timeout and probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from saga_orchestrator.definition.checks import check_way_back
+from saga_orchestrator.definition.graph import Graph, Node, StepKind
+from saga_orchestrator.definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
+from saga_orchestrator.errors import SagaDefinitionError
+
+from .tape import Tape
+
+POLICIES: tuple[RetryPolicy, ...] = (
+    NoRetry(),
+    FixedRetry(2, timedelta(seconds=10)),
+    FixedRetry(3, timedelta(0)),
+    ExponentialRetry(3, timedelta(seconds=5), jitter=0.5),
+)
+TIMEOUTS = (None, timedelta(seconds=30), None, timedelta(minutes=5))
+READ_ONLY = {"kind": StepKind.READ_ONLY, "nothing_to_undo": True}
+BEFORE_THE_PIVOT: tuple[dict[str, Any], ...] = (
+    {"undoable": True},
+    {"undoable": True, "undo_without_output": True},
+    {"nothing_to_undo": True},
+    READ_ONLY,
+    {"undoable": False},
+)
+
+
+def random_graph(tape: Tape) -> Graph:
+    """Return a saga that passes the builder's own checks."""
+    nodes: list[Node] = []
+    for name in "abcde"[: 1 + tape.number(5)]:
+        nodes.append(_node(tape, name, _some(tape, nodes), **tape.pick(BEFORE_THE_PIVOT)))
+    certain = [node for node in nodes if node.kind is StepKind.COMPENSATABLE or tape.happens(2)]
+    if tape.happens(2):
+        nodes.append(_node(tape, "pivot", certain, kind=StepKind.PIVOT))
+        certain = nodes[-1:]
+    for name in ("r1", "r2")[: tape.pick((0, 0, 1, 2))]:
+        nodes.append(_node(tape, name, certain, kind=StepKind.RETRIABLE))
+        certain = tape.pick((certain, nodes[-1:]))
+    for name in ("q1", "q2")[: tape.pick((0, 0, 1, 2))]:
+        nodes.append(_node(tape, name, _some(tape, nodes), **READ_ONLY))
+    return _checked(nodes[:8], compensate_on_failure=not tape.happens(5), max_recoveries=tape.pick((2, 0, 1, 3)))
+
+
+def relisted(graph: Graph, tape: Tape) -> Graph:
+    """Return the same saga with its steps listed in another order that respects every edge."""
+    left, listed = dict(graph.nodes), list[Node]()
+    while left:
+        ready = [node for node in left.values() if not any(before in left for before in node.after)]
+        chosen = tape.pick(ready[::-1])
+        listed.append(left.pop(chosen.step_id))
+    nodes = {node.step_id: node for node in listed}
+    return Graph(nodes, graph.compensate_on_failure, graph.max_recoveries)
+
+
+def _node(tape: Tape, step_id: str, after: Iterable[Node], **facts: Any) -> Node:
+    return Node(
+        step_id=step_id,
+        after=tuple(node.step_id for node in after),
+        probes=tape.happens(3),
+        retry=tape.pick(POLICIES),
+        timeout=tape.pick(TIMEOUTS),
+        compensation_retry=tape.pick(POLICIES),
+        compensation_timeout=tape.pick(TIMEOUTS),
+        on_undo_failure=tape.pick(("continue", "continue", "stop")),
+        **facts,
+    )
+
+
+def _some(tape: Tape, nodes: list[Node]) -> list[Node]:
+    """Return the last node, or any others: a sequence is the dull case."""
+    return nodes[-1:] if not tape.happens(2) else [node for node in nodes if tape.happens(2)]
+
+
+def _checked(nodes: list[Node], **settings: Any) -> Graph:
+    graph = Graph.of(*nodes, **settings)
+    try:
+        check_way_back(graph)
+    except SagaDefinitionError:  # an effect that nobody can undo: the builder allows it where nothing can fail after it
+        mended = [replace(node, undoable=node.undoable or _is_loose(node)) for node in nodes]
+        graph = Graph.of(*mended, **settings)
+        check_way_back(graph)
+    return graph
+
+
+def _is_loose(node: Node) -> bool:
+    return node.kind is StepKind.COMPENSATABLE and not node.nothing_to_undo

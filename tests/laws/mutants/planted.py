@@ -1,0 +1,280 @@
+"""The planted bugs, each as one piece of one kernel module and what a tired programmer would have written instead."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A bug: what it does wrong, in which module, and how."""
+
+    name: str
+    module: str
+    right: str
+    wrong: str
+
+
+MUTANTS = (
+    # --- replies
+    Mutant(
+        "the reply of a stale attempt is accepted",
+        "replies",
+        "case Running(attempt), Returned() if attempt == reply.attempt:",
+        "case Running(attempt), Returned():",
+    ),
+    Mutant(
+        "a stale failure is accepted",
+        "replies",
+        "case Running(attempt), Raised() if attempt == reply.attempt:",
+        "case Running(attempt), Raised():",
+    ),
+    Mutant(
+        "a stale undo is accepted",
+        "replies",
+        "case Undoing(attempt), Compensated() if attempt == reply.attempt:",
+        "case Undoing(attempt), Compensated():",
+    ),
+    Mutant(
+        "a timed-out attempt is not tainted",
+        "replies",
+        "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
+        "doubted = status",
+    ),
+    Mutant(
+        "a clean failure removes the taint of earlier attempts",
+        "replies",
+        "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
+        "doubted = replace(status, tainted=reply.in_doubt)",
+    ),
+    Mutant(
+        "a probe that knows nothing clears the doubt",
+        "replies",
+        "tainted = reply.outcome is ProbeOutcome.UNKNOWN",
+        "tainted = False",
+    ),
+    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f"),
+    Mutant(
+        "one attempt too many to undo", "replies", "policy.delay_for(failures, f", "policy.delay_for(status.failures, f"
+    ),
+    Mutant(
+        "a step is tried again although the saga has turned back",
+        "replies",
+        "if draft.course is not Course.FORWARD or not said.retryable or delay is None:",
+        "if not said.retryable or delay is None:",
+    ),
+    Mutant(
+        "a pause without end overflows the calendar", "draft", "self.now + min(pause, _LONGEST)", "self.now + pause"
+    ),
+    Mutant(
+        "a probe that leads nowhere counts as progress",
+        "replies",
+        "draft.recoveries = draft.before.recoveries ",
+        "draft.recoveries = 0 ",
+    ),
+    Mutant("a reply wakes a saga that is over", "replies", "return wanted and status_of(", "return wanted or status_of("),
+    Mutant(
+        "an undo is not believed",
+        "replies",
+        "draft.put(reply.step_id, Undone(attempt, status.with_output))",
+        "draft.put(reply.step_id, Waived())".replace("Waived()", "UndoFailed(attempt, status.with_output)"),
+    ),
+    # --- time and crashes
+    Mutant("time does not end the pause before an undo", "timers", "TIMED = (*PAUSES,", "TIMED = (Retrying,"),
+    Mutant("time does not end an attempt", "timers", "*PAUSES, Running, Probing, Undoing)", "*PAUSES, Probing, Undoing)"),
+    Mutant("a claim runs nothing again", "transition", "    take_over(draft)\n", ""),
+    Mutant(
+        "a crash burns an attempt",
+        "claim",
+        "draft.start(step_id, status.attempt, status.failures, tainted=True)",
+        "draft.start(step_id, status.attempt, status.failures + 1, tainted=True)",
+    ),
+    Mutant(
+        "a crash leaves no doubt",
+        "claim",
+        "draft.start(step_id, status.attempt, status.failures, tainted=True)",
+        "draft.start(step_id, status.attempt, status.failures)",
+    ),
+    Mutant(
+        "a crash of an undo burns an attempt",
+        "claim",
+        "draft.undo(step_id, status.attempt, status.failures,",
+        "draft.undo(step_id, status.attempt, status.failures + 1,",
+    ),
+    Mutant("crashes are not counted", "claim", "draft.recoveries += 1", "draft.recoveries += 0"),
+    Mutant("quarantine never comes", "claim", "draft.quarantined = True", "draft.quarantined = False"),
+    Mutant(
+        "an order that ends a quarantine forgets what was in flight",
+        "claim",
+        "draft.quarantined = False\n        take_over(draft)",
+        "draft.quarantined = False",
+    ),
+    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:"),
+    # --- forward
+    Mutant(
+        "a step starts before all that it comes after is done",
+        "settle",
+        "all(before in draft.done for before",
+        "any(before in draft.done for before",
+    ),
+    Mutant(
+        "the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:"
+    ),
+    Mutant("a saga turns back while its pivot is in flight", "settle", "elif draft.finals_live():", "elif False:"),
+    Mutant(
+        "a start that was held after a failure is lost when the saga commits itself",
+        "settle",
+        "draft.touched.extend(draft.graph.nodes)\n    elif draft.finals_live():",
+        "pass\n    elif draft.finals_live():",
+    ),
+    Mutant(
+        "a saga commits itself although it has failed",
+        "settle",
+        "if draft.course is Course.FORWARD and draft.has_failed() and not _choose_way(draft):\n        return\n",
+        "if draft.course is Course.FORWARD and draft.has_failed():\n        _choose_way(draft)\n",
+    ),
+    Mutant("doubt does not commit", "draft", 'getattr(status, "tainted", False) or status ==', "status =="),
+    Mutant("a pause outlives the turn", "settle", "if isinstance(status, Retrying):\n            draft.put(", "if False:\n            draft.put("),
+    # --- backward
+    Mutant(
+        "undo in the order in which the steps ran",
+        "settle",
+        "return all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])",
+        "return all(is_quiet(draft, before) for before in draft.graph.nodes[step_id].after)",
+    ),
+    Mutant(
+        "undo without waiting for what is in flight",
+        "settle",
+        "case Pending() | Undone() | Passed() | Waived():",
+        "case Pending() | Undone() | Passed() | Waived() | Running():",
+    ),
+    Mutant(
+        "undo goes on although the author wanted it to stop",
+        "settle",
+        'return not again and node.on_undo_failure == "continue"',
+        "return not again",
+    ),
+    Mutant(
+        "what is undone again is not waited for",
+        "settle",
+        'return not again and node.on_undo_failure == "continue"',
+        'return node.on_undo_failure == "continue"',
+    ),
+    Mutant(
+        "a waiver speaks for the steps that come after",
+        "settle",
+        "if isinstance(draft.of(looked_at), Waived):",
+        "if False:",
+    ),
+    Mutant("a step in doubt is left alone", "settle", "return not tainted or node.nothing_to_undo", "return True"),
+    Mutant(
+        "an undo that nobody can do is passed over",
+        "settle",
+        "draft.put(step_id, UndoFailed(0, with_output))",
+        "draft.put(step_id, Passed(1))",
+    ),
+    Mutant(
+        "an undo runs without the output that it needs",
+        "settle",
+        "return node.undoable and (with_output or node.undo_without_output)",
+        "return node.undoable",
+    ),
+    Mutant(
+        "only the neighbours of what moved are looked at, and not theirs",
+        "settle",
+        "            queued.update(fresh)\n            for before in fresh:\n                heappush(queue, -position[before])\n",
+        "            queued.update(fresh)\n",
+    ),
+    # --- orders
+    Mutant(
+        "a saga that is over can be aborted",
+        "backward_orders",
+        'def abort(draft: Draft) -> Answer:\n    if stands_at(draft).is_terminal:\n        return refuse(draft, "it is over")\n',
+        "def abort(draft: Draft) -> Answer:\n",
+    ),
+    Mutant(
+        "a saga past its pivot can be cancelled",
+        "backward_orders",
+        "if draft.is_committed() or draft.finals_live():\n        return refuse(draft, \"its pivot",
+        "if False:\n        return refuse(draft, \"its pivot",
+    ),
+    Mutant(
+        "a saga past its pivot can be compensated",
+        "backward_orders",
+        "if draft.is_committed() or draft.finals_live():\n        return refuse(draft, \"it is past",
+        "if False:\n        return refuse(draft, \"it is past",
+    ),
+    Mutant(
+        "an abort says that what was in flight did not act",
+        "backward_orders",
+        "draft.put(step_id, Failed(attempt, tainted=True))",
+        "draft.put(step_id, Failed(attempt))",
+    ),
+    Mutant(
+        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:"
+    ),
+    Mutant(
+        "an ordered retry forgets the doubt",
+        "forward_orders",
+        "draft.start(step_id, target.attempt + 1, tainted=target.tainted)",
+        "draft.start(step_id, target.attempt + 1)",
+    ),
+    Mutant(
+        "an ordered retry repeats the attempt's number",
+        "forward_orders",
+        "draft.start(step_id, target.attempt + 1, tainted=target.tainted)",
+        "draft.start(step_id, target.attempt, tainted=target.tainted)",
+    ),
+    Mutant("an order is carried out unsigned", "orders", "        _sign(draft, order)\n", ""),
+    # --- what is derived, and what is stored
+    Mutant(
+        "COMPENSATED although an undo failed",
+        "projection",
+        "    if residue(graph, state):\n        return SagaStatus.STUCK\n",
+        "",
+    ),
+    Mutant(
+        "passed over counts as undone",
+        "projection",
+        "undone = any(isinstance(status, Undone) for",
+        "undone = any(isinstance(status, Undone | Passed) for",
+    ),
+    Mutant(
+        "a waiver counts as undone",
+        "projection",
+        "undone = any(isinstance(status, Undone) for",
+        "undone = any(isinstance(status, Undone | Waived) for",
+    ),
+    Mutant(
+        "COMPLETED although steps are missing",
+        "projection",
+        "if len(state.done) == len(graph.nodes) else SagaStatus.RUNNING",
+        "if state.done else SagaStatus.RUNNING",
+    ),
+    Mutant(
+        "what is being undone is not outstanding",
+        "projection",
+        "return Compensate(step_id, status.attempt, status.with_output)",
+        "return None",
+    ),
+    Mutant(
+        "a step in doubt is no residue",
+        "projection",
+        "case Pending() | Failed(tainted=False) | Retrying(tainted=False)",
+        "case Pending() | Failed() | Retrying()",
+    ),
+    Mutant("the timer of an attempt is forgotten", "projection", 'if (u := getattr(s, "until", None)) is not None)', 'if (u := getattr(s, "until", None)) is not None and not s.is_live)').__class__(
+        "the pause before an undo has no timer",
+        "projection",
+        "return min((u for s in state.open.values() if",
+        "return min((u for s in state.open.values() if not isinstance(s, UndoRetrying) and",
+    ),
+    Mutant(
+        "rows are numbered from the same place again",
+        "draft",
+        "before.recorded + len(self.records),",
+        "before.recorded,",
+    ),
+    Mutant("the document drops the taint", "codec", "    for name, default in _FACTS[cls]:\n        value", "    for name, default in _FACTS[cls]:\n        if name == \"tainted\":\n            break\n        value"),
+    Mutant("the document drops the count of crashes", "codec", 'if state.recoveries else ""', 'if state.quarantined else ""'),
+    Mutant("the document shortens times to seconds", "codec", "_MICROSECOND = timedelta(microseconds=1)", "_MICROSECOND = timedelta(seconds=1)"),
+)

@@ -1,0 +1,32 @@
+"""Every chance that a world takes, read from one string of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Tape:
+    """Chances, one byte each. Zero is the dull one, and what follows the end is all zeros: short tapes are dull worlds."""
+
+    def __init__(self, tape: bytes) -> None:
+        self._left = iter(tape)
+        self.is_spent = False
+
+    def number(self, below: int) -> int:
+        """Return a number from 0 to `below` - 1."""
+        byte = next(self._left, None)
+        if byte is None:
+            self.is_spent = True
+            return 0
+        return byte % below
+
+    def pick(self, options: Sequence[T]) -> T:
+        """Return one of the options, the first of which is the dull one."""
+        return options[self.number(len(options))]
+
+    def happens(self, one_in: int) -> bool:
+        """Return whether something happens that is one chance in `one_in`."""
+        return self.number(one_in) == one_in - 1

@@ -1,0 +1,358 @@
+"""One saga's life in a hostile world, and the laws after every decision.
+
+The world plays everybody but the kernel: the owner that performs work, the store that refuses the replies of earlier
+owners, the participants, the operators, and what goes wrong. When its tape is spent it turns fair: all work ends,
+nothing is lost any more, and then the saga must come to an end, or to a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from .dags import random_graph, relisted
+from .ledger import Flight, Ledger
+from .tape import Tape
+
+START = datetime(2024, 2, 29, 12, tzinfo=UTC)
+JUMPS = (timedelta(seconds=1), timedelta(seconds=40), timedelta(hours=1), timedelta(seconds=-20))
+
+
+class LawBrokenError(AssertionError):
+    """The kernel did what it must never do."""
+
+
+class World:
+    """Everything around one saga. `run` ends quietly, or raises what law was broken, with the story so far."""
+
+    def __init__(self, kernel: SimpleNamespace, tape: Tape) -> None:
+        self.k = kernel
+        self.tape = tape
+        self.graph = random_graph(tape)
+        self.twin_graph = relisted(self.graph, tape)
+        self.now = START
+        self.state = self.twin = kernel.State("saga")
+        self.owner = 0
+        self.crashes = 0
+        self.flights: list[Flight] = []
+        self.said: list[Any] = []
+        self.ledger = Ledger()
+        self.story: list[str] = []
+
+    def run(self) -> None:
+        """Live through the whole tape, then fairly to the end."""
+        self.happen(self.k.Claimed())
+        turns = 0
+        while not self.tape.is_spent and turns < 80:
+            turns += 1
+            self.tape.pick(HAPPENINGS)(self)
+        for _ in range(40 * len(self.graph.nodes) + 40):
+            if self.is_at_rest():
+                return
+            self.go_on_fairly()
+        self.blame("a saga driven fairly comes to an end, or to a person")
+
+    @property
+    def status(self) -> Any:
+        return self.k.status_of(self.graph, self.state)
+
+    def is_at_rest(self) -> bool:
+        return self.status.is_terminal or self.status is self.k.SagaStatus.STUCK
+
+    # --- events --------------------------------------------------------------------------------------------------------
+
+    def happen(self, event: Any) -> Any:
+        """Let the kernel decide, check everything that must hold, and begin the work that it orders."""
+        before = self.state
+        decision = self.k.decide(self.graph, before, event, now=self.now)
+        self.story.append(f"{self.now:%H:%M:%S} {event} -> {decision.verdict} {self.k.encode(decision.state)}")
+        self.state = decision.state
+        for broken in self.k.broken_by_move(self.graph, before, event, decision):
+            self.blame(broken)
+        self.check_twin(event, decision)
+        if decision.verdict is self.k.Verdict.APPLIED:
+            self.check_fixed_point()
+        self.check_codec()
+        self.count_crashes(before, event, decision)
+        self.flights.extend(Flight(work, self.owner) for work in decision.work)
+        for broken in self.falsehoods():
+            self.blame(broken)
+        return decision
+
+    def change_owner(self, event: Any) -> Any:
+        """Somebody else has the saga: what he knows is what the row says, and the replies of others are refused."""
+        self.owner += 1
+        self.said.clear()
+        self.state = self.k.decode(self.k.encode(self.state), key=self.state.key)
+        return self.happen(event)
+
+    def tell(self, event: Any) -> Any:
+        """Bring an event from outside; if it wakes a saga that nobody owns, it brings an owner with it."""
+        if not self.k.outstanding(self.state):
+            self.owner += 1
+            self.said.clear()
+        return self.happen(event)
+
+    def reply(self, event: Any) -> None:
+        self.said.append(event)
+        self.happen(event)
+
+    def perform(self, flight: Flight) -> None:
+        """Let work end in one way or another, and tell the saga."""
+        self.flights.remove(flight)
+        work = flight.work
+        if isinstance(work, self.k.Execute):
+            self.execute(flight, work.step_id, work.attempt)
+        elif isinstance(work, self.k.Probe):
+            self.probe(work.step_id, work.attempt)
+        else:
+            self.compensate(work.step_id, work.attempt)
+
+    def execute(self, flight: Flight, step_id: str, attempt: int) -> None:
+        in_doubt, for_good = self.tape.pick(((None, 0), (None, 0), (False, False), (True, False), (False, True), (True, True)))
+        if in_doubt is None or (flight.acted and not in_doubt):
+            self.ledger.act(flight)
+        elif in_doubt and self.tape.happens(2):
+            self.ledger.act(flight)
+        if flight.acted and not in_doubt:
+            self.reply(self.k.Returned(step_id, attempt, "{}", '{"n":1}'))
+            return
+        delay = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
+        self.reply(self.k.Raised(step_id, attempt, "boom", not for_good, bool(in_doubt), delay))
+
+    def probe(self, step_id: str, attempt: int) -> None:
+        if self.tape.happens(3):
+            outcome = self.k.ProbeOutcome.UNKNOWN
+        elif step_id in self.ledger.standing:
+            outcome = self.k.ProbeOutcome.DONE
+        else:
+            outcome = self.k.ProbeOutcome.NOT_DONE
+            self.forget(step_id)
+        self.reply(self.k.Probed(step_id, attempt, outcome, output="{}"))
+
+    def compensate(self, step_id: str, attempt: int) -> None:
+        in_doubt, for_good = self.tape.pick(((None, 0), (None, 0), (False, False), (True, False), (False, True)))
+        if in_doubt is None:
+            self.ledger.undo(step_id)
+            self.ledger.undone = True
+            self.reply(self.k.Compensated(step_id, attempt))
+            return
+        if in_doubt and self.tape.happens(2):
+            self.ledger.undo(step_id)
+        self.reply(self.k.CompensationRaised(step_id, attempt, "stays", not for_good, in_doubt))
+
+    def forget(self, step_id: str) -> None:
+        """Nothing will come any more of what was ever asked of the step."""
+        for flight in self.flights:
+            flight.void = flight.void or (flight.work.step_id == step_id and isinstance(flight.work, self.k.Execute))
+
+    def wake(self) -> None:
+        """Let a new owner find the saga, as `run_due` does when its timer is due."""
+        self.change_owner(self.k.Claimed())
+
+    def go_on_fairly(self) -> None:
+        """End one piece of work, or else wait for the timer."""
+        wanted = self.k.outstanding(self.state)
+        mine = [flight for flight in self.flights if flight.owner == self.owner and flight.work in wanted]
+        if mine:
+            self.perform(self.tape.pick(mine))
+            return
+        due = self.k.wake_at(self.state)
+        if due is None:
+            self.blame("an active saga has somebody who works for it, or a timer")
+        self.now = max(self.now, due)
+        self.wake()
+
+    # --- what must hold --------------------------------------------------------------------------------------------------
+
+    def blame(self, law: str) -> None:
+        raise LawBrokenError("\n".join([law, f"{self.graph}", *self.story]))
+
+    def check_twin(self, event: Any, decision: Any) -> None:
+        """The order in which steps are listed means nothing."""
+        twin = self.k.decide(self.twin_graph, self.twin, event, now=self.now)
+        self.twin = twin.state
+        if (twin.state, twin.verdict, set(twin.work)) != (decision.state, decision.verdict, set(decision.work)):
+            self.blame("the same saga with its steps listed in another order goes the same way")
+
+    def check_fixed_point(self) -> None:
+        """Looking at every step finds no more than looking at the neighbours of what moved."""
+        draft = self.k.Draft(self.graph, self.state, self.now)
+        draft.touched.extend(self.graph.nodes)
+        self.k.settle(draft)
+        if (draft.open, draft.done, draft.course) != (self.state.open, self.state.done, self.state.course):
+            self.blame("a decision leaves nothing that could move by itself")
+
+    def check_codec(self) -> None:
+        text = self.k.encode(self.state)
+        restored = self.k.decode(text, key=self.state.key)
+        if restored != self.state or self.k.encode(restored) != text:
+            self.blame("what is stored is what was decided")
+
+    def count_crashes(self, before: Any, event: Any, decision: Any) -> None:
+        """A crash loop ends in quarantine, whatever else happens in it that brings nothing forward."""
+        if isinstance(event, self.k.Claimed) and event.crashed and self.k.is_live(before) and not before.quarantined:
+            self.crashes += 1
+        elif decision.verdict is self.k.Verdict.APPLIED and not isinstance(event, self.k.Claimed | self.k.Ticked):
+            self.crashes = self.crashes if isinstance(event, self.k.Probed) and self.is_the_same_again(before, event) else 0
+        if self.crashes > self.graph.max_recoveries and not self.state.quarantined:
+            self.blame("a saga that loses its owners without getting anywhere is quarantined")
+
+    def is_the_same_again(self, before: Any, event: Any) -> bool:
+        """Return whether a probe only led to what was lost being run once more."""
+        asked, after = before.of(event.step_id), self.state.of(event.step_id)
+        return getattr(asked, "lost", False) and isinstance(after, self.k.Running)
+
+    def check_timers(self) -> None:
+        """What is due when time has passed is done; what that itself makes due, a moment later."""
+        self.happen(self.k.Ticked())
+        due = self.k.wake_at(self.state)
+        if due is not None and due <= self.now:
+            self.blame("no timer is left in the past")
+
+    def falsehoods(self) -> Iterator[str]:
+        """Yield what the saga says that the ledger knows better."""
+        k, ledger, status = self.k, self.ledger, self.status
+        for step_id, node in self.graph.nodes.items():
+            step, stands = self.state.of(step_id), step_id in ledger.standing
+            if stands and self.denies(step):
+                yield f"{step_id} is said not to stand, and stands"
+            if not stands and isinstance(step, k.Succeeded | k.Skipped) and step != k.Skipped():
+                yield f"{step_id} is said to stand, and does not"
+            unanswered = stands and not node.nothing_to_undo and step_id not in ledger.waived
+            if unanswered and status is k.SagaStatus.COMPENSATED:
+                yield f"it is said to be COMPENSATED, and {step_id} stands"
+            tells = self.state.course is not k.Course.FORWARD or isinstance(step, k.Failed)
+            if unanswered and tells and step_id not in k.residue(self.graph, self.state):
+                yield f"{step_id} stands, and is missing in the residue"
+        if status is k.SagaStatus.COMPENSATED and not ledger.undone:
+            yield "it is said to be COMPENSATED, and nothing was undone"
+
+    def denies(self, step: Any) -> bool:
+        k = self.k
+        never = (k.Pending(), k.Skipped())
+        return step in never or isinstance(step, k.Undone) or (
+            isinstance(step, k.Failed | k.Retrying) and not step.tainted
+        )
+
+
+# --- what can happen -----------------------------------------------------------------------------------------------------
+
+
+def work_ends(world: World) -> None:
+    mine = [flight for flight in world.flights if flight.owner == world.owner]
+    if mine:
+        world.perform(world.tape.pick(mine))
+    elif not world.is_at_rest():
+        time_passes(world)
+
+
+def work_acts(world: World) -> None:
+    """Work takes effect, or does so too late, and nobody is told."""
+    acting = [flight for flight in world.flights if not isinstance(flight.work, world.k.Probe)]
+    if acting:
+        flight = world.tape.pick(acting)
+        if isinstance(flight.work, world.k.Execute):
+            world.ledger.act(flight)
+        else:
+            world.ledger.undo(flight.work.step_id)
+
+
+def time_passes(world: World) -> None:
+    due = world.k.wake_at(world.state)
+    jumps = JUMPS if due is None else (due - world.now, *JUMPS)
+    world.now += world.tape.pick(jumps)
+    if world.k.outstanding(world.state):
+        world.happen(world.k.Ticked())
+        world.check_timers()
+    else:
+        world.wake()
+
+
+def clock_jumps(world: World) -> None:
+    """Nobody looks at the clock yet: the next event comes late, or early."""
+    world.now += world.tape.pick(JUMPS)
+
+
+def owner_crashes(world: World) -> None:
+    if world.k.is_live(world.state):
+        world.change_owner(world.k.Claimed(crashed=True))
+
+
+def owner_lets_go(world: World) -> None:
+    world.wake()
+
+
+def reply_is_repeated(world: World) -> None:
+    if world.said:
+        world.happen(world.tape.pick(world.said))
+
+
+def reply_is_foreign(world: World) -> None:
+    k, tape = world.k, world.tape
+    step_id = tape.pick((*world.graph.nodes, "nowhere"))
+    attempt = getattr(world.state.of(step_id), "attempt", 1) + tape.pick((1, -1, 7))
+    replies = (k.Raised(step_id, attempt), k.Compensated(step_id, attempt), k.CompensationRaised(step_id, attempt))
+    world.happen(tape.pick((*replies, k.Probed(step_id, attempt, k.ProbeOutcome.DONE), k.Returned("nowhere", 1))))
+
+
+def somebody_notifies(world: World) -> None:
+    world.tell(world.k.Notified())
+
+
+def operator_orders(world: World) -> None:
+    k, tape, ledger = world.k, world.tape, world.ledger
+    step_id = tape.pick((*world.graph.nodes, "nowhere"))
+    orders = (
+        k.RetryOrdered(step_id=tape.pick((None, step_id))),
+        k.SkipOrdered(step_id=tape.pick((None, step_id)), acted=tape.happens(2)),
+        k.CompensateOrdered(),
+        k.CancelOrdered(),
+        k.WaiveOrdered(step_id=step_id, actor=tape.pick(("ann", None))),
+        k.AbortOrdered(),
+    )
+    order, before = tape.pick(orders), world.state
+    if isinstance(order, k.SkipOrdered):
+        prepare_by_hand(world, order)
+    elif isinstance(order, k.WaiveOrdered) and will_apply(world, order):
+        ledger.waived.add(step_id)
+    decision = world.tell(order)
+    if decision.verdict is k.Verdict.APPLIED and decision.state == before:
+        world.blame("an order that is carried out changes something")
+
+
+def will_apply(world: World, order: Any) -> bool:
+    return world.k.decide(world.graph, world.state, order, now=world.now).verdict is world.k.Verdict.APPLIED
+
+
+def prepare_by_hand(world: World, order: Any) -> None:
+    """Make true what an operator says of a step: that it was done by hand, or that it was not done and never will be."""
+    if not will_apply(world, order):
+        return
+    after = world.k.decide(world.graph, world.state, order, now=world.now).state
+    (step_id,) = [i for i, s in after.done.items() if isinstance(s, world.k.Skipped) and i in world.state.open]
+    world.forget(step_id)
+    if order.acted:
+        world.ledger.standing.add(step_id)
+    else:
+        world.ledger.standing.discard(step_id)
+
+
+HAPPENINGS = (
+    *(work_ends,) * 9,
+    time_passes,
+    work_acts,
+    owner_crashes,
+    time_passes,
+    operator_orders,
+    owner_lets_go,
+    clock_jumps,
+    reply_is_repeated,
+    work_acts,
+    owner_crashes,
+    operator_orders,
+    reply_is_foreign,
+    somebody_notifies,
+)

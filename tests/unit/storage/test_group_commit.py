@@ -1,0 +1,268 @@
+"""Group commit on its own: batches, splitting, patience, and who is answered what. The write is the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from saga_orchestrator.storage.dialect import is_passing
+from saga_orchestrator.storage.group_commit import GroupCommit
+from saga_orchestrator.storage.rows import Birth, Move, Write, Written
+from saga_orchestrator.testing.contract.samples import newborn, step
+from tests.support.sagas import Gate, soon
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class Poison(Exception):
+    """What a database says to an item that it cannot take, however often."""
+
+
+def born() -> Birth:
+    return newborn(NOW)
+
+
+def moved() -> Move:
+    return step(newborn(NOW).head)
+
+
+def coded(state: str) -> DBAPIError:
+    """An error of a driver's, as SQLAlchemy hands it on, with this SQLSTATE."""
+    cause = Exception("said the database")
+    cause.sqlstate = state  # type: ignore[attr-defined]
+    return DBAPIError("UPDATE …", {}, cause)
+
+
+class Database:
+    """Writes batches as it is told: `plan` says how the next writes go, `poison` which items it never takes."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Write]] = []
+        self.written: list[Write] = []
+        self.plan: list[BaseException | Callable[[], Awaitable[Any]]] = []
+        self.poison: set[int] = set()
+
+    async def write(self, batch: Sequence[Write]) -> list[Written]:
+        self.batches.append(list(batch))
+        act = self.plan.pop(0) if self.plan else None
+        if isinstance(act, BaseException):
+            raise act
+        if act is not None:
+            await act()
+        if any(id(item) in self.poison for item in batch):
+            raise Poison
+        self.written.extend(batch)
+        return [Written.DONE if isinstance(item, Birth) else Written.CONFLICT for item in batch]
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def commits(database: Database) -> GroupCommit:
+    return GroupCommit(database.write)
+
+
+async def test_what_arrives_during_a_write_is_the_next_batch(database: Database, commits: GroupCommit) -> None:
+    """While one batch is being written the next one fills, and is written as soon as the first is done."""
+    gate = Gate()
+    database.plan.append(gate)
+    first = commits.submit(born())
+    await gate.wait_reached()
+    others = [commits.submit(born()) for _ in range(3)]
+    gate.open()
+
+    await soon(asyncio.gather(first, *others))
+
+    assert [len(batch) for batch in database.batches] == [1, 3]
+
+
+async def test_nobody_is_answered_before_his_batch_is_written(database: Database, commits: GroupCommit) -> None:
+    """An answer means durable: while the write is under way there is none."""
+    gate = Gate()
+    database.plan.append(gate)
+    answer = commits.submit(born())
+    await gate.wait_reached()
+
+    assert not answer.done()
+
+    gate.open()
+    assert await soon(answer) is Written.DONE
+
+
+async def test_everybody_gets_the_answer_to_his_own_item(commits: GroupCommit) -> None:
+    """In a batch of births and moves each waiter is told about his own."""
+    answers = [commits.submit(item) for item in (born(), moved(), moved(), born())]
+
+    told = await soon(asyncio.gather(*answers))
+
+    assert told == [Written.DONE, Written.CONFLICT, Written.CONFLICT, Written.DONE]
+
+
+async def test_a_batch_is_no_larger_than_it_may_be(database: Database) -> None:
+    """What exceeds the largest batch goes into the next, in the order of coming."""
+    commits = GroupCommit(database.write, max_batch=2)
+    items = [born() for _ in range(5)]
+
+    await soon(asyncio.gather(*(commits.submit(item) for item in items)))
+
+    assert [len(batch) for batch in database.batches] == [2, 2, 1]
+    assert database.written == items
+
+
+async def test_two_writes_of_one_saga_never_share_a_batch(database: Database, commits: GroupCommit) -> None:
+    """The second is compared with what the first has made of the row; others are not held up by it."""
+    saga = newborn(NOW)
+    first, second, third, other = saga, step(saga.head), step(saga.head, 5), born()
+
+    await soon(asyncio.gather(*(commits.submit(item) for item in (first, second, third, other))))
+
+    assert database.batches == [[first, other], [second], [third]]
+
+
+async def test_one_poisonous_item_fails_alone(database: Database, commits: GroupCommit) -> None:
+    """A batch that cannot be written is split until the culprit is alone; everybody else is written."""
+    items = [born() for _ in range(7)]
+    database.poison = {id(items[4])}
+
+    told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
+
+    assert [isinstance(answer, Poison) for answer in told] == [item is items[4] for item in items]
+    assert sorted(map(id, database.written)) == sorted(id(item) for item in items if item is not items[4])
+
+
+async def test_when_all_are_poisonous_each_gets_an_error(database: Database, commits: GroupCommit) -> None:
+    """Nobody is left waiting, and the next write is not affected."""
+    items = [born() for _ in range(3)]
+    database.poison = {id(item) for item in items}
+
+    told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
+
+    assert [type(answer) for answer in told] == [Poison] * 3
+    assert await soon(commits.submit(born())) is Written.DONE
+
+
+PASSING = [
+    coded("40001"),
+    coded("40P01"),
+    coded("57P01"),
+    coded("08006"),
+    coded("53300"),
+    ConnectionRefusedError("connect call failed"),
+    ConnectionResetError(),
+    TimeoutError(),
+    PoolTimeoutError(),
+    socket.gaierror(-3, "Temporary failure in name resolution"),
+    OperationalError("BEGIN IMMEDIATE", {}, sqlite3.OperationalError("database is locked")),
+    asyncpg.exceptions.CannotConnectNowError("the database system is starting up"),
+    asyncpg.exceptions.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+    asyncpg.exceptions.InterfaceError("connection is closed"),
+    asyncpg.exceptions.SerializationError(),
+    asyncpg.exceptions.DeadlockDetectedError(),
+]
+LASTING = [
+    coded("23505"),
+    coded("22021"),
+    IntegrityError("INSERT …", {}, sqlite3.IntegrityError("UNIQUE constraint failed")),
+    OperationalError("UPDATE …", {}, sqlite3.OperationalError("no such table: trip_saga")),
+    asyncpg.exceptions.CheckViolationError("never_stranded"),
+    ValueError("no"),
+    FileNotFoundError("no such file"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+async def test_an_error_that_passes_is_tried_again(
+    error: BaseException, database: Database, commits: GroupCommit
+) -> None:
+    """A serialization failure, a deadlock, a lost connection: the same batch is written again, and nobody notices."""
+    database.plan += [error, error]
+    items = [born(), born()]
+
+    told = await soon(asyncio.gather(*(commits.submit(item) for item in items)))
+
+    assert told == [Written.DONE] * 2
+    assert database.batches == [items] * 3
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+async def test_an_error_that_lasts_is_not_tried_again(
+    error: BaseException, database: Database, commits: GroupCommit
+) -> None:
+    """What a second try cannot cure is told at once."""
+    database.plan.append(error)
+
+    with pytest.raises(type(error)):
+        await soon(commits.submit(born()))
+
+    assert len(database.batches) == 1
+    assert not is_passing(error)
+
+
+async def test_patience_ends(database: Database) -> None:
+    """A database that stays away is given up, for everybody in the batch, and is not asked item by item."""
+    commits = GroupCommit(database.write, patience=timedelta(0))
+    database.plan += [ConnectionError("away")] * 2
+
+    told = await soon(asyncio.gather(*(commits.submit(born()) for _ in range(8)), return_exceptions=True))
+
+    assert [type(answer) for answer in told] == [ConnectionError] * 8
+    assert {len(batch) for batch in database.batches} == {8}
+
+
+async def test_a_poisonous_item_and_a_passing_error_together(database: Database, commits: GroupCommit) -> None:
+    """A deadlock while a batch is being split is tried again like any other; still only the culprit fails."""
+    items = [born() for _ in range(4)]
+    database.poison = {id(items[0])}
+    database.plan += [Poison(), coded("40P01")]
+
+    told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
+
+    assert [isinstance(answer, Poison) for answer in told] == [True, False, False, False]
+
+
+async def test_a_waiter_that_gives_up_takes_nobody_with_him(database: Database, commits: GroupCommit) -> None:
+    """His item is written all the same, and the others of his batch are answered."""
+    gate = Gate()
+    database.plan.append(gate)
+    items = [born(), born()]
+    impatient, patient = (commits.submit(item) for item in items)
+    await gate.wait_reached()
+
+    impatient.cancel()
+    gate.open()
+
+    assert await soon(patient) is Written.DONE
+    assert database.written == items
+
+
+async def test_closing_waits_until_everybody_is_answered(database: Database, commits: GroupCommit) -> None:
+    """When it has returned, nothing is under way: what had queued is written."""
+    gate = Gate()
+    database.plan.append(gate)
+    answers = [commits.submit(born())]
+    await gate.wait_reached()
+    answers.append(commits.submit(born()))
+    closing = asyncio.ensure_future(commits.aclose())
+    gate.open()
+
+    await soon(closing)
+
+    assert [answer.result() for answer in answers] == [Written.DONE] * 2
+
+
+async def test_closing_an_idle_one_is_immediate(commits: GroupCommit) -> None:
+    """There is nothing to wait for, once and again."""
+    await commits.aclose()
+    await commits.aclose()
