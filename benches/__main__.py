@@ -22,6 +22,8 @@ from .rounds import Cell, Effort, measure
 from .targets import targets
 
 PARTS = ("claim", "drain", "memory", "length")
+PATIENCE = 240
+"""Seconds after which a part that does not end is given up."""
 FULL, QUICK = Effort(seconds=1.5, rounds=3), Effort(seconds=0.4, rounds=1)
 SIZES = {
     "claim": ("--finished", 1_000_000, 50_000),
@@ -90,7 +92,8 @@ def _memory(command: Sequence[str], url: str) -> dict[str, float]:
 
 
 def _json(command: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+    ended = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=PATIENCE)
+    found: dict[str, Any] = json.loads(ended.stdout)
     return found
 
 

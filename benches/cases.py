@@ -61,12 +61,11 @@ ENTRANTS = (
     Entrant("floor-batch", "raw asyncpg, batched commits", "benches.floor_batch", _audit("floor_saga")),
     Entrant("pso", "python-saga-orchestrator", "benches.peer_pso", _audit("peer_saga")),
     Entrant("dbos", "DBOS, tuned", "benches.peer_dbos", _DBOS_AUDIT),
-    # With one workflow in flight both use one thread at a time.
-    Entrant("dbos-default", "DBOS, as it comes", "benches.peer_dbos_default", _DBOS_AUDIT, in_flight=(256,)),
+    Entrant("dbos-default", "DBOS, as it comes", "benches.peer_dbos_default", _DBOS_AUDIT, in_flight=(1, 256)),
     Entrant("ours-sqlite", "this library", "benches.ours", _audit("bench_saga"), "sqlite"),
     Entrant("floor-sqlite", "raw sqlite3, batched commits", "benches.floor_sqlite", _audit("floor_saga"), "sqlite"),
 )
-PEERS = ("pso", "dbos", "dbos-default")
+PEERS = {"as they come": ("pso", "dbos-default"), "tuned": ("pso", "dbos")}
 CASES = {
     "postgresql": tuple(Case(steps, in_flight) for steps in STEPS for in_flight in IN_FLIGHT),
     "sqlite": tuple(Case(steps, 256) for steps in STEPS),

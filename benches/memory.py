@@ -23,6 +23,9 @@ from tests.support.postgres import PostgresServer
 from .cases import order, reservation
 from .ours import Order, Reservation, create_tables, definition, engine_for, orchestrator_on
 
+PATIENCE = 60
+"""Seconds after which sagas that have not all come into their step are given up."""
+
 
 class Waits(BaseStep[Order, Reservation]):
     """A step that lasts until it is told to end; `entered` says that so many are inside."""
@@ -59,7 +62,8 @@ async def measure(url: str, sagas: int, traced: bool) -> dict[str, Any]:
             )
             for n in range(first, first + count)
         ]
-        await step.entered.wait()
+        async with asyncio.timeout(PATIENCE):
+            await step.entered.wait()
         grown = _used(traced) - before
         step.end.set()
         ended = await asyncio.gather(*running)

@@ -44,10 +44,12 @@ def _speed(results: Results) -> Iterator[Target]:
         at = f"{steps} steps per saga"
         for in_flight, peer, floor, least in ((256, 50, "floor-batch", 0.55), (1, 4.5, "floor-commit", 0.6)):
             ours = rate(results, "ours", steps, in_flight)
-            peers = [r for name in PEERS if (r := rate(results, name, steps, in_flight))]
             below = rate(results, floor, steps, in_flight)
-            if ours and len(peers) > 1:
-                yield Target(f"{in_flight} in flight, {at}: to the faster peer", peer, ours / max(peers))
+            for condition, names in PEERS.items():
+                peers = [r for name in names if (r := rate(results, name, steps, in_flight))]
+                if ours and len(peers) == len(names):
+                    title = f"{in_flight} in flight, {at}: to the faster peer, {condition}"
+                    yield Target(title, peer, ours / max(peers))
             if ours and below:
                 named = "batched" if floor == "floor-batch" else "one-commit"
                 yield Target(f"{in_flight} in flight, {at}: of the {named} floor", least, ours / below)

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import SagaNotFoundError, SagaStateError
-from ..kernel.codec import decode
+from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
+from ..kernel.codec import UnreadableStateError, decode
 from ..kernel.events import (
     AbortOrdered,
     CancelOrdered,
@@ -29,6 +29,7 @@ from ..kernel.events import (
 from ..kernel.state import Failed, Retrying, SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
+from ..runtime.texts import check_characters, check_name
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Head, SagaFilter
 
@@ -149,6 +150,10 @@ class SagaAdmin(Generic[ModelT]):
         await self._order(saga_id, WaiveOrdered(step_id=step_id, actor=actor, reason=reason))
 
     async def _order(self, saga_id: UUID, order: Order) -> None:
+        if order.actor is not None:
+            check_name("actor", order.actor)
+        if order.reason is not None:
+            check_characters("reason", order.reason)
         await self._engine.advance(saga_id, order)
 
     async def _head(self, saga_id: UUID) -> Head:
@@ -161,7 +166,10 @@ class SagaAdmin(Generic[ModelT]):
         """Return the step that the order is about, so that its output can be checked against its model."""
         if step_id is not None:
             return step_id
-        state = decode((await self._head(saga_id)).state)
+        try:
+            state = decode((await self._head(saga_id)).state)
+        except UnreadableStateError as error:
+            raise SagaStateError(f"Saga {saga_id}: {error}. Only a change of the row itself can mend this.") from error
         waiting = [found for found, status in state.open.items() if isinstance(status, Retrying | Failed)]
         return waiting[0] if len(waiting) == 1 else None
 
@@ -170,7 +178,10 @@ class SagaAdmin(Generic[ModelT]):
         definition = self._engine.registry.find(head.saga_name, head.definition_version)
         if definition is None:
             raise SagaStateError(f"Saga {saga_id}: '{head.saga_name}' is not registered in this process.")
-        model = definition.step(step_id).output_model
+        try:
+            model = definition.step(step_id).output_model
+        except SagaDefinitionError as error:
+            raise SagaStateError(f"Saga {saga_id}: {error}") from error
         try:
             output = mock if isinstance(mock, model) else model.model_validate({} if mock is None else mock)
         except ValidationError as error:

@@ -16,6 +16,8 @@ from .shape import StepShape
 
 MAX_STEP_ID_LENGTH = 200
 _NAMED_AT_MOST = 3
+_LARGEST_NUMBER = 2**31 - 1
+"""What an integer column holds; a larger number would be refused by the database in the middle of a claim."""
 
 
 def check_step_id(step_id: Any, taken: Collection[str]) -> None:
@@ -85,8 +87,10 @@ def check_settings(compensate_on_failure: Any, version: Any, max_recoveries: Any
     if not isinstance(compensate_on_failure, bool):
         raise SagaDefinitionError(f"compensate_on_failure is {compensate_on_failure!r}; it must be True or False.")
     for name, value, least in (("version", version, 1), ("max_recoveries", max_recoveries, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise SagaDefinitionError(f"{name} is {value!r}; it must be an int of at least {least}.")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST_NUMBER:
+            raise SagaDefinitionError(
+                f"{name} is {value!r}; it must be an int of at least {least} and at most {_LARGEST_NUMBER}."
+            )
 
 
 def check_way_back(graph: Graph) -> None:

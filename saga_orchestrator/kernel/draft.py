@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack
 from ..definition.graph import Graph
 from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
 from .projection import work_of
-from .state import PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing
+from .state import PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing, Waived
 
 _LONGEST = timedelta(days=36_500)
 """The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
@@ -77,9 +77,10 @@ class Draft:
         self.records.append(Record(seq, phase, status, step_id, attempt, **facts))
 
     def has_acted(self, step_id: str) -> bool:
-        """Return whether the step has acted, or may have."""
+        """Return whether the step has acted, or may have, and has not been undone."""
         status = self.of(step_id)
-        return isinstance(status, Succeeded) or getattr(status, "tainted", False) or status == Skipped(acted=True)
+        acted = isinstance(status, Succeeded | Waived) or status == Skipped(acted=True)
+        return acted or getattr(status, "tainted", False)
 
     def has_failed(self) -> bool:
         return any(isinstance(status, Failed) for status in self.open.values())

@@ -59,7 +59,7 @@ def _forward_again(draft: Draft) -> None:
     draft.course = Course.FORWARD
     for step_id, status in tuple(draft.done.items()):
         if isinstance(status, Passed):
-            draft.put(step_id, Succeeded(status.attempt) if status.attempt else Skipped())
+            draft.put(step_id, Succeeded(status.attempt) if status.attempt else Skipped(status.acted))
 
 
 def skip(draft: Draft, order: SkipOrdered) -> Answer:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..definition.graph import Graph
-from .effects import Decision, Verdict
+from .effects import Decision, Phase, Verdict
 from .events import Claimed, Compensated, CompensationRaised, Order, Probed, Raised, Returned
 from .projection import outstanding, stands, status_of
 from .state import (
     Course,
     Failed,
     Pending,
+    Probing,
     Retrying,
     Running,
     SagaStatus,
@@ -21,7 +22,9 @@ from .state import (
     Undoing,
     Undone,
     UndoRetrying,
+    Waived,
 )
+from .state_laws import commits
 
 MoveLaw = Callable[[Graph, State, object, Decision], bool]
 
@@ -69,6 +72,24 @@ def _only_the_current_attempt_answers(graph: Graph, before: State, event: object
     return current or news or decision.verdict is not Verdict.APPLIED
 
 
+def _replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What is said to have acted is not taken for failed, and what is said to be undone is undone."""
+    if decision.verdict is not Verdict.APPLIED or not isinstance(event, Returned | Compensated):
+        return True
+    after = decision.state.of(event.step_id)
+    if isinstance(event, Compensated):
+        return isinstance(after, Undone)
+    return not isinstance(after, Pending | Running | Probing | Retrying | Failed)
+
+
+def _orders_are_signed(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """An order that is carried out stands in the history, with who gave it and why."""
+    if decision.verdict is not Verdict.APPLIED or not isinstance(event, Order):
+        return True
+    signatures = [(record.phase, record.actor, record.reason) for record in decision.records]
+    return (Phase.ORDER, event.actor, event.reason) in signatures
+
+
 def _no_attempt_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """An attempt that has ended is never ordered again."""
     ended = Retrying | Failed | UndoRetrying | UndoFailed | Undone
@@ -96,20 +117,32 @@ def _attempt_and_failures(status: StepStatus) -> tuple[int, int]:
     return getattr(status, "attempt", 0), getattr(status, "failures", 0)
 
 
+def _what_may_turn_back_begins_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """While a saga that has failed waits whether it is past its pivot, no further step begins."""
+    after = decision.state
+    failed = any(isinstance(status, Failed) for status in after.open.values())
+    if not failed or after.course is not Course.FORWARD or any(commits(after.of(step_id)) for step_id in graph.final):
+        return True
+    return not any(isinstance(before.of(step_id), Pending) for step_id in after.open)
+
+
 def _undo_begins_in_turn(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """The undo of a step begins only when nothing that comes after it stands, or moves, or is to be undone again."""
     after = decision.state
-    return all(
-        _is_out_of_the_way(graph, dependent, after.of(dependent))
+    begun = [
+        step_id
         for step_id, status in after.open.items()
         if isinstance(status, Undoing) and not isinstance(before.of(step_id), Undoing | UndoRetrying)
-        for dependent in graph.dependents[step_id]
-    )
+    ]
+    return all(_is_out_of_the_way(graph, after, dependent) for i in begun for dependent in graph.dependents[i])
 
 
-def _is_out_of_the_way(graph: Graph, step_id: str, status: StepStatus) -> bool:
+def _is_out_of_the_way(graph: Graph, state: State, step_id: str) -> bool:
+    status = state.of(step_id)
     if isinstance(status, UndoFailed):
         return graph.nodes[step_id].on_undo_failure == "continue" and not status.again
+    if isinstance(status, Waived):
+        return all(_is_out_of_the_way(graph, state, dependent) for dependent in graph.dependents[step_id])
     return isinstance(status, Pending) or not (status.is_live or stands(graph, step_id, status))
 
 
@@ -140,8 +173,11 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     _nothing_in_flight_unordered,
     _history_grows,
     _only_the_current_attempt_answers,
+    _replies_are_believed,
+    _orders_are_signed,
     _no_attempt_twice,
     _a_claim_burns_nothing,
+    _what_may_turn_back_begins_nothing,
     _undo_begins_in_turn,
     _taint_stays,
     _no_turning_back_twice,

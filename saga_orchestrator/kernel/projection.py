@@ -140,16 +140,12 @@ def last_error(shown: str | None, before: State, decision: Decision) -> str | No
 
 
 def _shown_error(shown: str | None, record: Record, before: State, after: State) -> str | None:
-    failed = record.status in (RecordStatus.ERROR, RecordStatus.IN_DOUBT)
-    match record.phase:
-        case Phase.EXECUTE if failed and before.course is Course.FORWARD and not _has_failed(before):
-            return record.error
-        case Phase.EXECUTE if not failed and after.course is Course.FORWARD and not _is_in_trouble(after):
-            return None
-        case Phase.ORDER if failed:
-            return record.error
-        case _:
-            return shown
+    failed = record.status is RecordStatus.ERROR or record.status is RecordStatus.IN_DOUBT
+    if record.phase is Phase.EXECUTE and failed and before.course is Course.FORWARD and not _has_failed(before):
+        return record.error
+    if record.phase is Phase.EXECUTE and not failed and after.course is Course.FORWARD:
+        return shown if shown is not None and _is_in_trouble(after) else None
+    return record.error if record.phase is Phase.ORDER and failed else shown
 
 
 def _has_failed(state: State) -> bool:

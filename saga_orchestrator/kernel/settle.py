@@ -141,7 +141,7 @@ def _undo(draft: Draft, step_id: str) -> None:
         case Succeeded(attempt) if node.nothing_to_undo:
             draft.put(step_id, Passed(attempt))
         case Skipped(acted) if node.nothing_to_undo or not acted:
-            draft.put(step_id, Passed(0))
+            draft.put(step_id, Passed(0, acted))
         case status:
             with_output = not isinstance(status, Failed)
             if _can_be_tried(draft, step_id, with_output):

@@ -156,9 +156,10 @@ class Undone(StepStatus):
 
 @dataclass(frozen=True, slots=True)
 class Passed(StepStatus):
-    """The rollback went past it: there was nothing to undo. `attempt` 0: it had been skipped."""
+    """The rollback went past it: there was nothing to undo. `attempt` 0: it had been skipped, and `acted` or not."""
 
     attempt: int = 1
+    acted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,16 @@ from ..definition.graph import Graph
 from .projection import awaiting, outstanding, residue, stands, status_of, wake_at
 from .state import (
     Course,
+    Failed,
     Passed,
+    Pending,
     Probing,
     Retrying,
     Running,
     SagaStatus,
     Skipped,
     State,
+    StepStatus,
     Succeeded,
     UndoFailed,
     Undoing,
@@ -96,10 +99,18 @@ def _undo_only_backwards(graph: Graph, state: State) -> bool:
 
 
 def _no_way_back_past_the_pivot(graph: Graph, state: State) -> bool:
-    """Once a PIVOT or RETRIABLE step has acted, or may have, nothing is undone."""
-    found = [state.of(step_id) for step_id in graph.final]
-    acted = any(isinstance(s, Succeeded) or getattr(s, "tainted", False) or s == Skipped(acted=True) for s in found)
-    return not (acted and state.course is Course.BACKWARD)
+    """Nothing is undone unless it is certain that no PIVOT or RETRIABLE step has acted, or may yet."""
+    innocent = (Pending(), Skipped(), Passed(0, acted=False))
+    return state.course is not Course.BACKWARD or all(
+        status in innocent or (isinstance(status, Failed) and not status.tainted)
+        for status in map(state.of, graph.final)
+    )
+
+
+def commits(status: StepStatus) -> bool:
+    """Return whether a PIVOT or RETRIABLE step in this status forbids the way back."""
+    acted = isinstance(status, Succeeded) or status == Skipped(acted=True)
+    return acted or getattr(status, "tainted", False) is True
 
 
 def _attempts_bounded(graph: Graph, state: State) -> bool:

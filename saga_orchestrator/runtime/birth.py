@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from ..definition.saga import SagaDefinition
-from ..errors import PayloadError, SagaStateError
+from ..errors import SagaStateError
 from ..kernel.codec import encode
 from ..kernel.events import Claimed
 from ..kernel.projection import current_step_index, status_of
@@ -19,8 +19,9 @@ from ..storage.rows import Birth, Head, Ownership
 from .ids import new_id
 from .moves import left_to_anybody, taken
 from .tenure import context_of
+from .texts import check_name
 
-_LONGEST = 255
+_LARGEST_PRIORITY = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class Beginning:
 
     Raises:
         PayloadError: One of the names holds characters that a database rejects.
-        SagaStateError: One of the names is empty or too long, or `values` names a column of the engine's.
+        SagaStateError: One of the names is empty or too long, the priority is no number that a column holds, or
+            `values` names a column of the engine's.
     """
 
     saga_name: str
@@ -42,10 +44,12 @@ class Beginning:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_name("aggregation_id", self.aggregation_id)
-        _check_name("trace_id", self.trace_id)
+        check_name("aggregation_id", self.aggregation_id)
+        check_name("trace_id", self.trace_id)
         if self.idempotency_key is not None:
-            _check_name("idempotency_key", self.idempotency_key)
+            check_name("idempotency_key", self.idempotency_key)
+        if type(self.priority) is not int or abs(self.priority) > _LARGEST_PRIORITY:
+            raise SagaStateError(f"priority is a whole number of at most {_LARGEST_PRIORITY}; got {self.priority!r}.")
         if own := self.values.keys() & Head.__dataclass_fields__.keys():
             names = ", ".join(sorted(own))
             raise SagaStateError(f"values= is for columns of your own; the engine writes {names} itself.")
@@ -86,11 +90,3 @@ def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, owners
         updated_at=now,
     )
     return Birth(head, wanted.values)
-
-
-def _check_name(what: str, value: Any) -> None:
-    if not isinstance(value, str) or not value or len(value) > _LONGEST:
-        shown = repr(value[:40]) + "…" if isinstance(value, str) and len(value) > _LONGEST else repr(value)
-        raise SagaStateError(f"{what} has 1 to {_LONGEST} characters; got {shown}.")
-    if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
-        raise PayloadError(f"{what} holds a NUL or half of a surrogate pair, which no database takes: {value!r}")

@@ -85,6 +85,7 @@ class Claims:
         assert definition is not None
         assert move.ownership is not None
         assert move.ownership.token is not None
+        state = _state_of(move, definition, head)
         return Tenure(
             head.id,
             head.saga_name,
@@ -93,11 +94,12 @@ class Claims:
             definition,
             move.ownership.token,
             move.revision + 1,
-            _state_of(move, definition, head),
+            state,
             move.last_error,
             initial_of(head),
             store,
             lease_until,
+            past_is_known=not state.recorded,
         )
 
     def rival(self, birth: Birth, found: Head | None) -> Head:
@@ -199,10 +201,11 @@ def _set_aside(head: Head, now: datetime, until: datetime | None, why: str) -> M
     """Put a row back as it is: for later, or for a person to look at."""
     status = head.status if until is not None else SagaStatus.STUCK
     waiting = head.awaiting if until is not None else "operator"
-    shown = why if until is None or head.last_error is None else head.last_error  # a deferral hides no business error
+    shown = why if until is None or head.last_error is None else head.last_error  # a deferral hides no other error
     ownership = Ownership(head.step_execution_token, None if until is None else head.lease_owner, until, waiting, None)
     place = head.current_step_index, head.retry_counter
-    return Move(head.id, head.revision, head.step_execution_token, status, head.state, *place, shown, now, ownership, ())
+    token = head.step_execution_token
+    return Move(head.id, head.revision, token, status, head.state, *place, shown, now, ownership, ())
 
 
 def _state_of(move: Move, definition: SagaDefinition, head: Head) -> State:

@@ -3,9 +3,10 @@
 Leases and timers are judged by the database's clock, so that hosts whose clocks disagree still agree on them. Asking it
 costs a round trip; so it is asked now and then, and in between the event loop's monotonic clock carries the answer on.
 
-An answer is as good as it was quick: the database looked at its clock at some moment between question and answer. So each
-answer gives bounds, and further answers narrow them (Cristian, "Probabilistic clock synchronization", 1989). One that took
-seconds, because the database was slow or this process stood still meanwhile, must not spoil what is known better.
+An answer is as good as it was quick: the database looked at its clock at some moment between question and answer. So
+each answer gives bounds, and further answers narrow them (Cristian, "Probabilistic clock synchronization", 1989). One
+that took seconds, because the database was slow or this process stood still meanwhile, must not spoil what is known
+better.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 _PRECISE = timedelta(seconds=1)
-"""With bounds wider than this the database is asked again at the next occasion."""
+"""With bounds wider than this the database is asked again."""
+_TRIES = 3
+"""How often in a row; then one has to make do with what is known, until the next occasion."""
 _DRIFT = 0.0005
 """Seconds by which the two clocks may part, per second."""
 
@@ -41,8 +44,10 @@ class DatabaseClock:
         self._measured = answered
 
     async def ready(self) -> None:
-        """Ask the database, if it has never been asked, or its answer was too slow to tell much."""
-        if self._bounds is None or self._bounds[1] - self._bounds[0] > _PRECISE:
+        """Ask the database, if it has never been asked, and again if its answer was too slow to tell much."""
+        for _ in range(_TRIES):
+            if self._bounds is not None and self._bounds[1] - self._bounds[0] <= _PRECISE:
+                return
             await self.sync()
 
     def now(self) -> datetime:

@@ -37,7 +37,7 @@ from .driver import Driver, Tools
 from .lease import LeaseKeeper
 from .performer import Performer
 from .registry import Registry
-from .tenure import Past, Tenure
+from .tenure import Tenure
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _STARTS = 3
@@ -115,8 +115,8 @@ class SagaEngine(Generic[ModelT]):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
             birth, state = born(beginning, self.now(), self.owner, self.now() + self.lease)
             if await self._commits.submit(birth) is not Written.TAKEN:
-                tenure = Tenure.of(birth.head, beginning.definition, state, self.store, lease_until)
-                tenure.known_past, tenure.past_is_known = Past(), True
+                tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
+                tenure.lease_until = lease_until
                 await self._drive(tenure)
                 return birth.head.id
             if (rival := await self.store.rival(birth)) is not None:

@@ -105,3 +105,5 @@ class LeaseKeeper:
             driver.tenure.lease_until = until
             if revision > driver.tenure.revision:
                 driver.refresh()
+        for saga_id in old.keys() - alive.keys():  # passed over, or no longer ours: the row says which
+            old[saga_id].refresh()

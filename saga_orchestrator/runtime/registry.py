@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..definition.saga import SagaDefinition
-from ..errors import SagaDefinitionError
+from ..errors import SagaDefinitionError, SagaError
 from ..storage.rows import Claimable
+from .texts import check_name
 
 
 class Registry:
@@ -22,8 +23,10 @@ class Registry:
         """
         if not isinstance(definition, SagaDefinition):
             raise SagaDefinitionError(f"Saga {name!r}: register() takes what SagaBuilder.build() returned.")
-        if not name or len(name) > _LONGEST or "\x00" in name:
-            raise SagaDefinitionError(f"A saga's name has 1 to {_LONGEST} characters and no NUL; got {name!r}.")
+        try:
+            check_name("A saga's name", name)
+        except SagaError as error:
+            raise SagaDefinitionError(str(error)) from error
         versions = self._versions.setdefault(name, {})
         if definition.version in versions:
             raise SagaDefinitionError(
@@ -54,6 +57,3 @@ class Registry:
         if self._claimable is None:
             self._claimable = Claimable({name: frozenset(versions) for name, versions in self._versions.items()})
         return self._claimable
-
-
-_LONGEST = 255

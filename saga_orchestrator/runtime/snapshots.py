@@ -123,7 +123,7 @@ def snapshot(head: Head, registry: Registry) -> SagaSnapshot:
 
 def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> SagaAdminSnapshot:
     """Return a saga's snapshot with its context and history."""
-    context = {"saga_name": head.saga_name, "initial_data": _shown(payloads, initial_of(head))}
+    context = {"saga_name": head.saga_name, "initial_data": _initial(head, payloads)}
     return SagaAdminSnapshot(
         **_facts(head),
         residue=_residue(head, registry),
@@ -171,6 +171,14 @@ def _shown(payloads: Payloads, text: str) -> Any:
         return payloads.load(text)
     except PayloadError as error:
         return {"unreadable": str(error)}
+
+
+def _initial(head: Head, payloads: Payloads) -> Any:
+    """Return what the saga was started with, for people, also if somebody has spoilt it."""
+    try:
+        return _shown(payloads, initial_of(head))
+    except (KeyError, TypeError, ValueError) as error:
+        return {"unreadable": repr(error)}
 
 
 def _state(head: Head) -> State | None:

@@ -75,14 +75,14 @@ class Tenure:
     last_error: str | None
     initial: str
     store: Store
-    lease_until: float
+    lease_until: float = 0.0
     """When the lease ends, by the event loop's clock."""
     known_past: Past = field(default_factory=Past)
     past_is_known: bool = False
 
     @classmethod
-    def of(cls, head: Head, definition: SagaDefinition, state: State, store: Store, lease_until: float) -> Tenure:
-        """Return the tenure of a row that this process has just taken."""
+    def of_newborn(cls, head: Head, initial: str, definition: SagaDefinition, state: State, store: Store) -> Tenure:
+        """Return the tenure of a saga that this process has just made; it has no past."""
         assert head.step_execution_token is not None
         return cls(
             head.id,
@@ -94,9 +94,9 @@ class Tenure:
             head.revision,
             state,
             head.last_error,
-            initial_of(head),
+            initial,
             store,
-            lease_until,
+            past_is_known=True,
         )
 
     async def past(self) -> Past:

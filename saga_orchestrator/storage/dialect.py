@@ -28,6 +28,8 @@ _PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006")
 _CONTENTION = ("40001", "40P01", "55P03")
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between the tries of a transaction that met contention."""
+_DYING = "cannot switch to state"
+"""What asyncpg says of a connection whose server has said good-bye while it was idle, and that is not closed yet."""
 _PASSING_ERRNOS = (1205, 1213)
 """MariaDB's lock wait timeout and deadlock."""
 
@@ -150,7 +152,7 @@ def _passes_by_name(error: BaseException, cause: object) -> bool:
     """Judge an error without an SQLSTATE: SQLite's, MariaDB's, and drivers' own about a lost connection."""
     said = str(cause).lower()
     if isinstance(error, InterfaceError) or type(cause).__name__ in ("InterfaceError", "InternalClientError"):
-        return "connection" in said or "closed" in said or "pool" in said
+        return any(word in said for word in ("connection", "closed", "pool", _DYING))
     arguments: tuple[object, ...] = getattr(cause, "args", ())
     numbered = any(argument in _PASSING_ERRNOS for argument in arguments[:1])
     return numbered or (isinstance(error, OperationalError | OSError) and ("locked" in said or "connect" in said))

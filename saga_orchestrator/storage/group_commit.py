@@ -65,12 +65,14 @@ class GroupCommit:
             await asyncio.wait([self._leader])
 
     async def _lead(self) -> None:
+        batch: list[_Queued] = []
         try:
             while self._queue:
-                await self._flush(self._next_batch())
+                batch = self._next_batch()
+                await self._flush(batch)
         finally:
             self._leader = None
-            for _, answer in self._queue:
+            for _, answer in (*batch, *self._queue):  # those that have been answered cannot be cancelled any more
                 answer.cancel()
             self._queue.clear()
 

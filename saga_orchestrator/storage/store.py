@@ -23,6 +23,7 @@ from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
 from ..kernel.state import SagaStatus
 from .dialect import Clock, dialect_for, is_passing, through_contention
+from .group_read import GroupRead
 from .mixins import history_table
 from .one_statement import OneStatement
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
@@ -44,6 +45,7 @@ class SagaStore:
         self.table: Table = model.__table__
         self.past: Table = history_table(self.table)
         self.dialect = dialect_for(engine.dialect, engine.url.database, clock)
+        self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
         self._fast = OneStatement(self.table, self.past, engine) if OneStatement.fits(engine) else None
 
@@ -207,6 +209,9 @@ class SagaStore:
             return [head_of(row) for row in await connection.execute(self._sql.listing(wanted, limit, before))]
 
     async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
+        return await self._histories.read(saga_ids)
+
+    async def _history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
         found: dict[UUID, list[HistoryRow]] = {saga_id: [] for saga_id in saga_ids}
         async with self.engine.connect() as connection:
             for row in await connection.execute(self._sql.read_history, {"ids": list(found)}):
@@ -239,9 +244,10 @@ _LONGEST_ERROR = 1_000
 
 
 def _is_the_work_of(move: Move, found: Head) -> bool:
-    """Return whether it was this move that made the row what it is: a new owner may have left the same state."""
+    """Return whether it was this move that made the row what it is: another's may have left the same state."""
     token = move.token if move.ownership is None else move.ownership.token
-    return found.step_execution_token == token and bool(loads(found.state) == loads(move.state))
+    same_hand = (found.step_execution_token, found.updated_at) == (token, move.updated_at)
+    return same_hand and bool(loads(found.state) == loads(move.state))
 
 
 def _id_of(item: Write) -> UUID:

@@ -25,7 +25,7 @@ class Json(TypeDecorator[Any]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         kind = JSONB if dialect.name == "postgresql" else JSON
-        return dialect.type_descriptor(kind(none_as_null=self.impl_instance.none_as_null))
+        return dialect.type_descriptor(kind(none_as_null=self.impl.none_as_null))
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         encode = super().bind_processor(dialect)

@@ -192,7 +192,7 @@ def _obeyed(case: Case, note: Mapping[str, Any]) -> Iterator[str]:
         yield "it was aborted, and completed"
 
 
-# --- one saga ----------------------------------------------------------------------------------------------------------
+# --- one saga ---------------------------------------------------------------------------------------------------------
 
 
 def _status_tells_the_truth(case: Case) -> Iterator[str]:

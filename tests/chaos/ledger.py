@@ -108,12 +108,12 @@ class Ledger:
             self.counts["repeats"] += 1
             if (slot.key, slot.inputs) != (request["key"], inputs):
                 self._violated(f"doubled: {saga}/{step}: another key or input, {request['key']} {inputs}, than {slot}")
-            return {"effect": slot.effect}
+            return {"effect": slot.effect, "repeated": True}
         slot.key, slot.inputs, slot.stands = request["key"], inputs, True
         self.counts["effects"] += 1
         slot.effect = f"effect-{self.counts['effects']}"
         self._check_before(saga, step, request)
-        return {"effect": slot.effect}
+        return {"effect": slot.effect, "repeated": False}
 
     def _check_before(self, saga: str, step: str, request: dict[str, Any]) -> None:
         """An effect needs those of its predecessors to stand, and was given exactly their outputs."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
 
+import asyncpg
+
 from tests.chaos.troupe import Member, Troupe
 from tests.chaos.world import LEASE
 from tests.support.postgres import PostgresServer
 
-_DECK = ("kill", "stop", "kill a worker", "stop a worker", "database", "tell", "kill a worker", "stop", "tell a worker")
+_DECK = (
+    *("kill", "kill a worker", "kill a worker", "stop", "stop", "stop a worker", "tell", "tell a worker"),
+    *("crash database", "cut connections"),
+)
+_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()"
 _LONGEST_PAUSE = 0.9
 
 
@@ -46,9 +53,15 @@ class Monkey:
         if not self._deck:
             self._deck = self._chance.sample(_DECK, len(_DECK))
         card = self._deck.pop()
-        if card == "database":
+        if card == "crash database":
             self._crash_database()
-            return
+        elif card == "cut connections":
+            self._cut_connections()
+        else:
+            self._torment(card)
+
+    def _torment(self, card: str) -> None:
+        """Pick a victim, of one role if the card names it."""
         name, _, role = card.partition(" a ")
         free = [m for m in self._troupe.members if m.role == (role or m.role) and (m.is_free or name == "kill")]
         if free:
@@ -73,6 +86,18 @@ class Monkey:
             time.sleep(self._chance.uniform(0, 1))
             self._server.restart("immediate")
             self.deeds["database crashes"] += 1
+
+    def _cut_connections(self) -> None:
+        async def cut(dsn: str) -> None:
+            connection = await asyncpg.connect(dsn, ssl=False)
+            try:
+                await connection.execute(_CUT)
+            finally:
+                await connection.close()
+
+        if self._server is not None:
+            asyncio.run(cut(self._server.dsn()))
+            self.deeds["cuts of all connections"] += 1
 
     def _replace(self) -> None:
         for ended in self._troupe.look():

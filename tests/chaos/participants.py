@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -15,6 +17,7 @@ from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, StepCont
 from tests.chaos.ledger import ask
 
 FOREVER = 3_600
+TORN = 0.4
 SLOW = 2.5
 """Seconds that a slow step takes: longer than the lease, so that it is kept only by renewing it."""
 
@@ -40,7 +43,7 @@ class _Participant:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    async def ask(self, op: str, ctx: StepContext, **facts: object) -> dict[str, str]:
+    async def ask(self, op: str, ctx: StepContext, **facts: object) -> dict[str, Any]:
         try:
             return await ask(self.port, op, saga=str(ctx.saga_id), step=ctx.step_id, saga_name=ctx.saga_name, **facts)
         except OSError as error:
@@ -53,9 +56,17 @@ class _Participant:
         answer = await self.ask("do", ctx, key=ctx.idempotency_key, inputs=inputs)
         if "refused" in answer:
             raise PermanentError("chaos: turned away, it is undone already")
+        if inp.fate == "torn":
+            await self._tear(answer)
         await self._fail_after(inp.fate, ctx)
         await asyncio.sleep(inp.pause)
         return ActOutput(effect=answer["effect"])
+
+    async def _tear(self, answer: Mapping[str, object]) -> None:
+        """Take time to answer; if that was too much, a later attempt fails cleanly, though the first one has acted."""
+        if answer["repeated"]:
+            raise PermanentError("chaos: refused this time")
+        await asyncio.sleep(TORN)
 
     async def _fail_before(self, fate: str, ctx: StepContext) -> None:
         match fate:

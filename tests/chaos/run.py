@@ -1,7 +1,7 @@
 """One run of chaos: build the stage, let the monkey rage, let the workers finish, audit.
 
 Everything is on the loopback, in a folder of its own, and ended by its id whatever happens. The folder, with the
-ledger's journal and every actor's log, is kept only if the audit finds something.
+ledger's journal and every actor's log, is kept if the audit finds something, or on demand.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStateError, SagaStatus
 from tests.chaos.audit import Findings, audit
@@ -70,7 +72,9 @@ class Report:
         return "\n".join(lines)
 
 
-def run(seconds: float, *, seed: int, database: Database = "postgresql", workers: int = 3) -> Report:
+def run(
+    seconds: float, *, seed: int, database: Database = "postgresql", workers: int = 3, keep: bool = False
+) -> Report:
     """Run chaos for so long, and return what came of it. Call it on the main thread (see `PostgresServer`)."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="saga-chaos-"))
@@ -91,7 +95,7 @@ def run(seconds: float, *, seed: int, database: Database = "postgresql", workers
         findings = asyncio.run(_audit(url, ledger))
         findings.wrong += troupe.faults
         report = Report(seed, seconds, findings, monkey.deeds, ledger.counts, _counted(ledger), folder, settled_in)
-    if report.is_clean:
+    if report.is_clean and not keep:
         shutil.rmtree(folder, ignore_errors=True)
     else:
         (folder / "evidence.log").write_text("\n".join(report.findings.evidence))
@@ -125,21 +129,27 @@ def _troupe(troupe: Troupe, workers: int) -> Iterator[Troupe]:
 
 async def _settle(url: str, ledger: Ledger, troupe: Troupe) -> float:
     """Wait until every saga is over or stuck, or nothing moves any more."""
-    engine = connect(url)
     begun = moved = time.monotonic()
+    async with _behind_the_stage(url, ledger) as (_, orchestrator):
+        before: list[Any] = []
+        while (now := time.monotonic()) < min(begun + _SETTLING, moved + _STILL):
+            troupe.look()
+            left = await _unfinished(orchestrator)
+            moved, before = (moved, before) if left == before else (now, left)
+            if not left:
+                break
+            await asyncio.sleep(0.2)
+    return time.monotonic() - begun
+
+
+@contextlib.asynccontextmanager
+async def _behind_the_stage(url: str, ledger: Ledger) -> AsyncIterator[tuple[AsyncEngine, SagaOrchestrator[ChaosSaga]]]:
+    engine = connect(url)
     try:
         async with orchestrate(engine, ledger.port) as orchestrator:
-            before: list[Any] = []
-            while (now := time.monotonic()) < min(begun + _SETTLING, moved + _STILL):
-                troupe.look()
-                left = await _unfinished(orchestrator)
-                moved, before = (moved, before) if left == before else (now, left)
-                if not left:
-                    break
-                await asyncio.sleep(0.2)
+            yield engine, orchestrator
     finally:
         await engine.dispose()
-    return time.monotonic() - begun
 
 
 async def _unfinished(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
@@ -163,12 +173,8 @@ async def _release_quarantined(orchestrator: SagaOrchestrator[ChaosSaga]) -> lis
 
 
 async def _audit(url: str, ledger: Ledger) -> Findings:
-    engine = connect(url)
-    try:
-        async with orchestrate(engine, ledger.port) as orchestrator:
-            return await audit(engine, orchestrator, ledger)
-    finally:
-        await engine.dispose()
+    async with _behind_the_stage(url, ledger) as (engine, orchestrator):
+        return await audit(engine, orchestrator, ledger)
 
 
 def _counted(ledger: Ledger) -> Counter[str]:

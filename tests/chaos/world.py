@@ -28,9 +28,9 @@ LEASE = timedelta(seconds=1.5)
 ATTEMPTS = 4
 UNDO_ATTEMPTS = 4
 _FAILING = ("declined", "declined unheard", "always late")
-_PASSING = ("transient", "flaky", "silent", "late", "unheard")
+_PASSING = ("transient", "flaky", "silent", "late", "unheard", "torn")
 _FATES = {  # what a step may meet, besides what every step may
-    "pack": ("slow", "transient", "flaky", "silent", "unheard"),  # it has no timeout
+    "pack": ("slow", "torn", "transient", "flaky", "silent", "unheard"),  # it has no timeout
     "notify": ("stubborn", "transient", "silent", "late", "unheard"),
     "quote": ("transient",),
 }

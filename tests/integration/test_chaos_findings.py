@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import text
+from sqlalchemy.exc import InternalError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from saga_orchestrator import (
     BaseStep,
+    InputContext,
+    PermanentError,
+    SagaAdmin,
     SagaBuilder,
     SagaDefinition,
     SagaOrchestrator,
     SagaStateMixin,
     SagaStatus,
 )
+from saga_orchestrator.storage.contract import Store
+from saga_orchestrator.storage.dialect import is_passing
+from saga_orchestrator.storage.rows import Move, Write, Written
+from saga_orchestrator.storage.store import SagaStore
 
 
 class Base(DeclarativeBase):
@@ -47,10 +58,22 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-def orchestrator_on(engine: AsyncEngine, definition: SagaDefinition) -> SagaOrchestrator[FoundSaga]:
-    orchestrator = SagaOrchestrator[FoundSaga](model_class=FoundSaga, session_maker=async_sessionmaker(engine))
+def orchestrator_on(
+    engine: AsyncEngine, definition: SagaDefinition, store: Store | None = None
+) -> SagaOrchestrator[FoundSaga]:
+    """Return an orchestrator whose leases never end within a test: what is handed back, was handed back."""
+    orchestrator = SagaOrchestrator[FoundSaga](
+        model_class=FoundSaga,
+        session_maker=async_sessionmaker(engine),
+        execution_lease=timedelta(hours=1),
+        store=store,
+    )
     orchestrator.register("found", definition)
     return orchestrator
+
+
+def number_of(ctx: InputContext) -> Number:
+    return Number(number=ctx.initial_data["number"])
 
 
 class Probed(BaseStep[Number, Number]):
@@ -74,7 +97,7 @@ async def test_an_attempt_lost_without_a_recorded_input_is_probed_with_its_input
     """The history of a lost attempt has no input: SQL's NULL, not the JSON null that once was read as an input."""
     step = Probed()
     builder = SagaBuilder()
-    builder.add_step(step=step, step_id="probed", input_map=lambda ctx: Number(number=ctx.initial_data["number"]))
+    builder.add_step(step=step, step_id="probed", input_map=number_of)
     first, second = (orchestrator_on(engine, builder.build()) for _ in range(2))
     starting = asyncio.ensure_future(first.start(saga_name="found", initial_data={"number": 41}, aggregation_id="a"))
     await step.begun.wait()
@@ -87,3 +110,147 @@ async def test_an_attempt_lost_without_a_recorded_input_is_probed_with_its_input
     async with engine.connect() as connection:
         rows = await connection.execute(text("SELECT status, input IS NULL FROM found_saga_history ORDER BY seq"))
         assert [tuple(row) for row in rows] == [("IN_DOUBT", 1), ("SUCCESS", 0)]
+
+
+class Blocking(BaseStep[Number, Number]):
+    """Acts at once, except where it is told to go on for ever; so does its undo."""
+
+    def __init__(self, blocks: str = "") -> None:
+        self.blocks = blocks
+        self.begun = asyncio.Event()
+
+    async def execute(self, inp: Number) -> Number:
+        await self._maybe_block("execute")
+        return inp
+
+    async def compensate(self, inp: Number, out: Number | None) -> None:
+        await self._maybe_block("compensate")
+
+    async def _maybe_block(self, where: str) -> None:
+        if self.blocks == where:
+            self.begun.set()
+            await asyncio.Event().wait()
+
+
+class Failing(BaseStep[Number, Number]):
+    """Does not act, ever."""
+
+    async def execute(self, inp: Number) -> Number:
+        raise PermanentError("no")
+
+
+async def test_closing_does_not_wait_for_the_lease_of_a_saga_with_a_step_in_flight(engine: AsyncEngine) -> None:
+    """A driver that waits for its step is told that it has been released; once it slept until its lease ran out."""
+    step = Blocking("execute")
+    builder = SagaBuilder()
+    builder.add_step(step=step, input_map=number_of)
+    orchestrator = orchestrator_on(engine, builder.build())
+    starting = asyncio.ensure_future(
+        orchestrator.start(saga_name="found", initial_data={"number": 1}, aggregation_id="a")
+    )
+    await step.begun.wait()
+    await orchestrator.aclose()
+    await starting
+    async with engine.connect() as connection:
+        row = (await connection.execute(text("SELECT status, lease_owner FROM found_saga"))).one()
+    assert tuple(row) == ("RUNNING", None)
+
+
+class Gate:
+    """A store whose writes of moves wait until it is opened."""
+
+    def __init__(self, store: SagaStore) -> None:
+        self.store = store
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def write(self, batch: Sequence[Write]) -> list[Written]:
+        if any(isinstance(item, Move) for item in batch):
+            self.reached.set()
+            await self.opened.wait()
+        return await self.store.write(batch)
+
+
+async def turns() -> None:
+    """Let the event loop turn until nothing but the database could still make a difference."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+class Held(BaseStep[Number, Number]):
+    """Returns once its number is let go."""
+
+    def __init__(self) -> None:
+        self.begun = {1: asyncio.Event(), 2: asyncio.Event()}
+        self.let_go = {1: asyncio.Event(), 2: asyncio.Event()}
+
+    async def execute(self, inp: Number) -> Number:
+        self.begun[inp.number].set()
+        await self.let_go[inp.number].wait()
+        return inp
+
+    async def compensate(self, inp: Number, out: Number | None) -> None: ...
+
+
+async def test_a_release_while_a_commit_is_in_flight_loses_nothing_of_it(engine: AsyncEngine) -> None:
+    """A step's result and the release of its saga, queued together, once shared a batch: one row for two writes."""
+    builder, held, slow = SagaBuilder(), Held(), Blocking("execute")
+    builder.add_step(step=held, step_id="held", input_map=number_of)
+    builder.add_step(step=slow, step_id="slow", input_map=number_of)
+    definition = builder.build()
+    gate = Gate(SagaStore(FoundSaga, engine))
+    first, second = orchestrator_on(engine, definition, gate), orchestrator_on(engine, definition)
+    starting = [
+        asyncio.ensure_future(first.start(saga_name="found", initial_data={"number": n}, aggregation_id=f"a-{n}"))
+        for n in (1, 2)
+    ]
+    for begun in held.begun.values():
+        await begun.wait()
+    held.let_go[1].set()
+    await gate.reached.wait()  # the group commit is busy with the first one's result,
+    held.let_go[2].set()
+    await turns()
+    assert len(first.engine._commits._queue) == 1  # so the second one's has to queue,
+    closing = asyncio.ensure_future(first.aclose())
+    await turns()  # and now both sagas are to be released
+    gate.opened.set()
+    await closing
+    saga_ids = [await task for task in starting]
+
+    slow.blocks = ""
+    async with second:
+        assert await second.run_due() == 2
+        assert [(await second.result(saga_id)).status for saga_id in saga_ids] == [SagaStatus.COMPLETED] * 2
+        histories = await second.engine.store.history(saga_ids)
+    for rows in histories.values():
+        assert [row.seq for row in rows] == list(range(len(rows)))
+        assert [row.step_id for row in rows if row.status == "SUCCESS"] == ["held", "slow"]
+
+
+async def test_an_undo_cut_off_by_an_abort_is_recorded_as_in_doubt(engine: AsyncEngine) -> None:
+    """The history says that nobody knows whether the undo happened, as it does of a step that is cut off."""
+    step = Blocking("compensate")
+    builder = SagaBuilder()
+    builder.add_step(step=step, step_id="undone", input_map=number_of)
+    builder.add_step(step=Failing(), step_id="failing", input_map=number_of)
+    async with orchestrator_on(engine, builder.build()) as orchestrator:
+        starting = asyncio.ensure_future(
+            orchestrator.start(saga_name="found", initial_data={"number": 1}, aggregation_id="a")
+        )
+        await step.begun.wait()
+        (saga,) = (await SagaAdmin(orchestrator.engine).list_sagas()).items
+        await SagaAdmin(orchestrator.engine).abort(saga.id, actor="somebody", reason="enough")
+        await starting
+        found = await SagaAdmin(orchestrator.engine).get_saga(saga.id)
+    assert (found.status, found.residue) == (SagaStatus.FAILED, ("undone",))
+    assert ("COMPENSATE", "IN_DOUBT", "undone") in [(e.phase, e.status, e.step_id) for e in found.step_history]
+
+
+def test_a_connection_that_is_about_to_close_is_a_passing_trouble() -> None:
+    """PostgreSQL said good-bye to an idle connection; asyncpg then refuses to use it, with an error of its own."""
+    refusal = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    assert is_passing(refusal)
+    assert is_passing(InternalError("SELECT 1", None, refusal))
+    assert not is_passing(asyncpg.InternalClientError("unexpected error"))

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from saga_orchestrator import ActiveSagaAlreadyExistsError, SagaOrchestrator, SagaStateError, SagaStatus
-from tests.support.sagas import NAME, Site, TripSaga, World, soon, trip
+from tests.support.sagas import NAME, Site, TripSaga, World, soon, trip, until
 
 ORDER = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
 ALL_THREE = ["flight", "hotel", "car"]
@@ -299,17 +299,12 @@ async def test_a_caller_cancelled_before_the_saga_is_durable_does_no_harm(databa
     await soon(asyncio.wait([caller]))
     gate.open()
 
-    await soon(_called(world, 3))
+    await until(lambda: len(world.calls) == 3)
     assert await status_of(orchestrator, world.contexts[0].saga_id) is SagaStatus.COMPLETED
 
 
-async def _called(world: World, count: int) -> None:
-    while len(world.calls) < count:
-        await asyncio.sleep(0)
-
-
 async def test_an_engine_that_is_closed_while_a_saga_is_born_hands_it_back(database: Site, world: World) -> None:
-    """`aclose` during a start: the newborn is durable, no step of it runs here, and another process takes it at once."""
+    """`aclose` during a start: the newborn is durable, no step of it runs here, and another process takes it."""
     meddling = database.meddling_store()
     closing, heir = database.joins(trip(World()), store=meddling), database.joins(trip(world))
     gate = world.gate("write")

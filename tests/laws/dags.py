@@ -36,15 +36,15 @@ def random_graph(tape: Tape) -> Graph:
     nodes: list[Node] = []
     for name in "abcde"[: 1 + tape.number(5)]:
         nodes.append(_node(tape, name, _some(tape, nodes), **tape.pick(BEFORE_THE_PIVOT)))
-    certain = [node for node in nodes if node.kind is StepKind.COMPENSATABLE or tape.happens(2)]
+    certain = beside = [node for node in nodes if node.kind is StepKind.COMPENSATABLE or tape.happens(2)]
     if tape.happens(2):
         nodes.append(_node(tape, "pivot", certain, kind=StepKind.PIVOT))
         certain = nodes[-1:]
     for name in ("r1", "r2")[: tape.pick((0, 0, 1, 2))]:
         nodes.append(_node(tape, name, certain, kind=StepKind.RETRIABLE))
         certain = tape.pick((certain, nodes[-1:]))
-    for name in ("q1", "q2")[: tape.pick((0, 0, 1, 2))]:
-        nodes.append(_node(tape, name, _some(tape, nodes), **READ_ONLY))
+    for name in ("q1", "q2", "q3")[: tape.pick((0, 3, 1, 2))]:
+        nodes.append(_node(tape, name, tape.pick((nodes[-1:], beside, beside, _some(tape, nodes))), **READ_ONLY))
     return _checked(nodes[:8], compensate_on_failure=not tape.happens(5), max_recoveries=tape.pick((2, 0, 1, 3)))
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
+
+from saga_orchestrator.definition.graph import StepKind
 
 from .dags import random_graph, relisted
 from .ledger import Flight, Ledger
@@ -18,6 +20,35 @@ from .tape import Tape
 
 START = datetime(2024, 2, 29, 12, tzinfo=UTC)
 JUMPS = (timedelta(seconds=1), timedelta(seconds=40), timedelta(hours=1), timedelta(seconds=-20))
+
+
+class End(NamedTuple):
+    """How a piece of work ends: well, or with an error that says whether to try again and whether it acted."""
+
+    name: str
+    retryable: bool = True
+    in_doubt: bool = False
+
+
+class Mood(NamedTuple):
+    """How the work of one world tends to end."""
+
+    steps: tuple[End, ...]
+    reads: tuple[End, ...]
+    undos: tuple[End, ...]
+
+
+FINE = End("fine")
+LATER, NEVER = End("later"), End("never", retryable=False)
+PERHAPS, PERHAPS_NEVER = End("perhaps", in_doubt=True), End("perhaps never", retryable=False, in_doubt=True)
+MIXED = (FINE, FINE, LATER, PERHAPS, NEVER, PERHAPS_NEVER)
+LUCKY = (FINE, FINE, FINE, FINE, FINE, PERHAPS, NEVER, PERHAPS_NEVER)
+MOODS = (
+    Mood(LUCKY, LUCKY, LUCKY),
+    Mood(MIXED, MIXED, MIXED),
+    Mood(LUCKY, (FINE, NEVER), LUCKY),
+    Mood(LUCKY, LUCKY, (FINE, NEVER, LATER, PERHAPS)),
+)
 
 
 class LawBrokenError(AssertionError):
@@ -32,6 +63,7 @@ class World:
         self.tape = tape
         self.graph = random_graph(tape)
         self.twin_graph = relisted(self.graph, tape)
+        self.mood = tape.pick(MOODS)
         self.now = START
         self.state = self.twin = kernel.State("saga")
         self.owner = 0
@@ -47,7 +79,8 @@ class World:
         turns = 0
         while not self.tape.is_spent and turns < 80:
             turns += 1
-            self.tape.pick(HAPPENINGS)(self)
+            happening = operator_orders if self.is_at_rest() and self.tape.happens(2) else self.tape.pick(HAPPENINGS)
+            happening(self)
         for _ in range(40 * len(self.graph.nodes) + 40):
             if self.is_at_rest():
                 return
@@ -111,16 +144,14 @@ class World:
             self.compensate(work.step_id, work.attempt)
 
     def execute(self, flight: Flight, step_id: str, attempt: int) -> None:
-        in_doubt, for_good = self.tape.pick(((None, 0), (None, 0), (False, False), (True, False), (False, True), (True, True)))
-        if in_doubt is None or (flight.acted and not in_doubt):
-            self.ledger.act(flight)
-        elif in_doubt and self.tape.happens(2):
-            self.ledger.act(flight)
-        if flight.acted and not in_doubt:
+        reads = self.graph.nodes[step_id].kind is StepKind.READ_ONLY
+        end = self.tape.pick(self.mood.reads if reads else self.mood.steps)
+        acts = self.tape.happens(2) if end.in_doubt else end is FINE or flight.acted
+        if acts and self.ledger.act(flight) and not end.in_doubt:
             self.reply(self.k.Returned(step_id, attempt, "{}", '{"n":1}'))
             return
-        delay = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
-        self.reply(self.k.Raised(step_id, attempt, "boom", not for_good, bool(in_doubt), delay))
+        pause = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
+        self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable, end.in_doubt, pause))
 
     def probe(self, step_id: str, attempt: int) -> None:
         if self.tape.happens(3):
@@ -133,15 +164,14 @@ class World:
         self.reply(self.k.Probed(step_id, attempt, outcome, output="{}"))
 
     def compensate(self, step_id: str, attempt: int) -> None:
-        in_doubt, for_good = self.tape.pick(((None, 0), (None, 0), (False, False), (True, False), (False, True)))
-        if in_doubt is None:
+        end = self.tape.pick(self.mood.undos)
+        if end is FINE or (end.in_doubt and self.tape.happens(2)):
             self.ledger.undo(step_id)
+        if end is FINE:
             self.ledger.undone = True
             self.reply(self.k.Compensated(step_id, attempt))
-            return
-        if in_doubt and self.tape.happens(2):
-            self.ledger.undo(step_id)
-        self.reply(self.k.CompensationRaised(step_id, attempt, "stays", not for_good, in_doubt))
+        else:
+            self.reply(self.k.CompensationRaised(step_id, attempt, "stays", end.retryable, end.in_doubt))
 
     def forget(self, step_id: str) -> None:
         """Nothing will come any more of what was ever asked of the step."""
@@ -196,7 +226,9 @@ class World:
         if isinstance(event, self.k.Claimed) and event.crashed and self.k.is_live(before) and not before.quarantined:
             self.crashes += 1
         elif decision.verdict is self.k.Verdict.APPLIED and not isinstance(event, self.k.Claimed | self.k.Ticked):
-            self.crashes = self.crashes if isinstance(event, self.k.Probed) and self.is_the_same_again(before, event) else 0
+            self.crashes = (
+                self.crashes if isinstance(event, self.k.Probed) and self.is_the_same_again(before, event) else 0
+            )
         if self.crashes > self.graph.max_recoveries and not self.state.quarantined:
             self.blame("a saga that loses its owners without getting anywhere is quarantined")
 
@@ -233,8 +265,10 @@ class World:
     def denies(self, step: Any) -> bool:
         k = self.k
         never = (k.Pending(), k.Skipped())
-        return step in never or isinstance(step, k.Undone) or (
-            isinstance(step, k.Failed | k.Retrying) and not step.tainted
+        return (
+            step in never
+            or isinstance(step, k.Undone)
+            or (isinstance(step, k.Failed | k.Retrying) and not step.tainted)
         )
 
 
@@ -304,10 +338,11 @@ def somebody_notifies(world: World) -> None:
 
 def operator_orders(world: World) -> None:
     k, tape, ledger = world.k, world.tape, world.ledger
-    step_id = tape.pick((*world.graph.nodes, "nowhere"))
+    step_id = tape.pick((*k.residue(world.graph, world.state), *world.graph.nodes, "nowhere"))
     orders = (
         k.RetryOrdered(step_id=tape.pick((None, step_id))),
         k.SkipOrdered(step_id=tape.pick((None, step_id)), acted=tape.happens(2)),
+        k.CompensateOrdered(),
         k.CompensateOrdered(),
         k.CancelOrdered(),
         k.WaiveOrdered(step_id=step_id, actor=tape.pick(("ann", None))),
@@ -329,10 +364,10 @@ def will_apply(world: World, order: Any) -> bool:
 
 def prepare_by_hand(world: World, order: Any) -> None:
     """Make true what an operator says of a step: that it was done by hand, or that it was not done and never will be."""
-    if not will_apply(world, order):
+    would_be = world.k.decide(world.graph, world.state, order, now=world.now)
+    if would_be.verdict is not world.k.Verdict.APPLIED:
         return
-    after = world.k.decide(world.graph, world.state, order, now=world.now).state
-    (step_id,) = [i for i, s in after.done.items() if isinstance(s, world.k.Skipped) and i in world.state.open]
+    (step_id,) = [record.step_id for record in would_be.records if record.skipped]
     world.forget(step_id)
     if order.acted:
         world.ledger.standing.add(step_id)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import literal_column, text, update
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from saga_orchestrator import (
@@ -178,9 +178,10 @@ class Scene:
 
 @asynccontextmanager
 async def scene_on(url: str, *, manual_clock: bool = True) -> AsyncIterator[Scene]:
-    """Open a scene on an empty database."""
+    """Open a scene on a database, with new tables."""
     engine = create_async_engine(url)
     async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
         await connection.run_sync(Base.metadata.create_all)
     scene = Scene(engine, ManualClock() if manual_clock else None)
     try:
@@ -227,7 +228,7 @@ class Gate:
 
     def __init__(self, store: Store, name: str = "write") -> None:
         self._store, self._name = store, name
-        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+        self.reached, self.stopped, self.opened = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -237,6 +238,8 @@ class Gate:
         async def through(*args: Any) -> Any:
             answer = await found(*args)
             self.reached.set()
+            if not self.opened.is_set():
+                self.stopped.set()
             await self.opened.wait()
             return answer
 

@@ -15,7 +15,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_orchestrator import (
-    ActiveSagaAlreadyExistsError,
     FixedRetry,
     InputContext,
     SagaBuilder,
@@ -25,12 +24,10 @@ from saga_orchestrator import (
     SagaWorker,
 )
 from tests.regressions.scene import (
-    LEASE,
     NAME,
     ORDER,
     SECOND,
     Asked,
-    Base,
     Gate,
     MortalStore,
     OneWay,
@@ -51,7 +48,7 @@ from tests.regressions.scene import (
 AGAIN = FixedRetry(max_attempts=5, delay=SECOND)
 
 
-# --- a: a crash between two steps ----------------------------------------------------------------------------------------
+# --- a: a crash between two steps ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("commits", [True, False], ids=["after-its-commit", "before-its-commit"])
@@ -83,7 +80,7 @@ async def test_a_row_that_nothing_could_ever_find_is_refused_by_the_database(sce
         await scene.edit(saga_id, status="'RUNNING'", deadline_at="NULL", awaiting="NULL")
 
 
-# --- b: two active sagas of one aggregate --------------------------------------------------------------------------------
+# --- b: two active sagas of one aggregate ----------------------------------------------------------------------------
 
 
 async def test_b_two_interleaved_starts_leave_one_active_saga(scene: Scene, ledger: list[str]) -> None:
@@ -98,8 +95,8 @@ async def test_b_two_interleaved_starts_leave_one_active_saga(scene: Scene, ledg
     refusals = [start.exception() for start in starts if start.done()]
     assert len(refusals) == 9
     assert {getattr(refusal, "saga_id", None) for refusal in refusals} == {active.id}
-    await admin_of(processes[0]).abort(active.id)
-    await asyncio.wait(starts, timeout=20)
+    await asyncio.gather(*(each.aclose() for each in processes))
+    await asyncio.wait(starts)
 
 
 async def test_b_a_second_active_saga_is_refused_by_the_database_itself(scene: Scene, ledger: list[str]) -> None:
@@ -122,7 +119,7 @@ async def test_b_a_new_saga_may_start_when_the_last_one_has_ended(scene: Scene, 
     assert await orchestrator.start(**ORDER) != first
 
 
-# --- c: one saga's trouble stops the others ------------------------------------------------------------------------------
+# --- c: one saga's trouble stops the others --------------------------------------------------------------------------
 
 
 async def test_c_unregistered_and_poisoned_sagas_stop_none_of_the_others(scene: Scene, ledger: list[str]) -> None:
@@ -148,36 +145,38 @@ async def test_c_unregistered_and_poisoned_sagas_stop_none_of_the_others(scene: 
 
 
 async def test_c_a_saga_that_kills_its_workers_is_quarantined_and_delays_nobody(
-    scene: Scene, ledger: list[str]
+    timeless: Scene, ledger: list[str]
 ) -> None:
     """After too many owners lost without any progress a saga waits for a person, and the others go on."""
-    definition = saga(OneWay("reserve", ledger, does=forever))
+    began = asyncio.Event()
+
+    async def hang(ctx: Any) -> None:
+        began.set()
+        await forever(ctx)
+
+    definition = saga(OneWay("reserve", ledger, does=hang))
     for _ in range(6):
-        store = MortalStore(scene.store(), survives=1, commits=False)
-        doomed = scene.orchestrator(definition, store=store)
-        claimed = asyncio.Event()
+        store = MortalStore(timeless.store(), survives=1, commits=False)
+        doomed = timeless.orchestrator(definition, store=store)
 
-        async def work(doomed: Any = doomed, claimed: asyncio.Event = claimed) -> None:
-            if not (await admin_of(doomed).list_sagas()).items:
-                await doomed.start(**ORDER)
+        async def work(doomed: Any = doomed) -> None:
+            if (await admin_of(doomed).list_sagas()).items:
+                await doomed.run_due()
             else:
-                await doomed.engine.claim_due(10)
-                claimed.set()
+                await doomed.start(**ORDER)
 
+        began.clear()
         async with mortal(work):
-            started = definition.steps[0].step.seen  # type: ignore[attr-defined]
-            begun = len(started)
-            while len(started) == begun:
-                await asyncio.sleep(0)
-        scene.pass_time()
-    heir = scene.orchestrator(definition)
+            await began.wait()
+        timeless.pass_time()
+    heir = timeless.orchestrator(definition)
     assert await heir.run_due() == 0
     (found,) = (await admin_of(heir).list_sagas()).items
     assert (found.status, found.awaiting) == (SagaStatus.STUCK, "operator")
     assert "quarantined" in (found.last_error or "")
 
 
-# --- d: a step without compensate ----------------------------------------------------------------------------------------
+# --- d: a step without compensate ------------------------------------------------------------------------------------
 
 
 def test_d_an_undeclared_missing_compensation_is_refused_when_the_saga_is_built(ledger: list[str]) -> None:
@@ -199,7 +198,7 @@ async def test_d_a_step_with_nothing_to_undo_does_not_halt_the_rollback(timeless
     assert ledger == ["reserve", "log", "undo reserve"]
 
 
-# --- e: clean rollback and dirty failure look the same -------------------------------------------------------------------
+# --- e: clean rollback and dirty failure look the same ---------------------------------------------------------------
 
 
 async def test_e_a_clean_rollback_and_a_dirty_failure_end_differently(scene: Scene, ledger: list[str]) -> None:
@@ -227,10 +226,10 @@ async def test_e_a_clean_rollback_and_a_dirty_failure_end_differently(scene: Sce
     ]
 
 
-# --- f: the failing step itself ------------------------------------------------------------------------------------------
+# --- f: the failing step itself --------------------------------------------------------------------------------------
 
 
-async def test_f_a_charge_that_timed_out_is_refunded(scene: Scene, ledger: list[str]) -> None:
+async def test_f_a_charge_that_timed_out_is_refunded(timeless: Scene, ledger: list[str]) -> None:
     """A step that did not answer in time may have acted, so the rollback takes it in."""
 
     async def charge_and_hang(ctx: Any) -> None:
@@ -241,7 +240,7 @@ async def test_f_a_charge_that_timed_out_is_refunded(scene: Scene, ledger: list[
     builder.add_step(step=Undoable("reserve", ledger), input_map=asked, step_id="reserve")
     charge, brief = UndoableBlindly("charge", ledger, does=charge_and_hang), timedelta(milliseconds=1)
     builder.add_step(step=charge, input_map=asked, step_id="charge", timeout=brief)
-    orchestrator = scene.orchestrator(builder.build())
+    orchestrator = timeless.orchestrator(builder.build())
     saga_id = await orchestrator.start(**ORDER)
     assert ledger == ["reserve", "charge", "undo charge without output", "undo reserve"]
     assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
@@ -262,12 +261,12 @@ async def test_f_a_charge_that_cannot_be_refunded_without_its_receipt_is_not_cal
     assert ledger == ["reserve", "undo reserve"]
 
 
-# --- g: abort(COMPLETED) -------------------------------------------------------------------------------------------------
+# --- g: abort(COMPLETED) ---------------------------------------------------------------------------------------------
 
 
-async def test_g_a_saga_that_is_over_cannot_be_aborted(scene: Scene, ledger: list[str]) -> None:
+async def test_g_a_saga_that_is_over_cannot_be_aborted(timeless: Scene, ledger: list[str]) -> None:
     """An order for a saga that is over is refused by name, and changes nothing."""
-    orchestrator = scene.orchestrator(saga(OneWay("reserve", ledger)))
+    orchestrator = timeless.orchestrator(saga(OneWay("reserve", ledger)))
     saga_id = await orchestrator.start(**ORDER)
     before = await admin_of(orchestrator).get_saga(saga_id)
     with pytest.raises(SagaStateError, match=f"{saga_id}.*COMPLETED"):
@@ -275,7 +274,7 @@ async def test_g_a_saga_that_is_over_cannot_be_aborted(scene: Scene, ledger: lis
     assert await admin_of(orchestrator).get_saga(saga_id) == before
 
 
-# --- h: a step longer than its lease -------------------------------------------------------------------------------------
+# --- h: a step longer than its lease ---------------------------------------------------------------------------------
 
 
 async def test_h_a_step_longer_than_its_lease_runs_once(scene: Scene, ledger: list[str]) -> None:
@@ -329,37 +328,39 @@ async def test_h_an_owner_that_has_lost_its_lease_has_no_say(scene: Scene, ledge
     assert result.outputs == {"reserve": {"number": "reserve-o-1"}}
 
 
-# --- i: max_attempts -----------------------------------------------------------------------------------------------------
+# --- i: max_attempts -------------------------------------------------------------------------------------------------
 
 
-async def test_i_max_attempts_counts_every_attempt(scene: Scene, ledger: list[str]) -> None:
+async def test_i_max_attempts_counts_every_attempt(timeless: Scene, ledger: list[str]) -> None:
     """`max_attempts=3` calls the step three times, the first time included."""
     step = OneWay("reserve", ledger, does=fails(ConnectionError("down")))
-    orchestrator = scene.orchestrator(saga(step, retry_policy=FixedRetry(max_attempts=3, delay=SECOND)))
+    orchestrator = timeless.orchestrator(saga(step, retry_policy=FixedRetry(max_attempts=3, delay=SECOND)))
     saga_id = await orchestrator.start(**ORDER)
     while (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.SUSPENDED:
-        scene.pass_time(SECOND)
+        timeless.pass_time(SECOND)
         await orchestrator.run_due()
     assert [ctx.attempt for ctx in step.seen] == [1, 2, 3]
 
 
-# --- j: input_map --------------------------------------------------------------------------------------------------------
+# --- j: input_map ----------------------------------------------------------------------------------------------------
 
 
-async def test_j_an_input_map_that_raises_fails_its_step_and_strands_nothing(scene: Scene, ledger: list[str]) -> None:
+async def test_j_an_input_map_that_raises_fails_its_step_and_strands_nothing(
+    timeless: Scene, ledger: list[str]
+) -> None:
     """Neither does it escape from `start`: the step did not act, and what came before is undone."""
     builder = SagaBuilder()
     builder.add_step(step=Undoable("reserve", ledger), input_map=asked, step_id="reserve")
     charge = Undoable("charge", ledger)
     builder.add_step(step=charge, input_map=lambda ctx: {"order_id": ctx.initial_data["nope"]}, step_id="charge")
-    orchestrator = scene.orchestrator(builder.build())
+    orchestrator = timeless.orchestrator(builder.build())
     saga_id = await orchestrator.start(**ORDER)
     result = await orchestrator.result(saga_id)
     assert (result.status, ledger) == (SagaStatus.COMPENSATED, ["reserve", "undo reserve"])
     assert "input_map of step 'charge': KeyError('nope')" in (result.error or "")
 
 
-# --- k: plain dicts ------------------------------------------------------------------------------------------------------
+# --- k: plain dicts --------------------------------------------------------------------------------------------------
 
 
 class Colour(Enum):
@@ -404,7 +405,7 @@ async def test_k_dates_decimals_uuids_enums_and_bytes_may_stand_in_a_plain_dict(
     assert (await admin_of(orchestrator).get_saga(saga_id)).context["initial_data"] == written
 
 
-# --- l: reading ----------------------------------------------------------------------------------------------------------
+# --- l: reading ------------------------------------------------------------------------------------------------------
 
 
 async def test_l_a_snapshot_waits_for_nobody(scene: Scene, ledger: list[str]) -> None:
@@ -420,7 +421,7 @@ async def test_l_a_snapshot_waits_for_nobody(scene: Scene, ledger: list[str]) ->
     assert snapshot.status is SagaStatus.SUSPENDED
 
 
-# --- m: the caller's transaction -----------------------------------------------------------------------------------------
+# --- m: the caller's transaction -------------------------------------------------------------------------------------
 
 
 async def test_m_a_start_joins_the_callers_transaction(scene: Scene, ledger: list[str]) -> None:
@@ -438,7 +439,7 @@ async def test_m_a_start_joins_the_callers_transaction(scene: Scene, ledger: lis
     assert kept != dropped
 
 
-# --- n: shutdown in the middle of a step ---------------------------------------------------------------------------------
+# --- n: shutdown in the middle of a step -----------------------------------------------------------------------------
 
 
 async def test_n_a_shutdown_in_the_middle_of_a_step_hands_the_saga_over_at_once(
@@ -463,7 +464,7 @@ async def test_n_a_shutdown_in_the_middle_of_a_step_hands_the_saga_over_at_once(
     assert [(ctx.attempt, ctx.in_doubt) for ctx in step.seen] == [(1, True)]
 
 
-async def test_n_a_caller_that_is_cancelled_does_the_saga_no_harm(scene: Scene, ledger: list[str]) -> None:
+async def test_n_a_caller_that_is_cancelled_does_the_saga_no_harm(timeless: Scene, ledger: list[str]) -> None:
     """The request that started the saga may be cut off in the middle of a step; the step goes on."""
     began, finish = asyncio.Event(), asyncio.Event()
 
@@ -471,7 +472,7 @@ async def test_n_a_caller_that_is_cancelled_does_the_saga_no_harm(scene: Scene, 
         began.set()
         await finish.wait()
 
-    orchestrator = scene.orchestrator(saga(Undoable("reserve", ledger, does=slow)))
+    orchestrator = timeless.orchestrator(saga(Undoable("reserve", ledger, does=slow)))
     starting = asyncio.create_task(orchestrator.start(**ORDER))
     await began.wait()
     starting.cancel()
@@ -523,7 +524,7 @@ async def test_n_a_saga_that_is_born_while_the_engine_closes_is_handed_back(time
     assert (await heir.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
 
 
-# --- o: skipping ---------------------------------------------------------------------------------------------------------
+# --- o: skipping -----------------------------------------------------------------------------------------------------
 
 
 async def test_o_a_skipped_step_does_not_wedge_a_later_rollback(scene: Scene, ledger: list[str]) -> None:
@@ -548,7 +549,7 @@ async def test_o_a_skipped_step_does_not_wedge_a_later_rollback(scene: Scene, le
     assert ledger == ["reserve", "undo reserve"]
 
 
-# --- p: a foreign StepRef ------------------------------------------------------------------------------------------------
+# --- p: a foreign StepRef --------------------------------------------------------------------------------------------
 
 
 def test_p_a_step_ref_of_another_builder_is_refused_when_the_step_is_added(ledger: list[str]) -> None:
@@ -560,10 +561,10 @@ def test_p_a_step_ref_of_another_builder_is_refused_when_the_step_is_added(ledge
         )
 
 
-# --- q: compensations, and fairness --------------------------------------------------------------------------------------
+# --- q: compensations, and fairness ----------------------------------------------------------------------------------
 
 
-async def test_q_a_compensation_is_retried_and_has_a_timeout(scene: Scene, ledger: list[str]) -> None:
+async def test_q_a_compensation_is_retried_and_has_a_timeout(timeless: Scene, ledger: list[str]) -> None:
     """An undo that hangs or fails is tried again under the same key, after a pause that survives a restart."""
     calls = []
 
@@ -584,11 +585,11 @@ async def test_q_a_compensation_is_retried_and_has_a_timeout(scene: Scene, ledge
     )
     builder.add_step(step=OneWay("charge", ledger, does=fails(ValueError("declined"))), input_map=asked)
     definition = builder.build()
-    saga_id = await scene.orchestrator(definition).start(**ORDER)
+    saga_id = await timeless.orchestrator(definition).start(**ORDER)
     for _ in range(2):
-        scene.pass_time(SECOND)
-        assert await scene.orchestrator(definition).run_due() == 1
-    assert (await scene.orchestrator(definition).get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+        timeless.pass_time(SECOND)
+        assert await timeless.orchestrator(definition).run_due() == 1
+    assert (await timeless.orchestrator(definition).get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
     key = f"{saga_id}/reserve/compensate"
     assert calls == [(1, key), (2, key), (3, key)]
 
@@ -629,7 +630,7 @@ async def test_q_run_due_drives_its_sagas_side_by_side(timeless: Scene, ledger: 
         assert await timeless.orchestrator(saga(OneWay("reserve", ledger, does=meet), **waits)).run_due() == 3
 
 
-# --- r: whose clock ------------------------------------------------------------------------------------------------------
+# --- r: whose clock --------------------------------------------------------------------------------------------------
 
 DAY = timedelta(days=1)
 

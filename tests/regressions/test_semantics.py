@@ -26,8 +26,8 @@ from saga_orchestrator.definition.graph import Graph, Node
 from saga_orchestrator.kernel.effects import Compensate, Execute, Verdict
 from saga_orchestrator.kernel.events import (
     Claimed,
-    CompensateOrdered,
     Compensated,
+    CompensateOrdered,
     CompensationRaised,
     Raised,
     Returned,
@@ -40,7 +40,6 @@ from saga_orchestrator.storage.contract import Store
 from saga_orchestrator.storage.rows import HistoryRow
 from saga_orchestrator.testing import ManualClock, MemoryStore
 from tests.regressions.scene import (
-    LEASE,
     NAME,
     ORDER,
     SECOND,
@@ -128,7 +127,7 @@ async def test_a_database_that_is_away_while_the_past_is_read_is_no_failure_of_t
 
 
 async def test_a_retry_predicate_that_raises_means_no_retry(ledger: list[str]) -> None:
-    """A predicate of the author's may stumble over an error that it did not expect; the step has failed all the same."""
+    """A predicate of the author's may stumble over an error that it did not expect; the step has failed anyway."""
     clock = ManualClock()
     picky = FixedRetry(max_attempts=3, delay=SECOND, retry_on=lambda error: error.code == 503)  # type: ignore[attr-defined]
     orchestrator: SagaOrchestrator[Any] = SagaOrchestrator(store=MemoryStore(clock.now), clock=clock)
@@ -305,7 +304,8 @@ def test_a_pivot_that_was_lost_in_flight_forbids_the_way_back() -> None:
 
 async def test_a_worker_does_not_spin_because_of_a_saga_that_it_cannot_run(timeless: Scene, ledger: list[str]) -> None:
     """A due saga of a name that is unknown here is no reason to look again at once, over and over."""
-    orchestrator = timeless.orchestrator(saga(OneWay("reserve", ledger, does=fails(ValueError("no"))), retry_policy=AGAIN))
+    definition = saga(OneWay("reserve", ledger, does=fails(ValueError("no"))), retry_policy=AGAIN)
+    orchestrator = timeless.orchestrator(definition)
     await orchestrator.start(**ORDER)
     timeless.pass_time()
     stranger = timeless.orchestrator()
@@ -332,21 +332,20 @@ async def test_closing_in_the_middle_of_a_step_does_not_wait_for_its_lease(timel
 
 async def test_a_lease_handed_back_beside_a_commit_on_its_way_loses_no_result(scene: Scene, ledger: list[str]) -> None:
     """A step's result that waits for its transaction when the engine closes is written, not what was true before it."""
-    gate, done = Gate(scene.store()), asyncio.Event()
+    gate, began, done = Gate(scene.store()), asyncio.Event(), asyncio.Event()
 
     async def act(ctx: StepContext) -> None:
         if ctx.aggregation_id == "second":
-            await gate.reached.wait()
+            began.set()
+            await gate.stopped.wait()
             asyncio.get_running_loop().call_soon(done.set)
 
     definition = saga(Undoable("reserve", ledger, does=act), OneWay("charge", ledger, does=forever))
     closing = scene.orchestrator(definition, store=gate)
     gate.opened.set()
     starts = [asyncio.create_task(closing.start(**{**ORDER, "aggregation_id": "second"}))]
-    while not definition.steps[0].step.seen:  # type: ignore[attr-defined]
-        await asyncio.sleep(0)
+    await began.wait()
     gate.opened.clear()
-    gate.reached.clear()
     starts.append(asyncio.create_task(closing.start(**ORDER)))
     await done.wait()
     for _ in range(5):
@@ -364,3 +363,24 @@ async def test_a_lease_handed_back_beside_a_commit_on_its_way_loses_no_result(sc
         snapshot = await admin_of(heir).get_saga(saga_id)
         assert snapshot.status is SagaStatus.COMPLETED, (snapshot.last_error, snapshot.step_history)
     assert ledger.count("reserve") == 2
+
+
+async def test_a_saga_that_another_process_has_ended_is_let_go_at_the_next_beat(
+    timeless: Scene, ledger: list[str]
+) -> None:
+    """Its owner need not believe in a lease to its end when the row says already that it is gone."""
+    began = asyncio.Event()
+
+    async def hang(ctx: StepContext) -> None:
+        began.set()
+        await forever(ctx)
+
+    definition = saga(OneWay("reserve", ledger, does=hang))
+    owner = timeless.orchestrator(definition, execution_lease=timedelta(days=9))
+    starting = asyncio.create_task(owner.start(**ORDER))
+    await began.wait()
+    (saga_id,) = owner.engine.drivers
+    await admin_of(timeless.orchestrator(definition)).abort(saga_id)
+    await owner.engine._leases._renew(dict(owner.engine.drivers), asyncio.get_running_loop().time() + 9e5)
+    async with asyncio.timeout(20):
+        assert await starting == saga_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -26,6 +26,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 IDLE = ("next_due", "now", "heads", "head")
 """Calls that change nothing and come in crowds: a crash there teaches little, so it is rarer."""
+
+
+KNOWN_ERRORS = (
+    "it did not act",
+    "it may have acted",
+    "it may have undone",
+    "it did undo",
+    "a request is still under way",
+    "this was cancelled before it was done",
+    "asked to be retried",
+    "timed out",
+    "CancelledError()",
+    "returned str, not Receipt",
+    "probe: NOT_DONE",
+    "aborted while in flight",
+    "was lost while the attempt was in flight",
+    "owners in a row were lost",
+)
+TIMED_OUT = "the attempt timed out"
+CLOCK_ERROR = timedelta(seconds=1)
 
 
 class LineIsDeadError(RuntimeError):
@@ -53,7 +73,17 @@ class WatchedStore(MemoryStore):
             self._blame(head.id, "a new owner has the old execution token")
         if self.rows[head.id].revision != head.revision + 1:
             self._blame(head.id, f"revision {head.revision} is followed by {self.rows[head.id].revision}")
+        for row in move.history:
+            self._check_error(head, row)
         self._check(head.id)
+
+    def _check_error(self, head: Head, row: HistoryRow) -> None:
+        """Object to an error that nobody in this world has made, and to a timeout before its time."""
+        if row.error is not None and not any(known in row.error for known in KNOWN_ERRORS):
+            self._blame(head.id, f"{row.step_id} is said to have failed by {row.error}")
+        until = getattr(decode(head.state).of(row.step_id), "until", None)
+        if row.error == TIMED_OUT and until is not None and self._world.simulation.now() < until - CLOCK_ERROR:
+            self._blame(head.id, f"{row.step_id} is said to have timed out, and had time until {until}")
 
     def _check(self, saga_id: UUID) -> None:
         head = self.rows[saga_id]

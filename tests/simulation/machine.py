@@ -84,11 +84,13 @@ class Machine:
     async def _shut_down(self) -> None:
         self.world.simulation.note("SHUTDOWN")
         faults, drivers = self.line.faults, dict(self.orchestrator.engine.drivers)
+        lasting = {i for i, driver in drivers.items() if driver.tenure.lease_until > self._time() + LEASE / 2}
+        before = self._time()
         await self._end_work()
         await self.orchestrator.aclose()
         self.world.simulation.note("is down")
-        if self.line.faults == faults:
-            self._check_leases({i for i, driver in drivers.items() if driver.tenure.lease_until > self._time() + LEASE / 2})
+        if self.line.faults == faults and self._time() - before < LEASE / 4:
+            self._check_leases(lasting)
         self._come_back()
 
     async def stop(self) -> None:

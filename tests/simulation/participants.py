@@ -138,7 +138,7 @@ class Services:
 
     async def pause(self, most: float | None = None) -> None:
         """Wait for the service, at a place where the machine may die or stand still."""
-        most = self._world.random.choice((0.0, 0.2, 0.2, 2.0)) if most is None else most
+        most = self._world.random.choice((0.0, 0.2, 0.2, self._world.plan.slowness)) if most is None else most
         await asyncio.sleep(self._world.random.uniform(0, most))
         await self._world.here().boundary("await in a step", self._world.plan.crashes_in_steps)
 

@@ -22,6 +22,7 @@ class Plan:
         freezes: A machine stands still, often beyond its leases.
         slow_calls: A store call takes as long as a good part of a lease, or longer; `slow_renewals` only renewals.
         unruly: A step fails in one of the ways in which steps fail.
+        slowness: How many seconds some of the steps' calls take at most, even when all is well.
         resolved: At the end an operator brings every stuck saga to an end.
         crash_at: Kill the machine that reaches the boundary of this number, and nothing else.
     """
@@ -37,6 +38,7 @@ class Plan:
     slow_calls: float = 0.0
     slow_renewals: float = 0.0
     unruly: float = 0.0
+    slowness: float = 2.0
     orders: int = 0
     notifications: int = 0
     shutdowns: int = 0
@@ -62,6 +64,7 @@ class Plan:
             slow_calls=sometimes(0.08),
             slow_renewals=sometimes(0.4),
             unruly=sometimes(0.6),
+            slowness=random.choice((0.2, 2.0, LEASE)),
             orders=random.choice((0, 0, random.randint(1, 40))),
             notifications=random.choice((0, random.randint(1, 10))),
             shutdowns=random.choice((0, 0, random.randint(1, 4))),

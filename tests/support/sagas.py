@@ -26,6 +26,7 @@ from saga_orchestrator import (
     SagaOrchestrator,
     SagaStateMixin,
     StepContext,
+    StepKind,
 )
 from saga_orchestrator.storage.store import SagaStore
 
@@ -115,8 +116,8 @@ class World:
         return None if act is None else await act()
 
 
-class Deed(BaseStep[Input, Output]):
-    """A step of the world."""
+class OneWay(BaseStep[Input, Output]):
+    """A step of the world that cannot be undone."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -124,6 +125,10 @@ class Deed(BaseStep[Input, Output]):
     async def execute(self, inp: Input, ctx: StepContext) -> Output:
         done = await self.world.call(self.name, ctx)
         return done if done is not None else Output(ref=f"{self.name}-{inp.number}")
+
+
+class Deed(OneWay):
+    """A step of the world that can be undone, also by one who never learnt what it returned."""
 
     async def compensate(self, inp: Input, out: Output | None, ctx: StepContext) -> None:
         await self.world.call(f"undo {self.name}", ctx)
@@ -133,11 +138,12 @@ def trip(world: World, *names: str, version: int = 1, max_recoveries: int = 5, *
     """Return a saga of these steps, one after the other; a step's options are given by its name."""
     builder = SagaBuilder(version=version, max_recoveries=max_recoveries)
     for name in names or ("flight", "hotel", "car"):
+        said = options.get(name, {})
         builder.add_step(
-            step=Deed(world, name),
+            step=(OneWay if said.get("kind") in (StepKind.PIVOT, StepKind.RETRIABLE) else Deed)(world, name),
             input_map=lambda ctx: Input(number=(ctx.initial_data or {}).get("number", 0)),
             step_id=name,
-            **options.get(name, {}),
+            **said,
         )
     return builder.build()
 
@@ -161,12 +167,11 @@ async def soon(awaited: Awaitable[Any]) -> Any:
         return await awaited
 
 
-async def until(true: Callable[[], Awaitable[Any]]) -> Any:
-    """Let everybody run until something is so: for what leaves no event to wait for. Returns what it found."""
+async def until(found: Callable[[], Any]) -> None:
+    """Let everybody run until something is so: for what leaves no event to wait for."""
     async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not (found := await true()):
+        while not found():  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(0)
-        return found
 
 
 class MeddlingStore:
@@ -197,14 +202,14 @@ class Site:
         self._open: list[SagaOrchestrator[TripSaga]] = []
         self._engines: list[AsyncEngine] = [self.engine]
 
-    def joins(self, definition: SagaDefinition | None, *, name: str = NAME, **options: Any) -> SagaOrchestrator[TripSaga]:
+    def joins(self, definition: SagaDefinition | None, **options: Any) -> SagaOrchestrator[TripSaga]:
         """Return the orchestrator of another process; with `store=`, one that works through that store."""
         sessions = async_sessionmaker(self.another_engine(), expire_on_commit=False)
         if "store" not in options:
             options |= {"model_class": TripSaga, "session_maker": sessions}
         orchestrator = SagaOrchestrator[TripSaga](**options)
         if definition is not None:
-            orchestrator.register(name, definition)
+            orchestrator.register(NAME, definition)
         self._open.append(orchestrator)
         return orchestrator
 
@@ -243,8 +248,13 @@ class Site:
 
     async def make_due(self, saga_id: UUID) -> None:
         """Let a saga's lease, or its timer, have run out an hour ago."""
-        ago = "clock_timestamp() - interval '1 hour'" if self.url.startswith("postgresql") else "datetime('now', '-1 hour')"
-        await self.edit(saga_id, deadline_at=f"={ago}")
+        await self.edit(saga_id, deadline_at=f"={self.ago}")
+
+    @property
+    def ago(self) -> str:
+        """The SQL for an hour ago, by this database's clock."""
+        is_postgres = self.url.startswith("postgresql")
+        return "clock_timestamp() - interval '1 hour'" if is_postgres else "datetime('now', '-1 hour')"
 
     async def aclose(self) -> None:
         for orchestrator in self._open:

@@ -11,6 +11,7 @@ from ...kernel.state import SagaStatus
 from ...storage.contract import Store
 from ...storage.rows import Head, Move, Written
 from .samples import (
+    HOUR,
     Contract,
     count_in,
     differing,
@@ -110,7 +111,10 @@ class AdvancingContract(Contract):
         """An owner's move that meets an operator's is either in time, or in CONFLICT; the history has no gap."""
         head = await put(store)
 
-        written, ordered = store.write([step(head)]), self.beside(store).advance(head.id, lambda found, now: step(found))
+        def order(found: Head, now: datetime) -> Move:
+            return step(found, updated_at=found.updated_at + HOUR)
+
+        written, ordered = store.write([step(head)]), self.beside(store).advance(head.id, order)
         (answer,), _ = await asyncio.gather(written, ordered)
 
         moved = await read(store, head.id)

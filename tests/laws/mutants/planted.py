@@ -71,16 +71,20 @@ MUTANTS = (
         "draft.recoveries = draft.before.recoveries ",
         "draft.recoveries = 0 ",
     ),
-    Mutant("a reply wakes a saga that is over", "replies", "return wanted and status_of(", "return wanted or status_of("),
+    Mutant(
+        "a reply wakes a saga that is over", "replies", "return wanted and status_of(", "return wanted or status_of("
+    ),
     Mutant(
         "an undo is not believed",
         "replies",
         "draft.put(reply.step_id, Undone(attempt, status.with_output))",
-        "draft.put(reply.step_id, Waived())".replace("Waived()", "UndoFailed(attempt, status.with_output)"),
+        "draft.put(reply.step_id, UndoFailed(attempt, status.with_output))",
     ),
     # --- time and crashes
     Mutant("time does not end the pause before an undo", "timers", "TIMED = (*PAUSES,", "TIMED = (Retrying,"),
-    Mutant("time does not end an attempt", "timers", "*PAUSES, Running, Probing, Undoing)", "*PAUSES, Probing, Undoing)"),
+    Mutant(
+        "time does not end an attempt", "timers", "*PAUSES, Running, Probing, Undoing)", "*PAUSES, Probing, Undoing)"
+    ),
     Mutant("a claim runs nothing again", "transition", "    take_over(draft)\n", ""),
     Mutant(
         "a crash burns an attempt",
@@ -116,9 +120,7 @@ MUTANTS = (
         "all(before in draft.done for before",
         "any(before in draft.done for before",
     ),
-    Mutant(
-        "the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:"
-    ),
+    Mutant("the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:"),
     Mutant("a saga turns back while its pivot is in flight", "settle", "elif draft.finals_live():", "elif False:"),
     Mutant(
         "a start that was held after a failure is lost when the saga commits itself",
@@ -132,8 +134,14 @@ MUTANTS = (
         "if draft.course is Course.FORWARD and draft.has_failed() and not _choose_way(draft):\n        return\n",
         "if draft.course is Course.FORWARD and draft.has_failed():\n        _choose_way(draft)\n",
     ),
-    Mutant("doubt does not commit", "draft", 'getattr(status, "tainted", False) or status ==', "status =="),
-    Mutant("a pause outlives the turn", "settle", "if isinstance(status, Retrying):\n            draft.put(", "if False:\n            draft.put("),
+    Mutant("doubt does not commit", "draft", 'return acted or getattr(status, "tainted", False)', "return acted"),
+    Mutant("what was waived did not act", "draft", "isinstance(status, Succeeded | Waived)", "isinstance(status, Succeeded)"),
+    Mutant(
+        "a pause outlives the turn",
+        "settle",
+        "if isinstance(status, Retrying):\n            draft.put(",
+        "if False:\n            draft.put(",
+    ),
     # --- backward
     Mutant(
         "undo in the order in which the steps ran",
@@ -144,8 +152,8 @@ MUTANTS = (
     Mutant(
         "undo without waiting for what is in flight",
         "settle",
-        "case Pending() | Undone() | Passed() | Waived():",
-        "case Pending() | Undone() | Passed() | Waived() | Running():",
+        "        case _:\n            return False\n\n\ndef _may_be_undone",
+        "        case found:\n            return found.is_live\n\n\ndef _may_be_undone",
     ),
     Mutant(
         "undo goes on although the author wanted it to stop",
@@ -194,14 +202,14 @@ MUTANTS = (
     Mutant(
         "a saga past its pivot can be cancelled",
         "backward_orders",
-        "if draft.is_committed() or draft.finals_live():\n        return refuse(draft, \"its pivot",
-        "if False:\n        return refuse(draft, \"its pivot",
+        'if draft.is_committed() or draft.finals_live():\n        return refuse(draft, "its pivot',
+        'if False:\n        return refuse(draft, "its pivot',
     ),
     Mutant(
         "a saga past its pivot can be compensated",
         "backward_orders",
-        "if draft.is_committed() or draft.finals_live():\n        return refuse(draft, \"it is past",
-        "if False:\n        return refuse(draft, \"it is past",
+        'if draft.is_committed() or draft.finals_live():\n        return refuse(draft, "it is past',
+        'if False:\n        return refuse(draft, "it is past',
     ),
     Mutant(
         "an abort says that what was in flight did not act",
@@ -209,9 +217,7 @@ MUTANTS = (
         "draft.put(step_id, Failed(attempt, tainted=True))",
         "draft.put(step_id, Failed(attempt))",
     ),
-    Mutant(
-        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:"
-    ),
+    Mutant("a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:"),
     Mutant(
         "an ordered retry forgets the doubt",
         "forward_orders",
@@ -245,12 +251,6 @@ MUTANTS = (
         "undone = any(isinstance(status, Undone | Waived) for",
     ),
     Mutant(
-        "COMPLETED although steps are missing",
-        "projection",
-        "if len(state.done) == len(graph.nodes) else SagaStatus.RUNNING",
-        "if state.done else SagaStatus.RUNNING",
-    ),
-    Mutant(
         "what is being undone is not outstanding",
         "projection",
         "return Compensate(step_id, status.attempt, status.with_output)",
@@ -262,7 +262,7 @@ MUTANTS = (
         "case Pending() | Failed(tainted=False) | Retrying(tainted=False)",
         "case Pending() | Failed() | Retrying()",
     ),
-    Mutant("the timer of an attempt is forgotten", "projection", 'if (u := getattr(s, "until", None)) is not None)', 'if (u := getattr(s, "until", None)) is not None and not s.is_live)').__class__(
+    Mutant(
         "the pause before an undo has no timer",
         "projection",
         "return min((u for s in state.open.values() if",
@@ -274,7 +274,22 @@ MUTANTS = (
         "before.recorded + len(self.records),",
         "before.recorded,",
     ),
-    Mutant("the document drops the taint", "codec", "    for name, default in _FACTS[cls]:\n        value", "    for name, default in _FACTS[cls]:\n        if name == \"tainted\":\n            break\n        value"),
-    Mutant("the document drops the count of crashes", "codec", 'if state.recoveries else ""', 'if state.quarantined else ""'),
-    Mutant("the document shortens times to seconds", "codec", "_MICROSECOND = timedelta(microseconds=1)", "_MICROSECOND = timedelta(seconds=1)"),
+    Mutant(
+        "the document drops the taint",
+        "codec",
+        "    for name, default in _FACTS[cls]:\n        value",
+        '    for name, default in _FACTS[cls]:\n        if name == "tainted":\n            break\n        value',
+    ),
+    Mutant(
+        "the document drops the count of crashes",
+        "codec",
+        'if state.recoveries else ""',
+        'if state.quarantined else ""',
+    ),
+    Mutant(
+        "the document shortens times to seconds",
+        "codec",
+        "_MICROSECOND = timedelta(microseconds=1)",
+        "_MICROSECOND = timedelta(seconds=1)",
+    ),
 )

@@ -23,7 +23,7 @@ from tests.support.sagas import Gate, soon
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-class Poison(Exception):
+class PoisonError(Exception):
     """What a database says to an item that it cannot take, however often."""
 
 
@@ -59,7 +59,7 @@ class Database:
         if act is not None:
             await act()
         if any(id(item) in self.poison for item in batch):
-            raise Poison
+            raise PoisonError
         self.written.extend(batch)
         return [Written.DONE if isinstance(item, Birth) else Written.CONFLICT for item in batch]
 
@@ -138,7 +138,7 @@ async def test_one_poisonous_item_fails_alone(database: Database, commits: Group
 
     told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
 
-    assert [isinstance(answer, Poison) for answer in told] == [item is items[4] for item in items]
+    assert [isinstance(answer, PoisonError) for answer in told] == [item is items[4] for item in items]
     assert sorted(map(id, database.written)) == sorted(id(item) for item in items if item is not items[4])
 
 
@@ -149,7 +149,7 @@ async def test_when_all_are_poisonous_each_gets_an_error(database: Database, com
 
     told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
 
-    assert [type(answer) for answer in told] == [Poison] * 3
+    assert [type(answer) for answer in told] == [PoisonError] * 3
     assert await soon(commits.submit(born())) is Written.DONE
 
 
@@ -225,11 +225,11 @@ async def test_a_poisonous_item_and_a_passing_error_together(database: Database,
     """A deadlock while a batch is being split is tried again like any other; still only the culprit fails."""
     items = [born() for _ in range(4)]
     database.poison = {id(items[0])}
-    database.plan += [Poison(), coded("40P01")]
+    database.plan += [PoisonError(), coded("40P01")]
 
     told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
 
-    assert [isinstance(answer, Poison) for answer in told] == [True, False, False, False]
+    assert [isinstance(answer, PoisonError) for answer in told] == [True, False, False, False]
 
 
 async def test_a_waiter_that_gives_up_takes_nobody_with_him(database: Database, commits: GroupCommit) -> None:
