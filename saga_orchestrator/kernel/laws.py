@@ -18,8 +18,9 @@ __all__ = ["MOVE_LAWS", "STATE_LAWS", "STRUCTURAL_LAWS", "MoveLaw", "StateLaw", 
 
 
 def broken_by(graph: Graph, state: State) -> Iterator[str]:
-    """Yield what each broken law says, for a state."""
-    yield from (law.__doc__ or law.__name__ for law in STATE_LAWS if not law(graph, state))
+    """Yield what each broken law says, for a state; of a state with steps that the graph does not have, only that."""
+    laws = STATE_LAWS if STATE_LAWS[0](graph, state) else STATE_LAWS[:1]
+    yield from (law.__doc__ or law.__name__ for law in laws if not law(graph, state))
 
 
 def broken_by_move(graph: Graph, before: State, event: object, decision: Decision) -> Iterator[str]:

@@ -66,10 +66,16 @@ def _only_the_current_attempt_answers(graph: Graph, before: State, event: object
     """A reply moves its step only if that attempt is in flight, or tells for the first time what a step returned."""
     if not isinstance(event, Returned | Raised | Probed | Compensated | CompensationRaised):
         return True
-    status = before.of(event.step_id)
-    current = status.is_live and getattr(status, "attempt", None) == event.attempt
-    news = isinstance(event, Returned) and getattr(status, "with_output", True) is False
-    return current or news or decision.verdict is not Verdict.APPLIED
+    match before.of(event.step_id):
+        case Running(attempt):
+            current = isinstance(event, Returned | Raised) and attempt == event.attempt
+        case Probing(attempt):
+            current = isinstance(event, Probed) and attempt == event.attempt
+        case Undoing(attempt, with_output=True):
+            current = isinstance(event, Compensated | CompensationRaised) and attempt == event.attempt
+        case status:
+            current = getattr(status, "with_output", True) is False
+    return current or decision.verdict is not Verdict.APPLIED
 
 
 def _replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:

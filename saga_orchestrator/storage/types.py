@@ -23,9 +23,13 @@ class Json(TypeDecorator[Any]):
     impl = JSON
     cache_ok = True
 
+    def __init__(self, *, none_as_null: bool = False) -> None:
+        super().__init__(none_as_null=none_as_null)
+        self._none_as_null = none_as_null
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         kind = JSONB if dialect.name == "postgresql" else JSON
-        return dialect.type_descriptor(kind(none_as_null=self.impl.none_as_null))
+        return dialect.type_descriptor(kind(none_as_null=self._none_as_null))
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         encode = super().bind_processor(dialect)

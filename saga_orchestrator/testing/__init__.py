@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
     """Load the contract only when it is asked for, so that pytest can be told first to rewrite its assertions."""
     if name != "StoreContract":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .contract import StoreContract
+    from .contract import StoreContract  # noqa: PLC0415 - see above
 
     return StoreContract

@@ -19,7 +19,9 @@ TERMINAL = [status for status in SagaStatus if status.is_terminal]
 
 
 @pytest.mark.parametrize("status", ACTIVE, ids=lambda status: status.value)
-async def test_n3_an_active_saga_cannot_be_stranded_by_hand(database: Site, store: SagaStore, status: SagaStatus) -> None:
+async def test_n3_an_active_saga_cannot_be_stranded_by_hand(
+    database: Site, store: SagaStore, status: SagaStatus
+) -> None:
     """An active row that is neither due nor awaiting anything is refused, whatever its status."""
     head = await put(store)
 
@@ -41,11 +43,12 @@ async def test_a_saga_that_is_over_need_not_be_due(database: Site, store: SagaSt
 
 async def test_a_stranded_row_cannot_be_inserted(database: Site) -> None:
     """Nor can such a row be put there in the first place."""
-    row = {"id": uuid4(), "status": SagaStatus.RUNNING, "saga_name": "trip", "aggregation_id": "1", "trace_id": "t", "fingerprint": "f"}
+    row = {"id": uuid4(), "status": SagaStatus.RUNNING, "state": {}, "context": {}}
+    names = dict.fromkeys(["saga_name", "aggregation_id", "trace_id", "fingerprint"], "x")
 
     with pytest.raises(IntegrityError, match="never_stranded"):
         async with database.engine.begin() as connection:
-            await connection.execute(insert(TripSaga).values(**row, state={}, context={}))
+            await connection.execute(insert(TripSaga).values(**row, **names))
 
 
 async def test_a_status_that_does_not_exist_is_refused(database: Site, store: SagaStore) -> None:

@@ -205,8 +205,8 @@ async def test_n18_a_skewed_process_clock_changes_nothing(
     after = await database.joins(None).engine.store.now()
     slack = timedelta(seconds=1)  # what a process may be ahead of the database, for all that it knows
     async with database.sessions() as session:
-        chosen = select(TripSaga).where(TripSaga.aggregation_id == "skewed").options(selectinload(TripSaga.step_history))
-        saga = (await session.scalars(chosen)).one()
+        skewed = select(TripSaga).where(TripSaga.aggregation_id == "skewed")
+        saga = (await session.scalars(skewed.options(selectinload(TripSaga.step_history)))).one()
     times = [saga.created_at, saga.updated_at, *(row.timestamp for row in saga.step_history)]
     assert all(before - slack <= when <= after + slack for when in times)
 

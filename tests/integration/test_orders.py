@@ -305,11 +305,8 @@ async def test_a_retry_and_the_timer_at_once_make_one_attempt(database: Site, wo
     saga_id = await orchestrator.start(**ORDER)
     await database.make_due(saga_id)
 
-    answers = await soon(
-        asyncio.gather(
-            admin_of(orchestrator).retry_step(saga_id, **WHO), worker.run_due(), worker.run_due(), return_exceptions=True
-        )
-    )
+    retried = admin_of(orchestrator).retry_step(saga_id, **WHO)
+    answers = await soon(asyncio.gather(retried, worker.run_due(), worker.run_due(), return_exceptions=True))
 
     assert all(not isinstance(answer, Exception) or isinstance(answer, SagaStateError) for answer in answers)
     await until(lambda: len(world.calls) >= 4)
@@ -372,7 +369,7 @@ async def test_orders_to_a_saga_that_nobody_knows_are_refused(database: Site, wo
     with pytest.raises(SagaNotFoundError):
         await admin_of(orchestrator).cancel(uuid4(), **WHO)
     for order in REFUSALS:
-        with pytest.raises(SagaStateError, match="does not know|not registered"):
+        with pytest.raises(SagaStateError, match=r"does not know|not registered"):
             await getattr(ignorant, order)(saga_id, **WHO)
 
     assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.SUSPENDED

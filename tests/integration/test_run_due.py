@@ -228,11 +228,8 @@ async def test_a_commit_that_does_not_fit_its_history_fails_alone(database: Site
     await second.wait_reached()
     odd = world.contexts[0].saga_id
     columns = "saga_id, seq, timestamp, phase, status, step_id, step_name, attempt"
-    await database.sql(
-        f"INSERT INTO trip_saga_history ({columns}) VALUES (:id, 0, :now, 'EXECUTE', 'SUCCESS', 'x', 'X', 1)",
-        id=database.key(odd),
-        now=orchestrator.engine.now().replace(tzinfo=None) if database.url.startswith("sqlite") else orchestrator.engine.now(),
-    )
+    values = "id, 0, created_at, 'EXECUTE', 'SUCCESS', 'x', 'X', 1 FROM trip_saga WHERE id = :id"
+    await database.sql(f"INSERT INTO trip_saga_history ({columns}) SELECT {values}", id=database.key(odd))
     batches: list[int] = []
 
     async def count(write: Any, batch: Any) -> Any:

@@ -140,7 +140,7 @@ async def test_a_saga_started_where_nobody_can_run_it_waits_for_a_worker(databas
 
 
 async def test_a_clock_that_runs_ahead_does_not_delay_a_newborn(database: Site, world: World) -> None:
-    """What this process takes for the database's time may be a little late or early; a commit starts the saga anyway."""
+    """What this process takes for the database's time may be early; a commit starts the saga anyway."""
     orchestrator = database.joins(trip(world))
     await orchestrator.engine.ready()
     clock = orchestrator.engine._clock

@@ -26,8 +26,11 @@ async def left_due(site: Site, count: int = 1) -> list[Any]:
     absent = site.joins(trip(World()))
     ids = []
     async with site.sessions() as session:
-        for _ in range(count):
-            ids.append(await absent.start(session=session, saga_name=NAME, initial_data={}, aggregation_id=str(uuid4())))
+        for aggregation_id in (str(uuid4()) for _ in range(count)):
+            saga_id = await absent.start(
+                session=session, saga_name=NAME, initial_data={}, aggregation_id=aggregation_id
+            )
+            ids.append(saga_id)
         await absent.aclose()
         await session.commit()
     return ids
@@ -122,9 +125,7 @@ async def test_a_draining_worker_lets_its_sagas_finish(database: Site, world: Wo
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])
-async def test_a_worker_stopped_in_the_middle_of_a_claim_keeps_nothing(
-    database: Site, world: World, how: str
-) -> None:
+async def test_a_worker_stopped_in_the_middle_of_a_claim_keeps_nothing(database: Site, world: World, how: str) -> None:
     """What the claim in flight brings in is handed back too: no lease is left behind, and no step runs afterwards."""
     [saga_id] = await left_due(database)
     meddling, claim = database.meddling_store(), world.gate("claim")
@@ -215,7 +216,7 @@ asyncio.run(main())
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX sends them")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 async def test_n18_a_signal_stops_a_worker_gracefully(on_sqlite: Site, world: World, number: signal.Signals) -> None:
-    """A worker process that is told to end hands its saga back and exits with 0; the next one makes the same attempt."""
+    """A worker process that is told to end hands its saga back and exits with 0; the next makes the same attempt."""
     [saga_id] = await left_due(on_sqlite)
     root = Path(__file__).parents[2]
     process = await asyncio.create_subprocess_exec(
@@ -232,4 +233,5 @@ async def test_n18_a_signal_stops_a_worker_gracefully(on_sqlite: Site, world: Wo
     heir = on_sqlite.joins(trip(world))
     assert await soon(heir.run_due()) == 1
     assert (await heir.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
-    assert [(ctx.step_id, ctx.attempt, ctx.in_doubt) for ctx in world.contexts] == [("hotel", 1, True), ("car", 1, False)]
+    made = [(ctx.step_id, ctx.attempt, ctx.in_doubt) for ctx in world.contexts]
+    assert made == [("hotel", 1, True), ("car", 1, False)]

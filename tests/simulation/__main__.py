@@ -24,7 +24,7 @@ def main() -> int:
     began, failed, ends = time.monotonic(), 0, Counter[str]()
     for seed in seeds:
         report = simulate(seed)
-        ends.update(report.statuses)
+        ends.update(report.ends)
         failed += bool(report.violations)
         show(report, verbose=wanted.verbose, single=wanted.seed is not None)
     took = time.monotonic() - began

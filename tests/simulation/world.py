@@ -37,7 +37,7 @@ class Report:
     digest: str
     trace: list[str]
     violations: list[str]
-    statuses: list[str]
+    ends: list[str]
     boundaries: int
 
 
@@ -49,6 +49,7 @@ class World:
         self.plan = plan
         self.random = simulation.random
         self.violations: list[str] = []
+        self.ends: list[str] = []
         self.boundaries = 0
         self.calm = False
         self.ledger = Ledger(self.blame, self._is_aborted)
@@ -105,6 +106,7 @@ class World:
         await asyncio.gather(*(machine.host.spawn(machine.stop()) for machine in self.machines))
         for what in audit.faults_of(self):
             self.blame(what)
+        self.ends = [head.status.value for head in self.database.rows.values()]
 
     async def _live_until(self, at: float) -> None:
         while not self.violations and (left := at - asyncio.get_running_loop().time()) > 0:
@@ -217,5 +219,4 @@ def simulate(
             simulation.run(world.run)
         except DeadlockError as error:
             world.violations.append(str(error))
-    statuses = [head.status.value for head in world.database.rows.values()]
-    return Report(seed, simulation.digest, simulation.trace, world.violations, statuses, world.boundaries)
+    return Report(seed, simulation.digest, simulation.trace, world.violations, world.ends, world.boundaries)

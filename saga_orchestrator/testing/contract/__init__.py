@@ -9,9 +9,9 @@
             yield store
             await store.aclose()
 
-They are plain `async def` methods, so they need a plugin that runs those: pytest-asyncio with `asyncio_mode = "auto"`, or
-marked in your class. This module does not import pytest. For readable failures, have pytest rewrite its assertions: call
-`pytest.register_assert_rewrite("saga_orchestrator.testing.contract")` in a conftest.py.
+They are plain `async def` methods, so they need a plugin that runs those: pytest-asyncio with `asyncio_mode = "auto"`,
+or marked in your class. This module does not import pytest. For readable failures, have pytest rewrite its assertions:
+call `pytest.register_assert_rewrite("saga_orchestrator.testing.contract")` in a conftest.py.
 """
 
 from __future__ import annotations

@@ -12,17 +12,20 @@ from ...storage.contract import Store
 from ...storage.rows import Head, Move, Written
 from .samples import (
     HOUR,
+    OWNER,
     Contract,
     count_in,
     differing,
     ending,
+    leaves_alone,
+    moves_on,
     past_of,
-    poison,
+    poisons,
     put,
     raised_by,
     read,
     step,
-    taken,
+    takes,
     together,
 )
 
@@ -36,7 +39,7 @@ class AdvancingContract(Contract):
         """The head that was judged and the move are returned, and are durable, with the history."""
         head = await put(store)
 
-        judged, move = await store.advance(head.id, lambda found, now: step(found))
+        judged, move = await store.advance(head.id, moves_on)
 
         assert differing(head, judged) == {}
         assert move is not None
@@ -47,7 +50,7 @@ class AdvancingContract(Contract):
         """Where the judge says None, nothing is written."""
         head = await put(store)
 
-        judged, move = await store.advance(head.id, lambda found, now: None)
+        judged, move = await store.advance(head.id, leaves_alone)
 
         assert (judged.id, move) == (head.id, None)
         assert differing(head, await read(store, head.id)) == {}
@@ -70,7 +73,7 @@ class AdvancingContract(Contract):
 
     async def test_an_unknown_saga_is_not_found(self, store: Store) -> None:
         """There is nothing to judge about a saga that does not exist."""
-        error = await raised_by(store.advance(uuid4(), lambda found, now: None))
+        error = await raised_by(store.advance(uuid4(), leaves_alone))
 
         assert isinstance(error, SagaNotFoundError)
 
@@ -84,14 +87,14 @@ class AdvancingContract(Contract):
         assert isinstance(await raised_by(store.advance(head.id, judge)), LookupError)
 
         assert differing(head, await read(store, head.id)) == {}
-        await store.advance(head.id, lambda found, now: step(found))
+        await store.advance(head.id, moves_on)
         assert (await read(store, head.id)).revision == 1
 
     async def test_a_move_that_cannot_be_written_changes_nothing(self, store: Store) -> None:
         """A judge's move that no store can write is raised, and neither the head nor the history has changed."""
         head = await put(store)
 
-        await raised_by(store.advance(head.id, lambda found, now: poison(found)))
+        await raised_by(store.advance(head.id, poisons))
 
         assert differing(head, await read(store, head.id)) == {}
         assert await past_of(store, head.id) == []
@@ -101,7 +104,7 @@ class AdvancingContract(Contract):
         head = await put(store)
         stores = [store, self.beside(store)]
 
-        await together(stores[i % 2].advance(head.id, lambda found, now: step(found)) for i in range(_MANY))
+        await together(stores[i % 2].advance(head.id, moves_on) for i in range(_MANY))
 
         moved = await read(store, head.id)
         assert (moved.revision, count_in(moved)) == (_MANY, _MANY)
@@ -128,7 +131,7 @@ class AdvancingContract(Contract):
         ended = await read(store, head.id)
         successor = await put(store, aggregation_id="order-1")
 
-        error = await raised_by(store.advance(head.id, lambda found, now: step(found, ownership=taken(now))))
+        error = await raised_by(store.advance(head.id, takes(OWNER)))
 
         assert isinstance(error, ActiveSagaAlreadyExistsError)
         assert error.saga_id == successor.id
@@ -139,6 +142,6 @@ class AdvancingContract(Contract):
         head = await put(store)
         await store.write([ending(head, head.created_at)])
 
-        await store.advance(head.id, lambda found, now: step(found, ownership=taken(now)))
+        await store.advance(head.id, takes(OWNER))
 
         assert (await read(store, head.id)).status is SagaStatus.RUNNING

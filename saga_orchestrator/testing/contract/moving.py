@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
-from ...storage.rows import Ownership, Written
+from ...storage.rows import Ownership, Write, Written
 from .samples import (
     HOUR,
     OWNER,
@@ -42,7 +42,7 @@ class MovingContract(Contract):
         later = head.updated_at + HOUR
         rows = (
             entry(head.id, 0, later, status="ERROR", attempt=2, output=None, error="no 'seat'", token=uuid4()),
-            entry(head.id, 1, later, phase="ORDER", input=None, skipped=True, actor="ann", reason="why", started_at=None),
+            entry(head.id, 1, later, phase="ORDER", input=None, skipped=True, actor="ann", reason="?", started_at=None),
         )
         move = step(head, retry_counter=3, last_error="no seat", updated_at=later, history=rows)
 
@@ -160,7 +160,7 @@ class MovingContract(Contract):
         fits, old, lost = [await put(store) for _ in range(3)]
         await store.write([step(old), step(lost, ownership=taken(now, "another"))])
         born, taken_ = newborn(now), newborn(now, aggregation_id=fits.aggregation_id)
-        batch = [step(lost, 5), born, step(old, 5), taken_, step(fits)]
+        batch: list[Write] = [step(lost, 5), born, step(old, 5), taken_, step(fits)]
 
         answers = await store.write(batch)
 

@@ -168,6 +168,20 @@ def takes(owner: str) -> Judge:
     return judge
 
 
+def moves_on(head: Head, now: datetime) -> Move:
+    """Move the saga by one step, and leave it to whoever has it."""
+    return step(head)
+
+
+def leaves_alone(head: Head, now: datetime) -> None:
+    """Say that there is nothing to write."""
+
+
+def poisons(head: Head, now: datetime) -> Move:
+    """Ask for what no store can write."""
+    return poison(head)
+
+
 def ids(heads: Iterable[Head]) -> list[UUID]:
     return [head.id for head in heads]
 

@@ -1,0 +1,153 @@
+"""Every law can be broken: for each, here is a state, or a move, that only a defect could lead to."""
+
+from __future__ import annotations
+
+import pytest
+
+from saga_orchestrator.definition.graph import Graph
+from saga_orchestrator.kernel import state_laws
+from saga_orchestrator.kernel.effects import Decision, Execute, Phase, Record, RecordStatus, Verdict, Work
+from saga_orchestrator.kernel.events import CancelOrdered, Claimed, Compensated, Event, Raised, Returned, Ticked
+from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
+from saga_orchestrator.kernel.state import (
+    Failed,
+    Passed,
+    Probing,
+    Retrying,
+    Running,
+    SagaStatus,
+    Skipped,
+    State,
+    Succeeded,
+    UndoFailed,
+    Undoing,
+    Undone,
+    UndoRetrying,
+    Waived,
+)
+
+from .sagas import LATER, TWICE, back, halted, pivot, read, state, step
+
+GRAPH = Graph.of(step("a", retry=TWICE, compensation_retry=TWICE), step("b", "a"), max_recoveries=1)
+STOP = Graph.of(step("a"), step("b", "a", on_undo_failure="stop"), step("c", "b"))
+PIVOT = Graph.of(step("a"), pivot("p", "a"), read("q", "a"), read("s", "a"))
+SPLIT = State("", {"a": Running()}, {"a": Succeeded()})
+
+BAD_STATES = [
+    ("_known_steps", GRAPH, state(z=Running())),
+    ("_known_steps", GRAPH, SPLIT),
+    ("_never_stranded", GRAPH, state(a=Succeeded())),
+    ("_over_is_over", GRAPH, back(a=Retrying(1, 1, LATER), b=UndoFailed(1))),
+    ("_completed_means_all", GRAPH, state(a=Succeeded(), b=Undone())),
+    ("_crash_loops_end", GRAPH, state(a=Running(), recoveries=2)),
+    ("_forward_order", GRAPH, state(b=Running())),
+    ("_backward_order", GRAPH, back(a=Undoing(), b=Running())),
+    ("_backward_order", GRAPH, back(a=Undone(), b=Succeeded())),
+    ("_undo_only_backwards", GRAPH, state(a=Undone())),
+    ("_no_way_back_past_the_pivot", PIVOT, back(a=Succeeded(), p=Succeeded())),
+    ("_no_way_back_past_the_pivot", PIVOT, back(a=Succeeded(), p=Running())),
+    ("_no_way_back_past_the_pivot", PIVOT, back(a=Succeeded(), p=Failed(tainted=True))),
+    ("_no_way_back_past_the_pivot", PIVOT, back(a=Succeeded(), p=Skipped(acted=True))),
+    ("_attempts_bounded", GRAPH, state(a=Running(3, 2))),
+    ("_attempts_bounded", GRAPH, back(a=UndoRetrying(2, 2, LATER))),
+    ("_undo_with_output_or_permission", GRAPH, back(a=Undoing(with_output=False))),
+    ("_retries_only_forward", GRAPH, back(a=Retrying(1, 1, LATER))),
+]
+
+
+@pytest.mark.parametrize(("name", "graph", "bad"), BAD_STATES)
+def test_a_law_of_states_can_be_broken(name: str, graph: Graph, bad: State) -> None:
+    """The law that names the defect is among those that are broken."""
+    (law,) = [law for law in STATE_LAWS if law.__name__ == name]
+    assert law.__doc__ in list(broken_by(graph, bad))
+
+
+@pytest.mark.parametrize(
+    ("name", "claimed", "bad"),
+    [
+        ("_compensated_means_undone", SagaStatus.COMPENSATED, back(a=UndoFailed(1), b=Undone())),
+        ("_compensated_means_undone", SagaStatus.COMPENSATED, back(a=Waived())),
+        ("_failed_by_itself_leaves_nothing", SagaStatus.FAILED, back(a=UndoFailed(1))),
+    ],
+)
+def test_a_status_that_is_derived_wrongly_breaks_a_law(
+    name: str, claimed: SagaStatus, bad: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some laws only the derivation of the status could break; they stand guard over it."""
+    (law,) = [law for law in STATE_LAWS if law.__name__ == name]
+    assert law(GRAPH, bad)
+    monkeypatch.setattr(state_laws, "status_of", lambda *_: claimed)
+    assert not law(GRAPH, bad)
+
+
+ROW = Record(0, Phase.EXECUTE, RecordStatus.SUCCESS, "a")
+APPLIED, STALE = Verdict.APPLIED, Verdict.STALE
+
+
+def moved(after: State, *work: Work, rows: tuple[Record, ...] = (), verdict: Verdict = APPLIED) -> Decision:
+    return Decision(after, work, rows, verdict)
+
+
+RUNS, RUNS_AGAIN = state(a=Running()), state(a=Running(tainted=True))
+UNDONE = back(a=Undone())
+HELD = state(a=Succeeded(), p=Running(), q=Failed())
+BAD_MOVES = [
+    ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
+    ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, Execute("a", 1), verdict=STALE)),
+    ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, rows=(ROW,), verdict=STALE)),
+    ("_over_stays_over", GRAPH, UNDONE, CancelOrdered(), moved(back(a=Undoing(2)))),
+    ("_over_stays_over", GRAPH, back(a=UndoFailed(1)), Ticked(), moved(back(a=Undoing(2)))),
+    ("_over_stays_over", GRAPH, UNDONE, Ticked(), moved(UNDONE, rows=(ROW,))),
+    ("_work_is_new_and_outstanding", GRAPH, state(), Claimed(), moved(RUNS, Execute("b", 1))),
+    ("_work_is_new_and_outstanding", GRAPH, state(), Claimed(), moved(RUNS, Execute("a", 1), Execute("a", 1))),
+    ("_nothing_in_flight_unordered", GRAPH, state(), Ticked(), moved(RUNS)),
+    ("_nothing_in_flight_unordered", GRAPH, RUNS_AGAIN, Claimed(), moved(RUNS_AGAIN)),
+    ("_history_grows", GRAPH, RUNS, Ticked(), moved(RUNS, rows=(ROW,))),
+    ("_only_the_current_attempt_answers", GRAPH, state(a=Running(2)), Raised("a", 1), moved(state(a=Failed()))),
+    ("_only_the_current_attempt_answers", GRAPH, back(a=Undoing()), Returned("a", 1), moved(back(a=Undoing(2)))),
+    ("_replies_are_believed", GRAPH, RUNS, Returned("a", 1), moved(state(a=Failed()))),
+    ("_replies_are_believed", GRAPH, back(a=Undoing()), Compensated("a", 1), moved(back(a=UndoFailed(1)))),
+    ("_orders_are_signed", GRAPH, RUNS, CancelOrdered(actor="ann"), moved(back(a=Running()))),
+    ("_no_attempt_twice", GRAPH, state(a=Failed(2)), Ticked(), moved(state(a=Running(2)))),
+    ("_no_attempt_twice", GRAPH, back(a=UndoFailed(2)), Ticked(), moved(back(a=Undoing(1)))),
+    ("_a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Running(1, 1)))),
+    ("_a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Probing(2)))),
+    ("_what_may_turn_back_begins_nothing", PIVOT, HELD, Ticked(), moved(state(s=Running(), **dict(HELD.all())))),
+    ("_undo_begins_in_turn", GRAPH, back(a=Succeeded(), b=Undoing()), Ticked(), moved(back(a=Undoing(), b=Undoing()))),
+    ("_undo_begins_in_turn", GRAPH, back(), Ticked(), moved(back(a=Undoing(), b=Failed(tainted=True)))),
+    ("_undo_begins_in_turn", GRAPH, back(), Ticked(), moved(back(a=Undoing(), b=UndoFailed(1, again=True)))),
+    ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=UndoFailed(1)))),
+    ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=Waived(), c=Succeeded()))),
+    ("_taint_stays", GRAPH, state(a=Running(tainted=True)), Raised("a", 1), moved(state(a=Failed()))),
+    ("_no_turning_back_twice", GRAPH, halted(a=Failed()), Ticked(), moved(state(a=Failed()))),
+    ("_what_acted_stays_recorded", GRAPH, state(a=Succeeded(), b=Running()), Ticked(), moved(state(b=Running()))),
+]
+
+
+@pytest.mark.parametrize(("name", "graph", "before", "event", "decision"), BAD_MOVES)
+def test_a_law_of_moves_can_be_broken(name: str, graph: Graph, before: State, event: Event, decision: Decision) -> None:
+    """The law that names the defect is among those that are broken."""
+    (law,) = [law for law in MOVE_LAWS if law.__name__ == name]
+    assert law.__doc__ in list(broken_by_move(graph, before, event, decision))
+
+
+def test_every_law_is_broken_by_something_above() -> None:
+    """A law that nothing breaks says nothing."""
+    derived = {"_compensated_means_undone", "_failed_by_itself_leaves_nothing"}
+    broken = {row[0] for row in (*BAD_STATES, *BAD_MOVES)} | derived
+    assert broken == {law.__name__ for law in (*STATE_LAWS, *MOVE_LAWS)}
+
+
+def test_the_laws_of_structure_ask_nothing_of_policies_and_compensations() -> None:
+    """A row may outlive a change of its definition's retries: it is nonsense only where no saga could be."""
+    assert set(STRUCTURAL_LAWS) < set(STATE_LAWS)
+    lenient = Graph.of(step("a", undoable=False), step("b", "a", undoable=False))
+    for sound in (state(a=Running(9, 8)), back(a=Undoing(with_output=False)), back(a=UndoFailed(1), b=Passed())):
+        assert all(law(lenient, sound) for law in STRUCTURAL_LAWS)
+
+
+def test_a_law_without_words_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may be told to strip docstrings; a broken law is named all the same."""
+    for law in STATE_LAWS:
+        monkeypatch.setattr(law, "__doc__", None)
+    assert list(broken_by(GRAPH, state(a=Succeeded()))) == ["_never_stranded"]
