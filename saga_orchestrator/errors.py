@@ -70,5 +70,7 @@ class RetryAfter(SagaError):  # noqa: N818 - names what the step asks for, as HT
     """Raised by a step: it did not act, and asks to be tried again after `delay` (if attempts are left)."""
 
     def __init__(self, delay: timedelta, message: str = "") -> None:
+        if not isinstance(delay, timedelta):
+            raise TypeError(f"RetryAfter takes a timedelta, not {delay!r}")
         super().__init__(message or f"asked to be retried after {delay}")
         self.delay = delay

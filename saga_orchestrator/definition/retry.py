@@ -56,10 +56,15 @@ class RetryPolicy:
         return None if failures >= self.max_attempts else self._delay_for_attempt(failures)
 
     def delay_for(self, failures: int, key: str) -> timedelta | None:
-        """Return `next_delay`, spread by the policy's jitter for this key."""
-        delay = self.next_delay(failures)
+        """Return `next_delay`, spread by the policy's jitter for this key; a curve that stumbles has given up."""
+        try:
+            delay = self.next_delay(failures)
+        except Exception:  # noqa: BLE001 - the author's code
+            return None
+        if not isinstance(delay, timedelta):
+            return None
         jitter: float = getattr(self, "jitter", 0.0)
-        return delay if delay is None or not jitter else delay * (1 - jitter * _fraction(f"{key}#{failures}"))
+        return delay * (1 - jitter * _fraction(f"{key}#{failures}")) if jitter else delay
 
     def retries(self, error: BaseException) -> bool:
         """Return whether this error is worth another attempt at all."""

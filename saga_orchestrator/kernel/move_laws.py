@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..definition.graph import Graph
 from .effects import Decision, Phase, Verdict
-from .events import Claimed, Compensated, CompensationRaised, Order, Probed, Raised, Returned
+from .events import Claimed, Compensated, CompensationRaised, Order, Probed, Raised, Reply, Returned
 from .projection import outstanding, stands, status_of
 from .state import (
     Course,
@@ -66,16 +66,17 @@ def _only_the_current_attempt_answers(graph: Graph, before: State, event: object
     """A reply moves its step only if that attempt is in flight, or tells for the first time what a step returned."""
     if not isinstance(event, Returned | Raised | Probed | Compensated | CompensationRaised):
         return True
-    match before.of(event.step_id):
-        case Running(attempt):
-            current = isinstance(event, Returned | Raised) and attempt == event.attempt
-        case Probing(attempt):
-            current = isinstance(event, Probed) and attempt == event.attempt
-        case Undoing(attempt, with_output=True):
-            current = isinstance(event, Compensated | CompensationRaised) and attempt == event.attempt
-        case status:
-            current = getattr(status, "with_output", True) is False
-    return current or decision.verdict is not Verdict.APPLIED
+    status = before.of(event.step_id)
+    fits = isinstance(event, _ANSWERS.get(type(status), ())) and getattr(status, "attempt", None) == event.attempt
+    news = isinstance(event, Returned) and getattr(status, "with_output", True) is False
+    return fits or news or decision.verdict is not Verdict.APPLIED
+
+
+_ANSWERS: dict[type[StepStatus], tuple[type[Reply], ...]] = {
+    Running: (Returned, Raised),
+    Probing: (Probed,),
+    Undoing: (Compensated, CompensationRaised),
+}
 
 
 def _replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:

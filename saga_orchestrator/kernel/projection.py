@@ -29,13 +29,11 @@ def status_of(graph: Graph, state: State) -> SagaStatus:
     """Return where the saga stands."""
     if state.quarantined:
         return SagaStatus.STUCK
-    match state.course:
-        case Course.FORWARD:
-            return _forward(graph, state)
-        case Course.HALTED:
-            return SagaStatus.RUNNING if is_live(state) else SagaStatus.FAILED
-        case Course.BACKWARD:
-            return _backward(graph, state)
+    if state.course is Course.FORWARD:
+        return _forward(graph, state)
+    if state.course is Course.BACKWARD:
+        return _backward(graph, state)
+    return SagaStatus.RUNNING if is_live(state) else SagaStatus.FAILED
 
 
 def _forward(graph: Graph, state: State) -> SagaStatus:

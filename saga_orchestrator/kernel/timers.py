@@ -5,18 +5,19 @@ from __future__ import annotations
 from .draft import Draft
 from .events import CompensationRaised, Probed, ProbeOutcome, Raised
 from .replies import probed, raised, undo_raised
-from .state import Probing, Retrying, Running, StepStatus, Undoing, UndoRetrying
+from .state import Probing, Retrying, Running, Undoing, UndoRetrying
 
 TIMED_OUT = "the attempt timed out"
-PAUSES = (Retrying, UndoRetrying)
-TIMED = (*PAUSES, Running, Probing, Undoing)
+
+Timed = Retrying | UndoRetrying | Running | Probing | Undoing
+PAUSES: tuple[type[Timed], ...] = (Retrying, UndoRetrying)
+TIMED: tuple[type[Timed], ...] = (*PAUSES, Running, Probing, Undoing)
 
 
-def expire(draft: Draft, kinds: tuple[type[StepStatus], ...]) -> None:
+def expire(draft: Draft, kinds: tuple[type[Timed], ...]) -> None:
     """Do what is due to every step whose time is up and whose status is of these kinds."""
     for step_id, status in tuple(draft.open.items()):
-        until = getattr(status, "until", None)
-        if until is not None and until <= draft.now and isinstance(status, kinds):
+        if isinstance(status, kinds) and status.until is not None and status.until <= draft.now:
             _due(draft, step_id, status)
 
 
@@ -28,15 +29,14 @@ def end_pauses(draft: Draft) -> bool:
     return bool(waiting)
 
 
-def _due(draft: Draft, step_id: str, status: StepStatus) -> None:
-    match status:
-        case Retrying(attempt, failures, _, tainted):
-            draft.start(step_id, attempt + 1, failures, tainted=tainted)
-        case UndoRetrying(attempt, failures, _, with_output):
-            draft.undo(step_id, attempt + 1, failures, with_output=with_output)
-        case Running(attempt):
-            raised(draft, status, Raised(step_id, attempt, TIMED_OUT, in_doubt=True))
-        case Probing(attempt):
-            probed(draft, status, Probed(step_id, attempt, ProbeOutcome.UNKNOWN, error=TIMED_OUT))
-        case Undoing(attempt):
-            undo_raised(draft, status, CompensationRaised(step_id, attempt, TIMED_OUT, in_doubt=True))
+def _due(draft: Draft, step_id: str, status: Timed) -> None:
+    if isinstance(status, Retrying):
+        draft.start(step_id, status.attempt + 1, status.failures, tainted=status.tainted)
+    elif isinstance(status, UndoRetrying):
+        draft.undo(step_id, status.attempt + 1, status.failures, with_output=status.with_output)
+    elif isinstance(status, Running):
+        raised(draft, status, Raised(step_id, status.attempt, TIMED_OUT, in_doubt=True))
+    elif isinstance(status, Probing):
+        probed(draft, status, Probed(step_id, status.attempt, ProbeOutcome.UNKNOWN, error=TIMED_OUT))
+    else:
+        undo_raised(draft, status, CompensationRaised(step_id, status.attempt, TIMED_OUT, in_doubt=True))

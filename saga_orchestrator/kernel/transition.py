@@ -45,7 +45,7 @@ def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
             return _notified(draft, event), ""
         case Claimed(crashed):
             _claimed(draft, crashed)
-        case Ticked():
+        case _:  # Ticked
             expire(draft, TIMED)
     return Verdict.APPLIED, ""
 

@@ -33,6 +33,8 @@ class Past:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    doubted: set[str] = field(default_factory=set)
+    """The steps with an attempt that may have acted: its input outlives those of attempts that surely did not."""
     latest_event: str | None = None
     """What woke the step that is at work; its success uses it up."""
 
@@ -40,8 +42,10 @@ class Past:
         """Take in further history."""
         for row in rows:
             if row.phase == Phase.EXECUTE:
-                if row.input is not None:
+                if row.input is not None and (row.status != RecordStatus.ERROR or row.step_id not in self.doubted):
                     self.inputs[row.step_id] = row.input
+                if row.status == RecordStatus.IN_DOUBT:
+                    self.doubted.add(row.step_id)
                 if row.output is not None and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
                     self.outputs[row.step_id], self.latest_event = row.output, None
             elif row.phase == Phase.ORDER and row.step_id == NOTIFY and row.input is not None:

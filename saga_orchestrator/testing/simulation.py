@@ -124,7 +124,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._remains: set[asyncio.Task[Any]] = set()
         self._hosts: set[Host] = set()
-        self._burying = False
+        self.is_burying = False
 
     def time(self) -> float:
         """Return the virtual time, in seconds since the simulation began."""
@@ -141,7 +141,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def bury(self) -> None:
         """Cancel whatever is left, in killed hosts too; by now nobody looks at what it does."""
-        self._burying, self._turns_left = True, _BURIAL
+        self.is_burying, self._turns_left = True, _BURIAL
         for host in self._hosts:
             self.release(host._withheld)
         with suppress(DeadlockError):
@@ -163,7 +163,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run_or_withhold(self, handle: asyncio.Handle) -> None:
         host: Host | None = handle._context.get(_HOST)  # type: ignore[attr-defined]
-        if host is None or host.is_running or self._burying:
+        if host is None or host.is_running or self.is_burying:
             if not handle.cancelled():
                 handle._run()
         else:
@@ -236,9 +236,10 @@ class Simulation:
         return self._start + timedelta(seconds=_loop().time())
 
     def note(self, what: str) -> None:
-        """Add a line to the trace, with the time and the host."""
-        host = Host.current()
-        self.trace.append(f"{_loop().time():12.6f} {'-' if host is None else host.name:>6}  {what}")
+        """Add a line to the trace, with the time and the host; after the end of `main` nothing is noted any more."""
+        host, loop = Host.current(), _loop()
+        if not loop.isis_burying:
+            self.trace.append(f"{loop.time():12.6f} {'-' if host is None else host.name:>6}  {what}")
 
     @property
     def digest(self) -> str:

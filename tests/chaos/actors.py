@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import random
 import signal
@@ -208,11 +209,19 @@ ROLES = {"worker": work, "service": serve, "operator": meddle}
 
 async def main(role: str, url: str, ledger_port: int, seed: int) -> None:
     logger.enable("saga_orchestrator")
+    faulthandler.register(signal.SIGUSR2)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _show_tasks)
     actor = Actor(url, ledger_port, seed)
     try:
         await ROLES[role](actor)
     finally:
         await actor.close()
+
+
+def _show_tasks() -> None:
+    """Say in the log what everything is waiting for: asked of an actor that does not end."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=20)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,9 @@ class Troupe:
                 ended.append(member)
             elif member.told_at is not None and now - member.told_at > _GRACE:
                 self.faults.append(f"{member.log.name} did not end within {_GRACE} s of SIGTERM")
+                for number in (signal.SIGUSR1, signal.SIGUSR2):
+                    member.child.send_signal(number)
+                time.sleep(1)
                 self.kill(member)
                 ended.append(member)
         return ended

@@ -23,6 +23,6 @@ async def database(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
 @pytest.fixture
 async def store(database: Site) -> AsyncIterator[SagaStore]:
     """The store of that database."""
-    store = SagaStore(TripSaga, database.another_engine())
+    store = SagaStore(TripSaga, database.engine)
     yield store
     await store.aclose()

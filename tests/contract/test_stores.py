@@ -36,7 +36,7 @@ class SqlStoreContract(StoreContract):
     @pytest.fixture
     async def store(self, url: str) -> AsyncIterator[Store]:
         async with site(url) as database:
-            store, twin = (Twins(TripSaga, database.another_engine()) for _ in range(2))
+            store, twin = (Twins(TripSaga, database.engine) for _ in range(2))
             store.twin = twin
             for each in (store, twin):
                 if not self.one_statement:

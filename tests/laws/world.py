@@ -94,7 +94,7 @@ class World:
     def is_at_rest(self) -> bool:
         return self.status.is_terminal or self.status is self.k.SagaStatus.STUCK
 
-    # --- events --------------------------------------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------------------------
 
     def happen(self, event: Any) -> Any:
         """Let the kernel decide, check everything that must hold, and begin the work that it orders."""
@@ -195,7 +195,7 @@ class World:
         self.now = max(self.now, due)
         self.wake()
 
-    # --- what must hold --------------------------------------------------------------------------------------------------
+    # --- what must hold ----------------------------------------------------------------------------------------------
 
     def blame(self, law: str) -> None:
         raise LawBrokenError("\n".join([law, f"{self.graph}", *self.story]))
@@ -272,7 +272,7 @@ class World:
         )
 
 
-# --- what can happen -----------------------------------------------------------------------------------------------------
+# --- what can happen -------------------------------------------------------------------------------------------------
 
 
 def work_ends(world: World) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -15,6 +17,9 @@ from saga_orchestrator import (
     ActiveSagaAlreadyExistsError,
     FixedRetry,
     InputContext,
+    OutcomeUnknown,
+    RetryAfter,
+    RetryPolicy,
     SagaBuilder,
     SagaOrchestrator,
     SagaStatus,
@@ -32,6 +37,7 @@ from saga_orchestrator.kernel.events import (
     Raised,
     Returned,
     SkipOrdered,
+    Ticked,
 )
 from saga_orchestrator.kernel.projection import outstanding, status_of
 from saga_orchestrator.kernel.state import State
@@ -46,8 +52,10 @@ from tests.regressions.scene import (
     Asked,
     Gate,
     OneWay,
+    Receipt,
     Scene,
     Undoable,
+    UndoableBlindly,
     admin_of,
     asked,
     fails,
@@ -384,3 +392,103 @@ async def test_a_saga_that_another_process_has_ended_is_let_go_at_the_next_beat(
     await owner.engine._leases._renew(dict(owner.engine.drivers), asyncio.get_running_loop().time() + 9e5)
     async with asyncio.timeout(20):
         assert await starting == saga_id
+
+
+async def test_an_undo_is_called_with_the_input_of_the_attempt_that_may_have_acted(
+    timeless: Scene, ledger: list[str]
+) -> None:
+    """A later attempt, with another input, that surely did not act has nothing to be undone."""
+    undone: list[str] = []
+
+    class Charge(OneWay):
+        async def compensate(self, inp: Asked, out: Receipt | None) -> None:
+            undone.append(inp.order_id)
+
+    builder = SagaBuilder()
+    charge = Charge("charge", ledger, does=fails(OutcomeUnknown("no line"), ValueError("declined")))
+    builder.add_step(
+        step=charge,
+        input_map=lambda context: Asked(order_id=(context.latest_event or {"card": "first card"})["card"]),
+        retry_policy=FixedRetry(max_attempts=2, delay=SECOND),
+    )
+    orchestrator = timeless.orchestrator(builder.build())
+    saga_id = await orchestrator.start(**ORDER)
+    token = (await orchestrator.get_snapshot(saga_id)).step_execution_token
+    assert token is not None
+    assert await orchestrator.notify(saga_id=saga_id, token=token, event={"card": "second card"})
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert undone == ["first card"]
+
+
+async def test_a_pause_that_is_no_timedelta_fails_the_step_and_not_the_engine(
+    timeless: Scene, ledger: list[str]
+) -> None:
+    """A step that asks for a pause in seconds has made a mistake, which shows as its error at once."""
+
+    async def later(ctx: StepContext) -> None:
+        raise RetryAfter(5)  # type: ignore[arg-type]
+
+    definition = saga(Undoable("reserve", ledger), OneWay("charge", ledger, does=later))
+    orchestrator = timeless.orchestrator(definition)
+    result = await orchestrator.result(await orchestrator.start(**ORDER), timeout=20 * SECOND)
+    assert result.status is SagaStatus.COMPENSATED
+    assert "timedelta" in (result.error or "")
+
+
+@pytest.mark.parametrize("pause", [ZeroDivisionError(), 5, None], ids=["raises", "no timedelta", "gives up"])
+async def test_a_retry_curve_that_stumbles_gives_up(timeless: Scene, ledger: list[str], pause: Any) -> None:
+    """A policy of the author's that cannot say how long to wait ends the attempts; the saga goes back as ever."""
+
+    @dataclass(frozen=True)
+    class Curve(RetryPolicy):
+        max_attempts: int = 9
+
+        def _delay_for_attempt(self, attempt_number: int) -> timedelta:
+            if attempt_number == 1:
+                return timedelta(0)
+            if isinstance(pause, Exception):
+                raise pause
+            return pause  # type: ignore[no-any-return]
+
+    charge = Undoable("charge", ledger, does=fails(ConnectionError("down")))
+    orchestrator = timeless.orchestrator(saga(Undoable("reserve", ledger), charge, retry_policy=Curve()))
+    result = await orchestrator.result(await orchestrator.start(**ORDER), timeout=20 * SECOND)
+    assert (result.status, result.error) == (SagaStatus.COMPENSATED, "ConnectionError('down')")
+    assert [ctx.attempt for ctx in charge.seen] == [1, 2]
+
+
+async def test_a_success_that_comes_after_its_undo_is_undone_again(
+    timeless: Scene, ledger: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that will not be cut off, and acts after it has been given up and undone, is undone once more."""
+    monkeypatch.setattr("saga_orchestrator.runtime.driver._GRACE", timedelta(0))
+    undone, act, acted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deaf(ctx: StepContext) -> None:
+        while not act.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await act.wait()
+        asyncio.get_running_loop().call_soon(acted.set)
+
+    async def undo_reserve(ctx: StepContext) -> None:
+        undone.set()
+        act.set()
+        await acted.wait()
+        for _ in range(9):
+            await asyncio.sleep(0)
+
+    builder = SagaBuilder()
+    builder.add_step(step=Undoable("reserve", ledger, undoes=undo_reserve), input_map=asked, step_id="reserve")
+    charge = UndoableBlindly("charge", ledger, does=deaf)
+    builder.add_step(step=charge, input_map=asked, step_id="charge", timeout=timedelta(milliseconds=1))
+    orchestrator = timeless.orchestrator(builder.build())
+    starting = asyncio.create_task(orchestrator.start(**ORDER))
+    async with asyncio.timeout(20):
+        while not undone.is_set():
+            timeless.pass_time(SECOND)
+            for driver in orchestrator.engine.drivers.values():
+                driver.put(Ticked())
+            await asyncio.sleep(0.001)
+        saga_id = await starting
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert ledger == ["reserve", "undo charge without output", "charge", "undo reserve", "undo charge"]

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import String, text
+from sqlalchemy import String, delete, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -193,20 +193,22 @@ class MeddlingStore:
 
 
 class Site:
-    """One database, and the orchestrators of as many processes as a test needs: each with connections of its own."""
+    """One database, and the orchestrators of as many processes as a test needs.
+
+    They share a pool, because it costs a connection to make one, and nothing else: no two use one at a time.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = create_async_engine(url)
+        self.engine = create_async_engine(url, **_options(url))
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._open: list[SagaOrchestrator[TripSaga]] = []
         self._engines: list[AsyncEngine] = [self.engine]
 
     def joins(self, definition: SagaDefinition | None, **options: Any) -> SagaOrchestrator[TripSaga]:
         """Return the orchestrator of another process; with `store=`, one that works through that store."""
-        sessions = async_sessionmaker(self.another_engine(), expire_on_commit=False)
         if "store" not in options:
-            options |= {"model_class": TripSaga, "session_maker": sessions}
+            options |= {"model_class": TripSaga, "session_maker": self.sessions}
         orchestrator = SagaOrchestrator[TripSaga](**options)
         if definition is not None:
             orchestrator.register(NAME, definition)
@@ -214,10 +216,10 @@ class Site:
         return orchestrator
 
     def meddling_store(self) -> MeddlingStore:
-        return MeddlingStore(SagaStore(TripSaga, self.another_engine()))
+        return MeddlingStore(SagaStore(TripSaga, self.engine))
 
     def another_engine(self, **options: Any) -> AsyncEngine:
-        self._engines.append(create_async_engine(self.url, **options))
+        self._engines.append(create_async_engine(self.url, **_options(self.url), **options))
         return self._engines[-1]
 
     async def sql(self, statement: str, **values: Any) -> Any:
@@ -263,15 +265,26 @@ class Site:
             await engine.dispose()
 
 
+_PREPARED: set[str] = set()
+"""The databases that have the tables already."""
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Return what makes a connection cheap: PostgreSQL compiles nothing for queries as small as a test's."""
+    return {"connect_args": {"server_settings": {"jit": "off"}}} if url.startswith("postgresql") else {}
+
+
 @asynccontextmanager
 async def site(url: str) -> AsyncIterator[Site]:
     """Open a database with empty saga tables."""
     opened = Site(url)
     try:
         async with opened.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-            if url.startswith("postgresql"):
-                await connection.execute(text("TRUNCATE trip_saga CASCADE"))
+            if url in _PREPARED:
+                await connection.execute(delete(TripSaga))
+            else:
+                await connection.run_sync(Base.metadata.create_all)
+                _PREPARED.add(url)
         yield opened
     finally:
         await opened.aclose()

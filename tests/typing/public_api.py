@@ -1,6 +1,7 @@
 """A user's code, only ever read by a type checker: `# R:` is what it must reveal, `# E:` what it must refuse."""
 
 from datetime import timedelta
+from typing import reveal_type
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -85,9 +86,8 @@ paid = builder.add_step(
 reveal_type(paid)  # R: StepRef[Payment]
 builder.add_step(step=Charge(), depends_on=paid, input_map=lambda out: {"shelf": len(out.receipt)})
 builder.add_step(step=Charge(), depends_on=[reserved, paid], input_map=lambda one, other: Reservation(shelf=one.shelf))
-builder.add_step(
-    step=Charge(), depends_on=reserved, input_map=lambda out: Payment(receipt="1")
-)  # E: arg-type, return-value
+wrong = Payment(receipt="1")
+builder.add_step(step=Charge(), depends_on=reserved, input_map=lambda _: wrong)  # E: arg-type, return-value
 builder.add_step(step=Charge(), depends_on=reserved, input_map=lambda out: out.receipt)  # E: attr-defined
 builder.add_step(step=Charge(), input_map=reserve)  # E: arg-type
 builder.add_step(step=Reserve(), input_map=reserve, retries=3)  # E: call-overload

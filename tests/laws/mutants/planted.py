@@ -81,7 +81,7 @@ MUTANTS = (
         "draft.put(reply.step_id, UndoFailed(attempt, status.with_output))",
     ),
     # --- time and crashes
-    Mutant("time does not end the pause before an undo", "timers", "TIMED = (*PAUSES,", "TIMED = (Retrying,"),
+    Mutant("time does not end the pause before an undo", "timers", "= (*PAUSES,", "= (Retrying,"),
     Mutant(
         "time does not end an attempt", "timers", "*PAUSES, Running, Probing, Undoing)", "*PAUSES, Probing, Undoing)"
     ),
