@@ -194,4 +194,8 @@ class SagaAdmin(Generic[ModelT]):
 def _statuses(status: SagaStatus | Iterable[SagaStatus] | None) -> frozenset[SagaStatus] | None:
     if status is None:
         return None
-    return frozenset([status]) if isinstance(status, SagaStatus) else frozenset(status)
+    wanted = [status] if isinstance(status, str) else status
+    try:
+        return frozenset(SagaStatus(each) for each in wanted)
+    except ValueError as error:
+        raise SagaStateError(f"{error}; the statuses are {', '.join(SagaStatus)}.") from error

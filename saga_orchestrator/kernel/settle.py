@@ -7,6 +7,7 @@ of five steps and of five hundred; that this finds all that a look at every step
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import TypeGuard
 
 from .draft import Draft
 from .state import (
@@ -16,6 +17,7 @@ from .state import (
     Pending,
     Retrying,
     Skipped,
+    StepStatus,
     Succeeded,
     UndoFailed,
     Undoing,
@@ -156,11 +158,17 @@ def resume_undo(draft: Draft) -> bool:
     Each begins in its turn, as at first: a step after the steps that come after it. Where what comes before one is on
     its way back already, that must end first.
     """
-    failed = [(i, s) for i, s in draft.open.items() if isinstance(s, UndoFailed | UndoRetrying)]
-    resumed = [(i, s) for i, s in failed if _can_be_tried(draft, i, s.with_output) and not _is_overtaken(draft, i)]
+    failed = [(i, s) for i, s in draft.open.items() if isinstance(s, UndoRetrying) or _has_ended(s)]
+    idle = [(i, s) for i, s in failed if not getattr(s, "again", False) and not _is_overtaken(draft, i)]
+    resumed = [(i, s) for i, s in idle if _can_be_tried(draft, i, s.with_output)]
     for step_id, status in resumed:
         draft.put(step_id, UndoFailed(status.attempt, status.with_output, again=True))
     return bool(resumed)
+
+
+def _has_ended(status: StepStatus) -> TypeGuard[UndoFailed]:
+    """Return whether an undo has failed and has not been ordered again yet."""
+    return isinstance(status, UndoFailed) and not status.again
 
 
 def _is_overtaken(draft: Draft, step_id: str) -> bool:

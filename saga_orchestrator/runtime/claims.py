@@ -64,7 +64,8 @@ class Claims:
         state = _sound_state(definition, head)
         event = Claimed(crashed=head.lease_owner is not None)
         done = fold(definition.graph, state, head.last_error, [event], now)
-        return self.owned(head, definition, done, now)
+        move = self.owned(head, definition, done, now)
+        return _with_token_of(head, move) if done.state == state and not is_at_work(state) else move
 
     def owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:
         """Return the move that takes the saga if it has work, and releases it otherwise."""
@@ -107,10 +108,16 @@ class Claims:
 
         Raises:
             ActiveSagaAlreadyExistsError: It is another saga of the aggregate.
+            SagaStateError: There is none: something else stands in this start's way.
         """
+        if found is None:
+            raise SagaStateError(
+                f"A saga for aggregation_id {birth.head.aggregation_id!r} could not be started, and none is active: "
+                "something else of its row is taken, perhaps a value in a unique column of your own."
+            )
         key = birth.head.idempotency_key
-        if found is None or key is None or (found.saga_name, found.idempotency_key) != (birth.head.saga_name, key):
-            raise ActiveSagaAlreadyExistsError(birth.head.aggregation_id, found.id if found else None)
+        if key is None or (found.saga_name, found.idempotency_key) != (birth.head.saga_name, key):
+            raise ActiveSagaAlreadyExistsError(birth.head.aggregation_id, found.id)
         return found
 
 
@@ -195,6 +202,13 @@ def _changed(head: Head) -> str:
         f"deferred: version {head.definition_version} of '{head.saga_name}' has other steps in this process than those "
         "that the saga was started with; give the changed definition a higher version and keep this one registered"
     )
+
+
+def _with_token_of(head: Head, move: Move) -> Move:
+    """Put a row back without ending its wait: the token that somebody may hold stays good."""
+    if move.ownership is None or head.step_execution_token is None:
+        return move
+    return move._replace(ownership=move.ownership._replace(token=head.step_execution_token))
 
 
 def _set_aside(head: Head, now: datetime, until: datetime | None, why: str) -> Move:

@@ -22,9 +22,10 @@ from loguru import logger
 
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
-from ..kernel.state import StepStatus
+from ..kernel.state import StepStatus, Undoing
 from ..storage.rows import Ownership, Written
 from .moves import Fold, Grip, compose, fold, is_at_work, left_to_anybody, read_state, released
+from .tenure import patiently
 
 if TYPE_CHECKING:
     from ..storage.group_commit import GroupCommit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _GRACE = timedelta(seconds=5)
 """How long a step that has timed out may take to end before it is left behind."""
+_IN_TIME = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Driver:
         self.tenure = tenure
         self._tools = tools
         self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event]]] = {}
+        self._late: dict[str, timedelta] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -167,7 +170,7 @@ class Driver:
         """Read the row again: an operator, or a signal, has moved the saga."""
         self._stale = False
         tenure = self.tenure
-        head = await tenure.store.head(tenure.saga_id)
+        head = await patiently(lambda: tenure.store.head(tenure.saga_id), lambda: self._lost)
         if head is None or head.step_execution_token != tenure.token:
             self._fence()
             return
@@ -187,6 +190,7 @@ class Driver:
             self._leave_behind(self._tasks.pop(step_id)[1])
         for work in outstanding(self.tenure.state):
             if work.step_id not in self._tasks:
+                self._late[work.step_id] = self._lateness(work.step_id, live[work.step_id])
                 task = _begun(self._tools.performer.perform(work, self.tenure))
                 self._tasks[work.step_id] = live[work.step_id], task
                 if task.done():
@@ -219,10 +223,25 @@ class Driver:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        due = min((at for s in self.tenure.state.open.values() if (at := _due(s)) is not None), default=None)
+        open_steps = self.tenure.state.open.items()
+        due = min((at for i, status in open_steps if (at := self._due(i, status)) is not None), default=None)
         if due is not None:
             delay = max((due - self._tools.now()).total_seconds(), 0.0)
             self._alarm = asyncio.get_running_loop().call_later(delay, self.put, Ticked())
+
+    def _due(self, step_id: str, status: StepStatus) -> datetime | None:
+        """Return when a timer matters here; work in flight ends itself first, and has a moment to do so."""
+        until: datetime | None = getattr(status, "until", None)
+        return until + _GRACE + self._late.get(step_id, _IN_TIME) if until is not None and status.is_live else until
+
+    def _lateness(self, step_id: str, status: StepStatus) -> timedelta:
+        """Return how long the commit of work that begins now has taken: that was no time of its own."""
+        until: datetime | None = getattr(status, "until", None)
+        if until is None:
+            return _IN_TIME
+        node = self.tenure.definition.graph.nodes[step_id]
+        timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout
+        return max(self._tools.now() - (until - (timeout or _IN_TIME)), _IN_TIME)
 
     def _cancel_all(self) -> None:
         if self._alarm is not None:
@@ -241,9 +260,3 @@ else:
 
     def _begun(performing: Coroutine[Any, Any, Event]) -> asyncio.Task[Event]:
         return asyncio.get_running_loop().create_task(performing)
-
-
-def _due(status: StepStatus) -> datetime | None:
-    """Return when a timer matters to the driver; work in flight ends itself first, and has a moment to do so."""
-    until: datetime | None = getattr(status, "until", None)
-    return until + _GRACE if until is not None and status.is_live else until

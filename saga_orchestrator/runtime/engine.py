@@ -111,7 +111,7 @@ class SagaEngine(Generic[ModelT]):
         return await asyncio.shield(self._own(self._start(beginning)))
 
     async def _start(self, beginning: Beginning) -> UUID:
-        for _ in range(_STARTS):
+        for tries in range(1, _STARTS + 1):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
             birth, state = born(beginning, self.now(), self.owner, self.now() + self.lease)
             if await self._commits.submit(birth) is not Written.TAKEN:
@@ -119,14 +119,12 @@ class SagaEngine(Generic[ModelT]):
                 tenure.lease_until = lease_until
                 await self._drive(tenure)
                 return birth.head.id
-            if (rival := await self.store.rival(birth)) is not None:
+            rival = await self.store.rival(birth)
+            if rival is not None or tries == _STARTS:
                 return await self._existing(birth, rival)
-        raise SagaStateError(
-            f"A saga for aggregation_id {beginning.aggregation_id!r} could not be started, although none is active for "
-            "it now: something else of its row is taken, perhaps a value in a unique column of your own."
-        )
+        raise AssertionError("unreachable")
 
-    async def _existing(self, birth: Birth, rival: Head) -> UUID:
+    async def _existing(self, birth: Birth, rival: Head | None) -> UUID:
         """Answer a start that met a saga of the same key, or refuse one that met its aggregate's active saga."""
         existing = self._claims.rival(birth, rival)
         if existing.id in self._driving:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from ..definition.io import Payloads
@@ -22,8 +22,9 @@ from ..storage.contract import Store
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, HistoryRow
 
+T = TypeVar("T")
 _PAUSE = 0.1
-"""Seconds between two tries to read a history."""
+"""Seconds between two tries to read."""
 
 
 @dataclass(slots=True)
@@ -110,25 +111,27 @@ class Tenure:
         """
         while not self.past_is_known:
             recorded = self.state.recorded
-            rows = await self._history()
+            rows = (await patiently(lambda: self.store.history([self.saga_id])))[self.saga_id]
             if recorded == self.state.recorded:  # otherwise more was committed while these were being read
                 found = Past()
                 found.learn(rows)
                 self.known_past, self.past_is_known = found, True
         return self.known_past
 
-    async def _history(self) -> list[HistoryRow]:
-        while True:
-            try:
-                return (await self.store.history([self.saga_id]))[self.saga_id]
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                await asyncio.sleep(_PAUSE)
-
     def initial_data(self, payloads: Payloads) -> Any:
         """Return what the saga was started with, as fresh plain values."""
         return payloads.load(self.initial)
+
+
+async def patiently(read: Callable[[], Awaitable[T]], is_over: Callable[[], bool] = lambda: False) -> T:
+    """Read from the database; while it is away, again and again, until the reader's own time is over."""
+    while True:
+        try:
+            return await read()
+        except Exception as error:
+            if is_over() or not is_passing(error):
+                raise
+        await asyncio.sleep(_PAUSE)
 
 
 def initial_of(head: Head) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
+from .dialect import is_passing
 from .rows import HistoryRow
 
 Histories = dict[UUID, list[HistoryRow]]
@@ -26,7 +27,12 @@ class GroupRead:
             self._turn = asyncio.get_running_loop().create_task(self._read_together())
             self._turn.add_done_callback(_note)
         self._wanted.update(wanted)
-        found = await asyncio.shield(self._turn)
+        try:
+            found = await asyncio.shield(self._turn)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            found = await self._read(wanted)  # it may be another's history that cannot be read
         return {saga_id: found[saga_id] for saga_id in wanted}
 
     async def _read_together(self) -> Histories:

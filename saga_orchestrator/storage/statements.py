@@ -52,9 +52,13 @@ class Statements:
         self.renew = self._renew()
 
     def insert_saga(self, birth: Birth) -> Any:
-        """Return the insert of one saga, which returns its id unless something stood in its way."""
+        """Return the insert of one saga, which inserts no row if something stands in its way.
+
+        It says so by its row count, not by RETURNING: a caller who is cancelled before the rows are read would leave
+        SQLite's write lock behind with them.
+        """
         statement = self._insert(self.head).values({**born(birth), **birth.values})
-        return statement.on_conflict_do_nothing().returning(self.head.c.id)
+        return statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
     def lock_one(self, now: ColumnElement[Any]) -> Select[Any]:
         """Return the locking read of one saga, with the database's time."""

@@ -8,6 +8,7 @@ insert their history in another, commit. PostgreSQL has a faster form of the sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from json import loads
@@ -21,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
-from ..kernel.state import SagaStatus
 from .dialect import Clock, dialect_for, is_passing, through_contention
 from .group_read import GroupRead
 from .mixins import history_table
@@ -112,10 +112,12 @@ class SagaStore:
     async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         try:
             return await through_contention(partial(self._advance, saga_id, judge))
-        except ActiveSagaAlreadyExistsError as clash:
-            active = frozenset(status for status in SagaStatus if not status.is_terminal)
-            rivals = await self.heads(SagaFilter(aggregation_id=clash.aggregation_id, status=active), 1, None)
-            raise ActiveSagaAlreadyExistsError(clash.aggregation_id, rivals[0].id if rivals else None) from clash
+        except IntegrityError as clash:  # bringing a saga back to life may meet the aggregate's new one
+            head = await self.head(saga_id)
+            rival = None if head is None else await self.rival(Birth(replace(head, idempotency_key=None)))
+            if head is None or rival is None or rival.id == saga_id:
+                raise
+            raise ActiveSagaAlreadyExistsError(head.aggregation_id, rival.id) from clash
 
     async def _advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         async with self.dialect.writing(self.engine) as connection:
@@ -125,15 +127,8 @@ class SagaStore:
             head = head_of(row)
             move = judge(head, row.db_now)
             if move is not None:
-                await self._move_or_clash(connection, head, move)
+                await self._move(connection, [move])
             return head, move
-
-    async def _move_or_clash(self, connection: AsyncConnection, head: Head, move: Move) -> None:
-        """Write an order's move; bringing a saga back to life may clash with the aggregate's new one."""
-        try:
-            await self._move(connection, [move])
-        except IntegrityError as error:
-            raise ActiveSagaAlreadyExistsError(head.aggregation_id, None) from error
 
     async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         if not claimable.versions or limit < 1 or not await self._anything_due(claimable):
@@ -174,8 +169,11 @@ class SagaStore:
         cause = error.orig if isinstance(error, DBAPIError) else error
         why = clean_text(f"quarantined: {str(cause).partition(chr(10))[0]}", _LONGEST_ERROR)
         logger.error("saga {}: {}", saga_id, why)
-        async with self.dialect.writing(self.engine) as connection:
-            await connection.execute(self._sql.set_aside(saga_id, why, self.dialect.now()))
+        try:
+            async with self.dialect.writing(self.engine) as connection:
+                await connection.execute(self._sql.set_aside(saga_id, why, self.dialect.now()))
+        except Exception as worse:  # noqa: BLE001 - it stays due, and those claimed with it must be driven
+            logger.warning("saga {} could not be set aside: {!r}", saga_id, worse)
 
     async def _anything_due(self, claimable: Claimable) -> bool:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""
@@ -194,7 +192,7 @@ class SagaStore:
 
     async def add(self, session: AsyncSession, birth: Birth) -> tuple[Head | None] | None:
         inserted = await session.execute(self._sql.insert_saga(birth))
-        if inserted.first() is not None:
+        if inserted.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
             return None
         row = (await session.execute(self._sql.rival(birth))).first()
         return (None if row is None else head_of(row),)

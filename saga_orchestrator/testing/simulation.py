@@ -6,13 +6,14 @@ What makes a run of asyncio code differ from the last one is taken away from the
 - *Order* is drawn. Whatever is ready at the same moment runs in a shuffled order, not in the order of asking for it.
 - *Chance* is drawn too: `uuid4`, `secrets` and `os.urandom` answer from the seed, `time.time` from the virtual clock.
 
-There is no I/O: what the code under test talks to has to be simulated as well, such as a database by `MemoryStore`. Nor are
-there threads. Iterating over a set of strings is the one thing that the seed does not decide; `PYTHONHASHSEED` does.
+There is no I/O: what the code under test talks to has to be simulated as well, such as a database by `MemoryStore`.
+Nor are there threads. Iterating over a set of strings is the one thing that the seed does not decide;
+`PYTHONHASHSEED` does.
 
-A `Host` stands for an operating-system process. Whatever is begun in it, and whatever that begins, belongs to it: tasks,
-timers, callbacks. So it can be *killed* as by SIGKILL, when none of its code runs any more, not even a `finally`; and it can
-be *frozen* as by SIGSTOP, a long garbage collection or a sleeping laptop, to wake up as a zombie that believes in leases
-which have long passed to others.
+A `Host` stands for an operating-system process. Whatever is begun in it, and whatever that begins, belongs to it:
+tasks, timers, callbacks. So it can be *killed* as by SIGKILL, when none of its code runs any more, not even a
+`finally`; and it can be *frozen* as by SIGSTOP, a long garbage collection or a sleeping laptop, to wake up as a
+zombie that believes in leases which have long passed to others.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ class Host:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """An event loop that turns in virtual time and in drawn order.
 
-    It replaces the one method of asyncio's own loop that polls, waits and runs. The attributes that it shares with the rest
-    of that loop are private to CPython, and have not changed since Python 3.4.
+    It replaces the one method of asyncio's own loop that polls, waits and runs. The attributes that it shares with
+    the rest of that loop are private to CPython, and have not changed since Python 3.4.
 
     Args:
         random: Draws the order.
@@ -136,7 +137,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handles.clear()
 
     def remember_remains(self) -> None:
-        """Hold on to every task, lest the garbage collector closes those that can never end, which runs their cleanup."""
+        """Hold on to every task, lest the garbage collector closes those that can never end and runs their cleanup."""
         self._remains |= asyncio.all_tasks(self)
 
     def bury(self) -> None:
@@ -238,7 +239,7 @@ class Simulation:
     def note(self, what: str) -> None:
         """Add a line to the trace, with the time and the host; after the end of `main` nothing is noted any more."""
         host, loop = Host.current(), _loop()
-        if not loop.isis_burying:
+        if not loop.is_burying:
             self.trace.append(f"{loop.time():12.6f} {'-' if host is None else host.name:>6}  {what}")
 
     @property

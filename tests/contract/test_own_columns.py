@@ -34,6 +34,15 @@ async def test_births_with_and_without_values_share_a_batch(database: Site, stor
     assert found == [("acme", "web"), (None, "web"), (None, "web")]
 
 
+async def test_a_default_that_only_sqlalchemy_knows_is_filled_in(database: Site, store: SagaStore) -> None:
+    """A batch of births without values fills in the defaults of the user's columns as well."""
+    now = await store.now()
+
+    assert await store.write([newborn(now), newborn(now)]) == [Written.DONE] * 2
+
+    assert await database.sql("SELECT channel FROM trip_saga") == [("web",)] * 2
+
+
 async def test_a_value_for_a_column_that_does_not_exist_is_raised(store: SagaStore) -> None:
     """A typing error in a column's name is an error, and nothing is written."""
     birth = replace(newborn(await store.now()), values={"tennant": "acme"})

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from saga_orchestrator.storage.contract import Store
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
-from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, put, put_due, takes
-from tests.support.sagas import TripSaga, site
+from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, newborn, put, put_due, takes
+from tests.support.sagas import PlainSaga, TripSaga, site
 
 
 class Twins(SagaStore):
@@ -28,6 +29,7 @@ class TestMemoryStore(StoreContract):
 
 class SqlStoreContract(StoreContract):
     one_statement = False
+    model: type[Any] = TripSaga
 
     @pytest.fixture
     def url(self) -> str:
@@ -36,7 +38,7 @@ class SqlStoreContract(StoreContract):
     @pytest.fixture
     async def store(self, url: str) -> AsyncIterator[Store]:
         async with site(url) as database:
-            store, twin = (Twins(TripSaga, database.engine) for _ in range(2))
+            store, twin = (Twins(self.model, database.engine) for _ in range(2))
             store.twin = twin
             for each in (store, twin):
                 if not self.one_statement:
@@ -61,13 +63,17 @@ class OnPostgres(SqlStoreContract):
     def url(self, shared_postgres_url: str) -> str:
         return shared_postgres_url
 
+    @property
+    def _lock(self) -> TextClause:
+        return text(f"SELECT 1 FROM {self.model.__tablename__} WHERE id = :id FOR UPDATE")
+
     async def test_a_renewal_never_waits_for_a_locked_row(self, store: Store) -> None:
         """A row that somebody else has locked is passed over, and the others are renewed."""
         assert isinstance(store, Twins)
         locked, free = await put(store), await put(store)
         until = locked.created_at + 3 * HOUR
         async with store.twin.engine.begin() as other:
-            await other.execute(text("SELECT 1 FROM trip_saga WHERE id = :id FOR UPDATE"), {"id": locked.id})
+            await other.execute(self._lock, {"id": locked.id})
 
             assert set(await store.renew(OWNER, [locked.id, free.id], until)) == {free.id}
 
@@ -76,7 +82,7 @@ class OnPostgres(SqlStoreContract):
         assert isinstance(store, Twins)
         locked, free = await put_due(store), await put_due(store)
         async with store.twin.engine.begin() as other:
-            await other.execute(text("SELECT 1 FROM trip_saga WHERE id = :id FOR UPDATE"), {"id": locked.id})
+            await other.execute(self._lock, {"id": locked.id})
 
             [(head, _)] = await store.claim(KNOWN, 10, takes("me"))
 
@@ -85,11 +91,13 @@ class OnPostgres(SqlStoreContract):
 
 class TestPostgresInOneStatement(OnPostgres):
     one_statement = True
+    model = PlainSaga
 
-    def test_it_is_the_form_that_is_chosen(self, store: Store) -> None:
-        """On PostgreSQL through asyncpg a batch is one statement unless something is in its way."""
+    async def test_it_is_the_form_that_is_chosen(self, store: Store) -> None:
+        """On PostgreSQL through asyncpg a batch is one statement, births too, unless something is in its way."""
         assert isinstance(store, Twins)
         assert store._fast is not None
+        assert store._fast.bears(newborn(await store.now()))
 
 
 class TestPostgresPortable(OnPostgres):

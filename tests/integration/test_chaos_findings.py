@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+import gc
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import InternalError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from saga_orchestrator import (
@@ -254,3 +257,41 @@ def test_a_connection_that_is_about_to_close_is_a_passing_trouble() -> None:
     assert is_passing(refusal)
     assert is_passing(InternalError("SELECT 1", None, refusal))
     assert not is_passing(asyncpg.InternalClientError("unexpected error"))
+
+
+async def test_a_start_that_is_cancelled_in_its_session_leaves_sqlite_unlocked(sqlite_url: str) -> None:
+    """A driver that is cut off closes its connection; with rows still to be read, SQLite would keep the lock."""
+    engine = create_async_engine(sqlite_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    builder = SagaBuilder()
+    builder.add_step(step=Blocking(), input_map=number_of)
+
+    async def start() -> None:
+        async with orchestrator_on(engine, builder.build()) as orchestrator, AsyncSession(engine) as session:
+            await session.execute(text("DELETE FROM found_saga"))  # the transaction writes already
+            await orchestrator.start(saga_name="found", initial_data={"number": 1}, aggregation_id="a", session=session)
+
+    def cut_off(*arguments: Any) -> None:
+        if "INSERT INTO found_saga" in arguments[2]:
+            asyncio.get_running_loop().call_soon(starting.cancel)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", cut_off)
+    starting = asyncio.ensure_future(start())
+    with no_garbage_collection():
+        await asyncio.wait([starting])
+        assert starting.cancelled()
+        with contextlib.closing(sqlite3.connect(engine.url.database or "", timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.rollback()
+    await engine.dispose()
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Let nothing be closed by luck."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -286,3 +286,27 @@ async def test_transactions_that_clash_are_made_again(shared_postgres_url: str, 
             assert sorted(world.calls) == sorted(ALL_THREE * 12)
         finally:
             await strict.sql(setting.format("RESET", ""))
+
+
+async def test_an_owner_that_cannot_look_at_his_row_at_once_looks_again(database: Site, world: World) -> None:
+    """An operator has moved the saga, and the owner's look at what he did fails twice: no reason to leave the saga."""
+    meddling = database.meddling_store()
+    owner, operator = database.joins(trip(world), store=meddling), database.joins(trip(world))
+    gate, failures = world.gate("hotel"), iter([ConnectionResetError(), ConnectionRefusedError()])
+
+    async def fail(head: Any, *args: Any) -> Any:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return await head(*args)
+
+    running = asyncio.create_task(owner.start(**ORDER))
+    await gate.wait_reached()
+    saga_id = world.contexts[0].saga_id
+    await SagaAdmin[TripSaga](engine=operator.engine).cancel(saga_id)
+    meddling.around["head"] = fail
+    gate.open()
+    await soon(running)
+
+    assert next(failures, None) is None
+    assert (await operator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert world.calls == ["flight", "hotel", "undo hotel", "undo flight"]

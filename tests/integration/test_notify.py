@@ -82,6 +82,32 @@ async def test_p19_a_saga_that_does_not_wait_cannot_be_notified(database: Site, 
     assert world.calls == ["flight", "hotel", "car"]
 
 
+async def test_a_saga_at_work_cannot_be_notified_although_a_branch_of_it_waits(database: Site, world: World) -> None:
+    """While an owner has the saga the row's token is his, and is no wait's; the branch waits for its time."""
+    builder = SagaBuilder()
+    with builder.parallel():
+        for name, said in (("flight", {}), ("hotel", PATIENT["hotel"])):
+            builder.add_step(step=Deed(world, name), input_map=lambda ctx: Input(), step_id=name, **said)
+    orchestrator, elsewhere = database.joins(builder.build()), database.joins(builder.build())
+    gate = world.gate("flight")
+    world.plan("hotel", ValueError("full"))
+    running = asyncio.create_task(orchestrator.start(**ORDER))
+    await gate.wait_reached()
+    while True:
+        snapshot = await elsewhere.get_snapshot(world.contexts[0].saga_id)
+        if snapshot.retry_counter:
+            break
+
+    assert await soon(elsewhere.notify(saga_id=snapshot.id, token=snapshot.step_execution_token)) is False
+
+    gate.open()
+    await soon(running)
+    waiting_now = await elsewhere.get_snapshot(snapshot.id)
+    assert waiting_now.status is SagaStatus.SUSPENDED
+    assert waiting_now.step_execution_token != snapshot.step_execution_token
+    assert sorted(world.calls) == ["flight", "hotel"]
+
+
 async def test_an_unknown_saga_cannot_be_notified(on_sqlite: Site, world: World) -> None:
     """There is no saga to be stale about."""
     with pytest.raises(SagaNotFoundError):

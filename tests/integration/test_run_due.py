@@ -197,6 +197,28 @@ async def test_nonsense_that_only_sqlite_stores_is_quarantined_too(
     assert await soon(worker.run_due()) == 0
 
 
+async def test_a_history_that_cannot_be_read_stops_only_its_own_saga(on_sqlite: Site, world: World) -> None:
+    """Histories are read together; one with nonsense in it fails alone, and is no mark against the others."""
+    leaving, heir = on_sqlite.joins(trip(world)), on_sqlite.joins(trip(world))
+    gates = [world.gate("hotel") for _ in range(3)]
+    starts = [
+        asyncio.create_task(leaving.start(saga_name=NAME, initial_data={}, aggregation_id=f"order-{number}"))
+        for number in range(3)
+    ]
+    for gate in gates:
+        await gate.wait_reached()
+    await soon(leaving.aclose())
+    ids = [await start for start in starts]
+    odd = on_sqlite.key(ids[1])
+    await on_sqlite.sql("UPDATE trip_saga_history SET timestamp = 'long ago' WHERE saga_id = :odd", odd=odd)
+
+    assert await soon(heir.run_due()) == 3
+
+    await assert_done(heir, [ids[0], ids[2]])
+    assert (await heir.get_snapshot(ids[1])).status is SagaStatus.RUNNING
+    assert world.calls.count("car") == 2
+
+
 async def test_a_state_that_does_not_fit_its_history_is_quarantined(database: Site, world: World) -> None:
     """A state set back by hand, whose next history row is there already, stops neither the claim nor the others."""
     orchestrator = database.joins(trip(world, **PATIENT))

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from saga_orchestrator import ActiveSagaAlreadyExistsError, SagaOrchestrator, SagaStateError, SagaStatus
-from tests.support.sagas import NAME, Site, TripSaga, World, soon, trip, until
+from tests.support.sagas import NAME, MeddlingStore, Site, TripSaga, World, soon, trip, until
 
 ORDER = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
 ALL_THREE = ["flight", "hotel", "car"]
@@ -79,6 +79,34 @@ async def test_n2_a_released_savepoint_is_no_commit(database: Site, world: World
     assert {ctx.saga_id for ctx in world.contexts} == {kept}
 
 
+async def test_n2_a_saga_of_a_released_savepoint_starts_with_the_commit(database: Site, world: World) -> None:
+    """Nobody looks for it when the savepoint is released, and it is not forgotten when the rest is committed."""
+    meddling, looked_for = _noting(database)
+    orchestrator = database.joins(trip(world), store=meddling)
+    async with database.sessions() as session, session.begin():
+        savepoint = await session.begin_nested()
+        saga_id = await orchestrator.start(session=session, **ORDER)
+        await savepoint.commit()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert looked_for == []
+
+    assert await status_of(orchestrator, saga_id) is SagaStatus.COMPLETED
+    assert looked_for == [saga_id]
+
+
+def _noting(site: Site) -> tuple[MeddlingStore, list[UUID]]:
+    """Return a store that notes which sagas were looked for by name."""
+    meddling, looked_for = site.meddling_store(), []
+
+    async def note(advance: Any, saga_id: UUID, judge: Any) -> Any:
+        looked_for.append(saga_id)
+        return await advance(saga_id, judge)
+
+    meddling.around["advance"] = note
+    return meddling, looked_for
+
+
 async def test_n2_two_sagas_of_one_transaction_both_start(database: Site, world: World) -> None:
     """One commit wakes them all."""
     orchestrator = database.joins(trip(world))
@@ -93,8 +121,9 @@ async def test_n2_two_sagas_of_one_transaction_both_start(database: Site, world:
 
 
 async def test_a_session_can_be_used_for_one_saga_after_another(database: Site, world: World) -> None:
-    """What a first transaction rolled back, a second one of the same session may commit."""
-    orchestrator = database.joins(trip(world))
+    """What a first transaction rolled back is forgotten, and a second one of the same session may be committed."""
+    meddling, looked_for = _noting(database)
+    orchestrator = database.joins(trip(world), store=meddling)
     async with database.sessions() as session:
         await orchestrator.start(session=session, **ORDER)
         await session.rollback()
@@ -106,6 +135,7 @@ async def test_a_session_can_be_used_for_one_saga_after_another(database: Site, 
 
     assert await status_of(orchestrator, third) is SagaStatus.COMPLETED
     assert world.calls == ALL_THREE * 2
+    assert looked_for == [second, third]
 
 
 async def test_the_callers_own_rows_and_the_saga_stand_or_fall_together(database: Site, world: World) -> None:

@@ -1,7 +1,8 @@
 """The world outside a saga: which effects stand, whatever the saga believes.
 
-A participant keeps one effect for each step, under the step's idempotency key: acting twice is acting once. It remembers
-an undo, and refuses to act under that key any more; without that, a request that is delayed long enough undoes any undo.
+A participant keeps one effect for each step, under the step's idempotency key: acting twice is acting once. It
+remembers an undo, and refuses to act under that key any more; without that, a request that is delayed for long enough
+undoes any undo.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Tape:
-    """Chances, one byte each. Zero is the dull one, and what follows the end is all zeros: short tapes are dull worlds."""
+    """Chances, one byte each. Zero is the dull one, and zeros are what follows the end: a short tape, a dull world."""
 
     def __init__(self, tape: bytes) -> None:
         self._left = iter(tape)

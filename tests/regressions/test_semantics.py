@@ -22,6 +22,7 @@ from saga_orchestrator import (
     RetryPolicy,
     SagaBuilder,
     SagaOrchestrator,
+    SagaStateError,
     SagaStatus,
     SagaWorker,
     StepContext,
@@ -51,6 +52,7 @@ from tests.regressions.scene import (
     SECOND,
     Asked,
     Gate,
+    MortalStore,
     OneWay,
     Receipt,
     Scene,
@@ -60,6 +62,7 @@ from tests.regressions.scene import (
     asked,
     fails,
     forever,
+    mortal,
     saga,
 )
 
@@ -492,3 +495,54 @@ async def test_a_success_that_comes_after_its_undo_is_undone_again(
         saga_id = await starting
     assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
     assert ledger == ["reserve", "undo charge without output", "charge", "undo reserve", "undo charge"]
+
+
+async def test_a_look_at_a_saga_that_waits_leaves_its_token_good(scene: Scene, ledger: list[str]) -> None:
+    """A wait has one token until it ends: a row that is made due by hand, and put back, has waited on."""
+    down = fails(ConnectionError("down"), ConnectionError("down"))
+    orchestrator = scene.orchestrator(saga(OneWay("reserve", ledger, does=down), retry_policy=AGAIN))
+    saga_id = await orchestrator.start(**ORDER)
+    before = await orchestrator.get_snapshot(saga_id)
+    await scene.edit(saga_id, deadline_at="created_at")
+    await orchestrator.run_due()
+    after = await orchestrator.get_snapshot(saga_id)
+    assert (after.deadline_at, after.awaiting) == (before.deadline_at, "retry")
+    assert before.step_execution_token is not None
+    assert await orchestrator.notify(saga_id=saga_id, token=before.step_execution_token)
+
+
+async def test_sagas_are_listed_by_the_name_of_their_status_too(timeless: Scene, ledger: list[str]) -> None:
+    """An operator who writes "STUCK" is not told that there are none; one who mistypes it is told that."""
+    no = fails(ValueError("no"))
+    orchestrator = timeless.orchestrator(saga(Undoable("a", ledger, undoes=no), OneWay("b", ledger, does=no)))
+    saga_id = await orchestrator.start(**ORDER)
+    admin = admin_of(orchestrator)
+    for status in ("STUCK", ["STUCK", SagaStatus.FAILED], SagaStatus.STUCK):
+        assert [found.id for found in (await admin.list_sagas(status=status)).items] == [saga_id]  # type: ignore[arg-type]
+    with pytest.raises(SagaStateError, match=r"'STUKC'.*STUCK"):
+        await admin.list_sagas(status="STUKC")  # type: ignore[arg-type]
+
+
+async def test_a_quarantined_saga_goes_on_when_a_person_says_so(timeless: Scene, ledger: list[str]) -> None:
+    """`retry_step` ends the quarantine; the attempt that killed its workers is made again, in doubt."""
+    began, step = asyncio.Event(), Undoable("reserve", ledger)
+
+    async def hang(ctx: StepContext) -> None:
+        began.set()
+        await forever(ctx)
+
+    builder = SagaBuilder(max_recoveries=0)
+    builder.add_step(step=Undoable("reserve", ledger, does=hang), input_map=asked, step_id="reserve")
+    store = MortalStore(timeless.store(), survives=1, commits=False)
+    doomed = timeless.orchestrator(builder.build(), store=store)
+    async with mortal(lambda: doomed.start(**ORDER)):
+        await began.wait()
+    timeless.pass_time()
+    mended = SagaBuilder(max_recoveries=0)
+    mended.add_step(step=step, input_map=asked, step_id="reserve")
+    heir = timeless.orchestrator(mended.build())
+    assert await heir.run_due() == 0
+    (found,) = (await admin_of(heir).list_sagas(status=SagaStatus.STUCK)).items
+    await admin_of(heir).retry_step(found.id, actor="ada", reason="mended")
+    assert (await heir.get_snapshot(found.id)).status is SagaStatus.COMPLETED
+    assert [ctx.in_doubt for ctx in step.seen] == [True]

@@ -1,8 +1,8 @@
 """The whole engine in a world of faults that a seed decides: crashes, zombies, lost answers, failing steps, operators.
 
-Three simulated machines share one store in memory. Each has an orchestrator, a worker, callers who start sagas and operators
-who give orders; each may be killed or frozen at every commit and at every `await` inside a step. The steps act on
-participants outside, whose ledger, and not the saga rows, says at the end what really happened.
+Three simulated machines share one store in memory. Each has an orchestrator, a worker, callers who start sagas and
+operators who give orders; each may be killed or frozen at every commit and at every `await` inside a step. The steps
+act on participants outside, whose ledger, and not the saga rows, says at the end what really happened.
 
     python -m tests.simulation --seeds 1000         one line per failing seed, and how to replay it
     python -m tests.simulation --seed 7 --verbose   one run, with its whole trace

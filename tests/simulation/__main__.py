@@ -28,7 +28,8 @@ def main() -> int:
         failed += bool(report.violations)
         show(report, verbose=wanted.verbose, single=wanted.seed is not None)
     took = time.monotonic() - began
-    print(f"{len(seeds)} seeds, {sum(ends.values())} sagas in {took:.1f} s, {failed} seeds failed; {dict(sorted(ends.items()))}")
+    shown = dict(sorted(ends.items()))
+    print(f"{len(seeds)} seeds, {sum(ends.values())} sagas in {took:.1f} s, {failed} seeds failed; {shown}")
     return 1 if failed else 0
 
 

@@ -13,7 +13,7 @@ from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.effects import Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
-from saga_orchestrator.kernel.state import SagaStatus, State, Succeeded, Undone
+from saga_orchestrator.kernel.state import Running, SagaStatus, State, Succeeded, Undone
 from saga_orchestrator.storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from saga_orchestrator.testing.memory import MemoryStore
 
@@ -81,9 +81,12 @@ class WatchedStore(MemoryStore):
         """Object to an error that nobody in this world has made, and to a timeout before its time."""
         if row.error is not None and not any(known in row.error for known in KNOWN_ERRORS):
             self._blame(head.id, f"{row.step_id} is said to have failed by {row.error}")
-        until = getattr(decode(head.state).of(row.step_id), "until", None)
-        if row.error == TIMED_OUT and until is not None and self._world.simulation.now() < until - CLOCK_ERROR:
-            self._blame(head.id, f"{row.step_id} is said to have timed out, and had time until {until}")
+        if row.error == TIMED_OUT and isinstance(decode(head.state).of(row.step_id), Running):
+            timeout = self._world.graph(head).nodes[row.step_id].timeout
+            began = self._world.ledger.began.get((head.id, row.step_id, row.attempt))
+            took = None if began is None else self._world.simulation.now() - began
+            if took is None or took < timeout - CLOCK_ERROR:
+                self._blame(head.id, f"{row.step_id} is said to have timed out, and had begun {took} before")
 
     def _check(self, saga_id: UUID) -> None:
         head = self.rows[saga_id]
@@ -92,7 +95,9 @@ class WatchedStore(MemoryStore):
         self.ordered |= {(saga_id, work) for work in outstanding(state)}
         steps = " ".join(f"{i}:{type(s).__name__}" for i, s in sorted(state.all()))
         label = self._world.label(saga_id)
-        self._world.simulation.note(f"{label} r{head.revision} is {head.status.value} [{steps}] {head.last_error or ''}")
+        self._world.simulation.note(
+            f"{label} r{head.revision} is {head.status.value} [{steps}] {head.last_error or ''}"
+        )
         for found in (*broken_by(graph, state), *_strains(graph, head, state), *self._gaps(head, state)):
             self._blame(saga_id, found)
         for found in self._false_claims(graph, saga_id, state):
@@ -134,7 +139,7 @@ def _strains(graph: Graph, head: Head, state: State) -> Iterable[str]:
 
 
 class Line:
-    """One machine's connection to the store: slow, refused, cut off after the deed, or the last thing that it ever used."""
+    """One machine's connection to the store: slow, refused, cut off after the deed, or the last that it ever used."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

@@ -1,7 +1,8 @@
 """What really happened, as the participants know it: the truth that the sagas' own story is audited against.
 
-A participant does what an idempotency key asks for once, however often it is asked. It remembers an undo that comes before
-its do (a tombstone), and then refuses the do: without that, no saga can be right about a request that is still under way.
+A participant does what an idempotency key asks for once, however often it is asked. It remembers an undo that comes
+before its do (a tombstone), and then refuses the do: without that, no saga can be right about a request that is still
+under way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from saga_orchestrator import PermanentError, StepContext
@@ -57,15 +59,20 @@ class Ledger:
 
     Args:
         blame: Called with whatever must never happen.
-        is_aborted: Whether somebody has aborted the saga; an abort waits for nobody, so what follows it need not be alone.
+        is_aborted: Whether somebody has aborted the saga; an abort waits for nobody, so what follows it need not be
+            alone.
     """
 
-    def __init__(self, blame: Callable[[str], None], is_aborted: Callable[[UUID], bool]) -> None:
+    def __init__(
+        self, blame: Callable[[str], None], is_aborted: Callable[[UUID], bool], now: Callable[[], datetime]
+    ) -> None:
         self._blame = blame
+        self._now = now
         self._is_aborted = is_aborted
         self.effects: dict[Place, Effect] = {}
         self._receipts = 0
         self.calls: dict[Call, None] = {}
+        self.began: dict[tuple[UUID, str, int], datetime] = {}
 
     def effect(self, place: Place) -> Effect:
         """Return what is known of a step; nothing, at first."""
@@ -103,6 +110,8 @@ class Ledger:
         self._check_sameness(call, ctx, given)
         self._check_alone(call)
         self.calls[call] = None
+        if phase == "execute":
+            self.began.setdefault((*call.place, ctx.attempt), self._now())
         try:
             yield call
         finally:

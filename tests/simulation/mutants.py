@@ -1,15 +1,16 @@
-"""Planted bugs, each a mistake that an engine or a store of this kind has really made: the simulation must find every one.
+"""Planted bugs, each a mistake that an engine or a store of this kind has really made; the simulation finds each.
 
-A simulation that finds nothing may be right, or blind. Each mutant breaks one rule, by replacing one method; it is caught
-if some seed of a fixed few reports a violation.
+A simulation that finds nothing may be right, or blind. Each mutant breaks one rule, by replacing one method; it is
+caught if some seed of a fixed few reports a violation.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from unittest import mock
@@ -17,20 +18,19 @@ from uuid import UUID
 
 from saga_orchestrator.kernel import claim
 from saga_orchestrator.kernel.state import Running
+from saga_orchestrator.runtime import tenure
 from saga_orchestrator.runtime.claims import Claims
 from saga_orchestrator.runtime.clock import DatabaseClock
 from saga_orchestrator.runtime.driver import Driver
-from saga_orchestrator.runtime.engine import SagaEngine
 from saga_orchestrator.runtime.lease import LeaseKeeper
 from saga_orchestrator.runtime.performer import Performer
-from saga_orchestrator.runtime.tenure import Tenure
 from saga_orchestrator.storage.group_commit import GroupCommit
 from saga_orchestrator.storage.rows import Head, Move, Written
 from saga_orchestrator.testing.memory import MemoryStore
 
-from .plan import Plan
+from .plan import LEASE, Plan
 
-HOSTILE = Plan(
+EVERYTHING = Plan(
     sagas=10,
     crashes_at_store=0.02,
     crashes_in_steps=0.02,
@@ -45,28 +45,52 @@ HOSTILE = Plan(
     shutdowns=3,
     cancelled_callers=0.2,
 )
-"""Everything at once, so that a mutant meets the fault that it needs within few seeds."""
+"""Every fault at once, so that a mutant meets the one that it needs within few seeds."""
 
-Mutation = Callable[[], Iterator[None]]
-MUTANTS: dict[str, Any] = {}
+LATENESS = Plan(sagas=8, slow_calls=0.08, slow_renewals=0.7, refused_calls=0.05, slowness=2 * LEASE, seconds=60.0)
+"""Steps that outlast leases, and a store that is slow to renew them."""
+
+STANDSTILL = Plan(sagas=8, freezes=0.1, refused_calls=0.1, slow_calls=0.05, unruly=0.2, slowness=5.0)
+"""Machines that stand still, most often in the middle of a question to the store."""
+
+DOUBT = Plan(sagas=16, crashes_in_steps=0.25, unruly=0.6, seconds=60.0)
+"""Machines that die in the middle of a step, and steps that fail after that."""
+
+OUTAGES = Plan(sagas=16, refused_calls=0.3, crashes_in_steps=0.15, seconds=60.0)
+"""A store that is away every now and then, and machines that die, so that others must read what they have left."""
+
+DEPLOYMENTS = Plan(sagas=8, shutdowns=8, slowness=5.0)
+"""Nothing but machines that are asked to stop."""
 
 
-def mutant(owner: Any, method: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+@dataclass(frozen=True)
+class Mutant:
+    """A planted bug, and the faults under which it shows."""
+
+    owner: Any
+    method: str
+    make: Callable[[Any], Any]
+    plan: Plan
+
+    def planted(self) -> AbstractContextManager[Any]:
+        """Return the context in which the bug is there."""
+        return mock.patch.object(self.owner, self.method, self.make(getattr(self.owner, self.method)))
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(owner: Any, method: str, plan: Plan = EVERYTHING) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register a mutant: what is decorated gets the right method and returns the wrong one."""
 
     def register(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        @contextmanager
-        def planted() -> Iterator[None]:
-            with mock.patch.object(owner, method, make(getattr(owner, method))):
-                yield
-
-        MUTANTS[make.__name__] = planted
+        MUTANTS[make.__name__] = Mutant(owner, method, make, plan)
         return make
 
     return register
 
 
-# --- the store ---------------------------------------------------------------------------------------------------------
+# --- the store ---------------------------------------------------------------------------------------------
 
 
 @mutant(MemoryStore, "_write")
@@ -74,15 +98,6 @@ def the_store_does_not_compare_revisions(right: Any) -> Any:
     def wrong(self: MemoryStore, item: Any) -> Written:
         head = self.rows.get(getattr(item, "saga_id", None))
         return right(self, item if head is None else item._replace(revision=head.revision))
-
-    return wrong
-
-
-@mutant(MemoryStore, "_write")
-def the_store_does_not_compare_tokens(right: Any) -> Any:
-    def wrong(self: MemoryStore, item: Any) -> Written:
-        head = self.rows.get(getattr(item, "saga_id", None))
-        return right(self, item if head is None else item._replace(token=head.step_execution_token))
 
     return wrong
 
@@ -97,7 +112,7 @@ def the_store_has_no_unique_keys(right: Any) -> Any:
     return lambda self, born: None
 
 
-@mutant(MemoryStore, "renew")
+@mutant(MemoryStore, "renew", LATENESS)
 def the_store_renews_what_the_owner_has_lost(right: Any) -> Any:
     async def wrong(self: MemoryStore, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         await asyncio.sleep(0)
@@ -117,7 +132,7 @@ def a_write_is_answered_before_it_is_durable(right: Any) -> Any:
     return wrong
 
 
-# --- claims and leases -------------------------------------------------------------------------------------------------
+# --- claims and leases -------------------------------------------------------------------------------------
 
 
 @mutant(Claims, "owned")
@@ -129,22 +144,22 @@ def a_claim_keeps_the_old_token(right: Any) -> Any:
     return wrong
 
 
-@mutant(LeaseKeeper, "_let_go")
+@mutant(LeaseKeeper, "_let_go", LATENESS)
 def an_owner_never_gives_up_its_belief(right: Any) -> Any:
     return lambda self: None
 
 
-@mutant(LeaseKeeper, "lasts")
+@mutant(LeaseKeeper, "lasts", LATENESS)
 def a_lease_is_believed_in_however_late_it_came(right: Any) -> Any:
     return lambda self, lease_until: True
 
 
-@mutant(DatabaseClock, "_narrowed")
+@mutant(DatabaseClock, "_narrowed", STANDSTILL)
 def a_slow_answer_sets_the_clock(right: Any) -> Any:
-    return lambda self, earliest, latest, at: (earliest, earliest)
+    return lambda self, earliest, latest, at: (latest, latest)
 
 
-@mutant(Driver, "release")
+@mutant(Driver, "release", DEPLOYMENTS)
 def a_release_forgets_to_let_go(right: Any) -> Any:
     async def wrong(self: Driver) -> None:
         self.lose()
@@ -152,7 +167,7 @@ def a_release_forgets_to_let_go(right: Any) -> Any:
     return wrong
 
 
-# --- driving -----------------------------------------------------------------------------------------------------------
+# --- driving -----------------------------------------------------------------------------------------------
 
 
 @mutant(Driver, "_commit")
@@ -173,15 +188,6 @@ def outstanding_work_is_not_begun_by_a_new_owner(right: Any) -> Any:
         else:
             with mock.patch.object(self, "_begin"):
                 await right(self)
-
-    return wrong
-
-
-@mutant(SagaEngine, "_drive")
-def a_claimed_saga_is_not_driven(right: Any) -> Any:
-    async def wrong(self: SagaEngine[Any], tenure: Tenure) -> None:
-        if tenure.state.recoveries == 0:
-            await right(self, tenure)
 
     return wrong
 
@@ -207,26 +213,26 @@ def each_attempt_has_a_key_of_its_own(right: Any) -> Any:
     return wrong
 
 
-@mutant(Tenure, "_history")
-def an_error_of_the_database_fails_the_step(right: Any) -> Any:
-    async def wrong(self: Tenure) -> Any:
+@mutant(tenure, "patiently", OUTAGES)
+def a_history_that_cannot_be_read_is_taken_for_an_empty_one(right: Any) -> Any:
+    async def wrong(read: Callable[[], Any], *others: Any) -> Any:
         try:
-            return (await self.store.history([self.saga_id]))[self.saga_id]
+            return await read()
         except ConnectionError:
-            return []
+            return defaultdict(list)
 
     return wrong
 
 
-# --- the kernel --------------------------------------------------------------------------------------------------------
+# --- the kernel --------------------------------------------------------------------------------------------
 
 
-@mutant(claim, "_lost")
+@mutant(claim, "_lost", DOUBT)
 def a_lost_attempt_is_not_in_doubt(right: Any) -> Any:
     return lambda draft, step_id, status: draft.start(step_id, status.attempt, status.failures)
 
 
-@mutant(claim, "take_over")
+@mutant(claim, "take_over", DOUBT)
 def a_lost_attempt_is_taken_for_a_failed_one(right: Any) -> Any:
     def wrong(draft: Any) -> None:
         for step_id, status in tuple(draft.open.items()):

@@ -162,7 +162,7 @@ class Services:
             self._world.blame(f"{ctx.step_id} is undone by receipt {out.number}, and its receipt is {known}")
 
 
-# --- moods: the first of each list is the good one ---------------------------------------------------------------------
+# --- moods: the first of each list is the good one ---------------------------------------------------------
 
 
 async def does_well(services: Services, place: Place) -> Receipt:

@@ -1,4 +1,4 @@
-"""Callers who start sagas, repeat themselves and lose patience; operators who give orders at good moments and bad ones."""
+"""Callers who start sagas, repeat themselves and lose patience; operators who give orders at any moment."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class People:
         self.promised: dict[UUID, Wish] = {}
         self._old_tokens: list[tuple[UUID, UUID]] = []
 
-    # --- callers -------------------------------------------------------------------------------------------------------
+    # --- callers --------------------------------------------------------------------------------------------
 
     async def start(self, machine: Machine, wish: Wish) -> None:
         """Start a saga; if that fails for no good reason and can be repeated safely, repeat it."""
@@ -96,7 +96,7 @@ class People:
     def _current(self, saga_id: UUID) -> UUID | None:
         return self._world.database.rows[saga_id].step_execution_token
 
-    # --- operators -----------------------------------------------------------------------------------------------------
+    # --- operators ------------------------------------------------------------------------------------------
 
     async def order(self, machine: Machine) -> None:
         """Give some order to some saga, whether it makes sense or not."""
@@ -141,7 +141,7 @@ class People:
     def _any_saga(self) -> UUID | None:
         rows = self._world.database.rows
         active = sorted(saga_id for saga_id, head in rows.items() if not head.status.is_terminal)
-        chosen = active if active and self._world.random.random() < 0.85 else sorted(rows)  # noqa: PLR2004
+        chosen = active if active and self._world.random.random() < 0.85 else sorted(rows)
         return self._world.random.choice(chosen) if chosen else None
 
     @contextmanager
@@ -154,5 +154,5 @@ class People:
         except asyncio.CancelledError:
             self._world.simulation.note(f"{what}: the caller has gone")
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             self._world.blame(f"{what} raised {error!r}")

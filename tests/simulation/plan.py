@@ -1,7 +1,7 @@
 """Which faults a run has, and how often.
 
-Most runs have only some kinds of faults (swarm testing: Groce et al., 2012). A world in which everything fails at once hides
-the bugs that need one fault at a bad moment and good luck for the rest.
+Most runs have only some kinds of faults (swarm testing: Groce et al., 2012). A world in which everything fails at
+once hides the bugs that need one fault at a bad moment and good luck for the rest.
 """
 
 from __future__ import annotations

@@ -52,19 +52,21 @@ class World:
         self.ends: list[str] = []
         self.boundaries = 0
         self.calm = False
-        self.ledger = Ledger(self.blame, self._is_aborted)
+        self._is_over = False
+        self.ledger = Ledger(self.blame, self._is_aborted, simulation.now)
         self.database = WatchedStore(self)
         self.people = People(self)
         self.definitions = draw(self)
         self.machines: list[Machine] = []
         self._deeds_begun: list[tuple[Host, asyncio.Task[Any]]] = []
 
-    # --- what the parts ask --------------------------------------------------------------------------------------------
+    # --- what the parts ask ---------------------------------------------------------------------------------
 
     def blame(self, what: str) -> None:
-        """Note that something has happened that must never happen."""
-        self.simulation.note(f"!!! {what}")
-        self.violations.append(what)
+        """Note that something has happened that must never happen, as long as the world lasts."""
+        if not self._is_over:
+            self.simulation.note(f"!!! {what}")
+            self.violations.append(what)
 
     def rolls(self, chance: float) -> bool:
         """Return whether a fault of this chance happens now."""
@@ -89,7 +91,7 @@ class World:
     def _is_aborted(self, saga_id: UUID) -> bool:
         return any(row.step_id == "abort" for row in self.database.past[saga_id])
 
-    # --- the run -------------------------------------------------------------------------------------------------------
+    # --- the run --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Live through it all."""
@@ -103,13 +105,14 @@ class World:
         if self.plan.resolved and not self.violations:
             await self.machines[0].host.spawn(self.people.resolve(self.machines[0]))
         await self._ask_for_results()
-        await asyncio.gather(*(machine.host.spawn(machine.stop()) for machine in self.machines))
+        await self._stop()
         for what in audit.faults_of(self):
             self.blame(what)
         self.ends = [head.status.value for head in self.database.rows.values()]
+        self._is_over = True
 
     async def _live_until(self, at: float) -> None:
-        while not self.violations and (left := at - asyncio.get_running_loop().time()) > 0:
+        while not self.violations and (left := at - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, 1.0))
 
     async def _come_to_rest(self) -> None:
@@ -123,6 +126,7 @@ class World:
             await asyncio.sleep(1.0)
             if self._is_at_rest():
                 return
+        self.blame(f"not everything has come to rest within {_PATIENCE} seconds after the last fault")
 
     def _is_at_rest(self) -> bool:
         """Return whether every machine is up, nobody who lives waits for an answer, and no saga goes on by itself."""
@@ -130,6 +134,12 @@ class World:
         if waiting or not all(machine.is_up for machine in self.machines):
             return False
         return all(h.status.is_terminal or h.status is SagaStatus.STUCK for h in self.database.rows.values())
+
+    async def _stop(self) -> None:
+        stopping = [machine.host.spawn(machine.stop()) for machine in self.machines]
+        _, waiting = await asyncio.wait(stopping, timeout=_PATIENCE)
+        if waiting:
+            self.blame(f"{len(waiting)} machines do not stop when they are asked to")
 
     async def _ask_for_results(self) -> None:
         """Hear what the orchestrator says of each saga: what is stored, and no less than everybody's output."""
@@ -140,7 +150,7 @@ class World:
                 if result.status is not self.database.rows[saga_id].status or not whole:
                     self.blame(f"{self.label(saga_id)} is {head.status}, and its result {result}")
 
-    # --- what people do ------------------------------------------------------------------------------------------------
+    # --- what people do -------------------------------------------------------------------------------------
 
     def _deeds(self) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield who does what when, drawn beforehand."""
@@ -188,7 +198,7 @@ class Witness:
         return self
 
     def error(self, message: str, *arguments: object) -> None:
-        self._world.simulation.note(f"log: {message.split(':')[-1].strip()}")
+        self._world.simulation.note(f"log: {message.rsplit(':', maxsplit=1)[-1].strip()}")
 
     warning = info = debug = error
 

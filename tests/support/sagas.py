@@ -49,6 +49,12 @@ class TripSaga(Base, SagaStateMixin):
     voucher: Mapped[str | None] = mapped_column(String(50), unique=True)
 
 
+class PlainSaga(Base, SagaStateMixin):
+    """A saga table with nothing of its user's in it."""
+
+    __tablename__ = "plain_saga"
+
+
 class Input(BaseModel):
     """What every step is called with."""
 
@@ -258,6 +264,15 @@ class Site:
         is_postgres = self.url.startswith("postgresql")
         return "clock_timestamp() - interval '1 hour'" if is_postgres else "datetime('now', '-1 hour')"
 
+    async def prepare(self) -> None:
+        """Make the tables, or empty them."""
+        async with self.engine.begin() as connection:
+            if self.url not in _PREPARED:
+                await connection.run_sync(Base.metadata.create_all)
+                _PREPARED.add(self.url)
+            for model in (TripSaga, PlainSaga):
+                await connection.execute(delete(model))
+
     async def aclose(self) -> None:
         for orchestrator in self._open:
             await orchestrator.aclose()
@@ -279,12 +294,7 @@ async def site(url: str) -> AsyncIterator[Site]:
     """Open a database with empty saga tables."""
     opened = Site(url)
     try:
-        async with opened.engine.begin() as connection:
-            if url in _PREPARED:
-                await connection.execute(delete(TripSaga))
-            else:
-                await connection.run_sync(Base.metadata.create_all)
-                _PREPARED.add(url)
+        await opened.prepare()
         yield opened
     finally:
         await opened.aclose()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from alembic import op
-
 from saga_orchestrator.migrations import branch
 
 revision = "saga_0001"

@@ -35,9 +35,9 @@ async def test_an_unknown_saga_name_is_refused_with_those_that_are_known(timeles
     assert await nothing_was_written(timeless)
 
 
-async def test_an_unknown_saga_id_is_not_found(scene: Scene, ledger: list[str]) -> None:
+async def test_an_unknown_saga_id_is_not_found(timeless: Scene, ledger: list[str]) -> None:
     """Whoever is asked, for whatever, says which id it was."""
-    orchestrator, nobody = scene.orchestrator(saga(OneWay("a", ledger))), uuid4()
+    orchestrator, nobody = timeless.orchestrator(saga(OneWay("a", ledger))), uuid4()
     admin = admin_of(orchestrator)
     asks: list[Any] = [
         orchestrator.get_snapshot(nobody),
@@ -100,13 +100,13 @@ async def test_an_id_that_is_empty_too_long_or_no_text_is_refused(
 @pytest.mark.parametrize("which", ["aggregation_id", "trace_id", "idempotency_key"])
 @pytest.mark.parametrize("value", [NUL, HALF])
 async def test_an_id_with_characters_that_no_database_takes_is_refused(
-    scene: Scene, ledger: list[str], which: str, value: str
+    timeless: Scene, ledger: list[str], which: str, value: str
 ) -> None:
     """PostgreSQL rejects NUL and lone surrogates; SQLite would take them, and the saga could not be moved there."""
-    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)))
+    orchestrator = timeless.orchestrator(saga(OneWay("a", ledger)))
     with pytest.raises(PayloadError, match=which):
         await orchestrator.start(**{**ORDER, which: value})
-    assert await nothing_was_written(scene)
+    assert await nothing_was_written(timeless)
 
 
 async def test_ids_of_the_greatest_length_and_any_script_are_taken(scene: Scene, ledger: list[str]) -> None:
@@ -118,20 +118,20 @@ async def test_ids_of_the_greatest_length_and_any_script_are_taken(scene: Scene,
 
 
 @pytest.mark.parametrize("priority", [2**31, -(2**31) - 1, 1.5, "high", None])
-async def test_a_priority_that_no_column_holds_is_refused(scene: Scene, ledger: list[str], priority: Any) -> None:
+async def test_a_priority_that_no_column_holds_is_refused(timeless: Scene, ledger: list[str], priority: Any) -> None:
     """Before the write, and not by the database's own words."""
-    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)))
+    orchestrator = timeless.orchestrator(saga(OneWay("a", ledger)))
     with pytest.raises(SagaStateError, match="priority"):
         await orchestrator.start(**ORDER, priority=priority)
-    assert await nothing_was_written(scene)
+    assert await nothing_was_written(timeless)
 
 
 @pytest.mark.parametrize("text", [{"actor": NUL}, {"actor": "x" * 256}, {"reason": HALF}, {"actor": 7}])
 async def test_an_order_signed_with_what_no_database_takes_is_refused(
-    scene: Scene, ledger: list[str], text: dict[str, Any]
+    timeless: Scene, ledger: list[str], text: dict[str, Any]
 ) -> None:
     """The order is not carried out, and can be given again under a better name."""
-    orchestrator = scene.orchestrator(saga(OneWay("a", ledger, does=fails(ValueError("no"))), retry_policy=AGAIN))
+    orchestrator = timeless.orchestrator(saga(OneWay("a", ledger, does=fails(ValueError("no"))), retry_policy=AGAIN))
     saga_id = await orchestrator.start(**ORDER)
     with pytest.raises(SagaError, match=next(iter(text))):
         await admin_of(orchestrator).abort(saga_id, **text)

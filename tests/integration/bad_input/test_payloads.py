@@ -46,12 +46,12 @@ UNSTORABLE = {
 
 
 @pytest.mark.parametrize("what", UNSTORABLE)
-async def test_initial_data_that_cannot_be_stored_starts_nothing(scene: Scene, ledger: list[str], what: str) -> None:
+async def test_initial_data_that_cannot_be_stored_starts_nothing(timeless: Scene, ledger: list[str], what: str) -> None:
     """The error names it, before the write; on every database the same."""
-    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)), max_payload_bytes=1000)
+    orchestrator = timeless.orchestrator(saga(OneWay("a", ledger)), max_payload_bytes=1000)
     with pytest.raises(PayloadError, match="initial_data"):
         await orchestrator.start(saga_name=NAME, initial_data=UNSTORABLE[what], aggregation_id="o-1")
-    assert await scene.sql("SELECT 1 FROM order_saga") == []
+    assert await timeless.sql("SELECT 1 FROM order_saga") == []
 
 
 @pytest.mark.parametrize("what", UNSTORABLE)
@@ -102,14 +102,14 @@ class Sloppy(BaseStep[Asked, Anything]):
 
 @pytest.mark.parametrize("what", BAD_OUTPUTS)
 async def test_an_output_that_cannot_be_stored_leaves_its_step_in_doubt_and_not_lost(
-    scene: Scene, ledger: list[str], what: str
+    timeless: Scene, ledger: list[str], what: str
 ) -> None:
     """The step has acted: it is not called again, which would not help, and it is undone without its output."""
     builder = SagaBuilder()
     builder.add_step(step=Undoable("reserve", ledger), input_map=asked, step_id="reserve")
     step = Sloppy(ledger, BAD_OUTPUTS[what])
     builder.add_step(step=step, input_map=asked, step_id="charge", retry_policy=AGAIN)
-    orchestrator = scene.orchestrator(builder.build(), max_payload_bytes=1000)
+    orchestrator = timeless.orchestrator(builder.build(), max_payload_bytes=1000)
     saga_id = await orchestrator.start(**ORDER)
     found = await admin_of(orchestrator).get_saga(saga_id)
     assert found.status is SagaStatus.COMPENSATED

@@ -70,6 +70,25 @@ def test_a_policy_without_a_curve_cannot_wait() -> None:
         RetryPolicy(2).next_delay(1)
 
 
+@pytest.mark.parametrize("pause", [ZeroDivisionError(), 5], ids=["raises", "is no timedelta"])
+def test_a_curve_that_stumbles_gives_up(pause: Any) -> None:
+    """The kernel never raises for what an author wrote; the attempts end, and the saga goes back."""
+
+    class Stumbling(RetryPolicy):
+        def _delay_for_attempt(self, attempt_number: int) -> timedelta:
+            if isinstance(pause, Exception):
+                raise pause
+            return pause  # type: ignore[no-any-return]
+
+    assert Stumbling(4).delay_for(1, "saga/charge") is None
+
+
+def test_a_pause_that_a_step_asks_for_is_a_timedelta() -> None:
+    """A number of seconds is refused where it is raised, inside the step."""
+    with pytest.raises(TypeError, match="RetryAfter takes a timedelta, not 5"):
+        RetryAfter(5)  # type: ignore[arg-type]
+
+
 def test_jitter_is_off_unless_asked_for() -> None:
     """Without jitter every key waits the same."""
     assert FixedRetry(3, SECOND).delay_for(1, "a") == FixedRetry(3, SECOND).delay_for(1, "b") == SECOND

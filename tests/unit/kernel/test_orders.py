@@ -269,6 +269,7 @@ def test_undos_that_failed_are_resumed_in_their_order() -> None:
     resumed = carried_out(graph, before, CompensateOrdered())
     assert resumed.work == (Compensate("c", 2, with_output=False), Compensate("d", 1))
     assert resumed.state.of("a") == UndoFailed(2, again=True)
+    assert decide(graph, resumed.state, CompensateOrdered(), now=NOW).verdict is Verdict.DUPLICATE
     then = decided(graph, resumed.state, Compensated("c", 2))
     assert then.work == (Compensate("b", 2),)
     last = decided(graph, then.state, CompensationRaised("b", 2))

@@ -1,0 +1,136 @@
+"""What can happen to a saga from outside, in any order: what goes well, what goes wrong, and what operators order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .world import World
+
+JUMPS = (timedelta(seconds=1), timedelta(seconds=40), timedelta(hours=1), timedelta(seconds=-20))
+
+
+def work_ends(world: World) -> None:
+    mine = [flight for flight in world.flights if flight.owner == world.owner]
+    if mine:
+        world.perform(world.tape.pick(mine))
+    elif not world.is_at_rest():
+        time_passes(world)
+
+
+def work_acts(world: World) -> None:
+    """Work takes effect, or does so too late, and nobody is told."""
+    acting = [flight for flight in world.flights if not isinstance(flight.work, world.k.Probe)]
+    if acting:
+        flight = world.tape.pick(acting)
+        if isinstance(flight.work, world.k.Execute):
+            world.ledger.act(flight)
+        else:
+            world.ledger.undo(flight.work.step_id)
+
+
+def time_passes(world: World) -> None:
+    due = world.k.wake_at(world.state)
+    jumps = JUMPS if due is None else (due - world.now, *JUMPS)
+    world.now += world.tape.pick(jumps)
+    if world.k.outstanding(world.state):
+        world.happen(world.k.Ticked())
+        world.check_timers()
+    else:
+        world.wake()
+
+
+def clock_jumps(world: World) -> None:
+    """Nobody looks at the clock yet: the next event comes late, or early."""
+    world.now += world.tape.pick(JUMPS)
+
+
+def owner_crashes(world: World) -> None:
+    if world.k.is_live(world.state):
+        world.change_owner(world.k.Claimed(crashed=True))
+
+
+def owner_lets_go(world: World) -> None:
+    world.wake()
+
+
+def reply_is_repeated(world: World) -> None:
+    if world.said:
+        world.happen(world.tape.pick(world.said))
+
+
+def reply_is_foreign(world: World) -> None:
+    k, tape = world.k, world.tape
+    step_id = tape.pick((*world.graph.nodes, "nowhere"))
+    attempt = getattr(world.state.of(step_id), "attempt", 1) + tape.pick((1, -1, 7))
+    replies = (k.Raised(step_id, attempt), k.Compensated(step_id, attempt), k.CompensationRaised(step_id, attempt))
+    world.happen(tape.pick((*replies, k.Probed(step_id, attempt, k.ProbeOutcome.DONE), k.Returned("nowhere", 1))))
+
+
+def somebody_notifies(world: World) -> None:
+    world.tell(world.k.Notified())
+
+
+def operator_orders(world: World) -> None:
+    k, tape, ledger = world.k, world.tape, world.ledger
+    step_id = tape.pick((*k.residue(world.graph, world.state), *world.graph.nodes, "nowhere"))
+    orders = (
+        k.RetryOrdered(step_id=tape.pick((None, step_id))),
+        k.SkipOrdered(step_id=tape.pick((None, step_id)), acted=tape.happens(2)),
+        k.CompensateOrdered(),
+        k.CompensateOrdered(),
+        k.CancelOrdered(),
+        k.WaiveOrdered(step_id=step_id, actor=tape.pick(("ann", None))),
+        k.AbortOrdered(),
+    )
+    order, before = tape.pick(orders), world.state
+    if isinstance(order, k.SkipOrdered):
+        prepare_by_hand(world, order)
+    elif isinstance(order, k.WaiveOrdered) and will_apply(world, order):
+        ledger.waived.add(step_id)
+    decision = world.tell(order)
+    after = decision.state
+    same = (dict(after.all()), after.course, after.quarantined) == (
+        dict(before.all()),
+        before.course,
+        before.quarantined,
+    )
+    if decision.verdict is k.Verdict.APPLIED and same:
+        world.blame("an order that is carried out changes something")
+
+
+def will_apply(world: World, order: Any) -> bool:
+    return world.k.decide(world.graph, world.state, order, now=world.now).verdict is world.k.Verdict.APPLIED
+
+
+def prepare_by_hand(world: World, order: Any) -> None:
+    """Make true what an operator says of a step: that it was done by hand, or that it was not and never will be."""
+    would_be = world.k.decide(world.graph, world.state, order, now=world.now)
+    if would_be.verdict is not world.k.Verdict.APPLIED:
+        return
+    (step_id,) = [record.step_id for record in would_be.records if record.skipped]
+    world.forget(step_id)
+    if order.acted:
+        world.ledger.standing.add(step_id)
+    else:
+        world.ledger.standing.discard(step_id)
+
+
+HAPPENINGS: tuple[Callable[[World], None], ...] = (
+    *(work_ends,) * 9,
+    time_passes,
+    work_acts,
+    owner_crashes,
+    time_passes,
+    operator_orders,
+    owner_lets_go,
+    clock_jumps,
+    reply_is_repeated,
+    work_acts,
+    owner_crashes,
+    operator_orders,
+    reply_is_foreign,
+    somebody_notifies,
+)
