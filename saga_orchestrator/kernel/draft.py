@@ -110,9 +110,9 @@ class Draft:
     def _new_work(self) -> tuple[Work, ...]:
         if self.quarantined:
             return ()
-        moved = ((i, self.open[i]) for i in dict.fromkeys(self.touched) if i in self.open)
-        begun = ((i, status) for i, status in moved if status is not self.before.open.get(i))
-        return tuple(work for i, status in begun if (work := work_of(i, status)) is not None)
+        before, after = self.before.open, self.open
+        moved = [i for i in dict.fromkeys(self.touched) if i in after and after[i] is not before.get(i)]
+        return tuple(work for i in moved if (work := work_of(i, after[i])) is not None)
 
     def _until(self, timeout: timedelta | None) -> datetime | None:
         return None if timeout is None else self.after(timeout)

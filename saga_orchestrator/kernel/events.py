@@ -16,7 +16,12 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time has passed: whatever is due, is due."""
+    """Time has passed: whatever is due, is due.
+
+    `spared`: attempts that began late, because the commit that ordered them was slow, and still have time.
+    """
+
+    spared: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from .draft import Draft
 from .events import CompensationRaised, Probed, ProbeOutcome, Raised
 from .replies import probed, raised, undo_raised
@@ -14,9 +16,9 @@ PAUSES: tuple[type[Timed], ...] = (Retrying, UndoRetrying)
 TIMED: tuple[type[Timed], ...] = (*PAUSES, Running, Probing, Undoing)
 
 
-def expire(draft: Draft, kinds: tuple[type[Timed], ...]) -> None:
-    """Do what is due to every step whose time is up and whose status is of these kinds."""
-    for step_id, status in tuple(draft.open.items()):
+def expire(draft: Draft, kinds: tuple[type[Timed], ...], spared: Container[str] = ()) -> None:
+    """Do what is due to every step whose time is up and whose status is of these kinds, save those that are spared."""
+    for step_id, status in [(i, s) for i, s in draft.open.items() if i not in spared]:
         if isinstance(status, kinds) and status.until is not None and status.until <= draft.now:
             _due(draft, step_id, status)
 

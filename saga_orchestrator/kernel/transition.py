@@ -46,7 +46,7 @@ def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
         case Claimed(crashed):
             _claimed(draft, crashed)
         case _:  # Ticked
-            expire(draft, TIMED)
+            expire(draft, TIMED, event.spared)
     return Verdict.APPLIED, ""
 
 

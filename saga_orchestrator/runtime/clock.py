@@ -44,11 +44,17 @@ class DatabaseClock:
         self._measured = answered
 
     async def ready(self) -> None:
-        """Ask the database, if it has never been asked, and again if its answer was too slow to tell much."""
+        """Ask the database, if it has never been asked, or if its answer was too slow, or is too old, to tell."""
         for _ in range(_TRIES):
-            if self._bounds is not None and self._bounds[1] - self._bounds[0] <= _PRECISE:
+            if self._bounds is not None and self._width() <= _PRECISE:
                 return
             await self.sync()
+
+    def _width(self) -> timedelta:
+        """Return how far apart the bounds are by now: since they were measured the clocks may have parted."""
+        assert self._bounds is not None
+        since = asyncio.get_running_loop().time() - self._measured
+        return self._bounds[1] - self._bounds[0] + timedelta(seconds=2 * _DRIFT * since)
 
     def now(self) -> datetime:
         """Return the database's time, as far as it is known."""

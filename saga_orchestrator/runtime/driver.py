@@ -28,13 +28,13 @@ from .moves import Fold, Grip, compose, fold, is_at_work, left_to_anybody, read_
 from .tenure import patiently
 
 if TYPE_CHECKING:
+    from ..kernel.effects import Work
     from ..storage.group_commit import GroupCommit
     from .performer import Performer
     from .tenure import Tenure
 
 _GRACE = timedelta(seconds=5)
 """How long a step that has timed out may take to end before it is left behind."""
-_IN_TIME = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Driver:
         self.tenure = tenure
         self._tools = tools
         self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event]]] = {}
-        self._late: dict[str, timedelta] = {}
+        self._began: dict[str, datetime] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -138,7 +138,8 @@ class Driver:
 
     def _fold(self, events: list[Event], now: datetime) -> Fold:
         tenure = self.tenure
-        return fold(tenure.definition.graph, tenure.state, tenure.last_error, events, now)
+        known = [Ticked(self._spared(now)) if isinstance(event, Ticked) else event for event in events]
+        return fold(tenure.definition.graph, tenure.state, tenure.last_error, known, now)
 
     def _released(self, done: Fold, now: datetime) -> Ownership:
         return released(self.tenure.definition.graph, done.state, now)
@@ -188,16 +189,28 @@ class Driver:
         live = self.tenure.state.open
         for step_id in [i for i, (begun, _) in self._tasks.items() if live.get(i) != begun]:
             self._leave_behind(self._tasks.pop(step_id)[1])
+            self._began.pop(step_id, None)
         for work in outstanding(self.tenure.state):
             if work.step_id not in self._tasks:
-                self._late[work.step_id] = self._lateness(work.step_id, live[work.step_id])
-                task = _begun(self._tools.performer.perform(work, self.tenure))
+                known = self.tenure.past_is_known
+                task = _begun(self._perform(work) if known else self._perform_once_known(work))
                 self._tasks[work.step_id] = live[work.step_id], task
                 if task.done():
                     self._done(task)
                 else:
                     task.add_done_callback(self._done)
         self._set_alarm()
+
+    def _perform(self, work: Work) -> Coroutine[Any, Any, Event]:
+        """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
+        self._began[work.step_id] = self._tools.now()
+        return self._tools.performer.perform(work, self.tenure)
+
+    async def _perform_once_known(self, work: Work) -> Event:
+        await self.tenure.past()
+        performing = self._perform(work)
+        self._set_alarm()
+        return await performing
 
     def _leave_behind(self, task: asyncio.Task[Event]) -> None:
         """Cancel a task whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
@@ -232,16 +245,18 @@ class Driver:
     def _due(self, step_id: str, status: StepStatus) -> datetime | None:
         """Return when a timer matters here; work in flight ends itself first, and has a moment to do so."""
         until: datetime | None = getattr(status, "until", None)
-        return until + _GRACE + self._late.get(step_id, _IN_TIME) if until is not None and status.is_live else until
-
-    def _lateness(self, step_id: str, status: StepStatus) -> timedelta:
-        """Return how long the commit of work that begins now has taken: that was no time of its own."""
-        until: datetime | None = getattr(status, "until", None)
-        if until is None:
-            return _IN_TIME
+        if until is None or not status.is_live:
+            return until
+        if (began := self._began.get(step_id)) is None:
+            return None
         node = self.tenure.definition.graph.nodes[step_id]
         timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout
-        return max(self._tools.now() - (until - (timeout or _IN_TIME)), _IN_TIME)
+        return max(until, began + (timeout or timedelta(0))) + _GRACE
+
+    def _spared(self, now: datetime) -> frozenset[str]:
+        """Return the steps whose work in flight has not had its time yet, whatever the state says."""
+        live = ((step_id, status) for step_id, status in self.tenure.state.open.items() if status.is_live)
+        return frozenset(i for i, status in live if (due := self._due(i, status)) is None or due > now)
 
     def _cancel_all(self) -> None:
         if self._alarm is not None:

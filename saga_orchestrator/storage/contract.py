@@ -23,7 +23,8 @@ class Store(Protocol):
         """Write every item of the batch, each on its own merits. A saga has at most one item in it.
 
         When it returns, everything answered DONE is durable, rows and history together, and nothing else has changed.
-        An item written by an earlier call whose answer was lost is answered DONE again. Raises when some item cannot
+        An item written by an earlier call whose answer was lost is answered DONE again. A row that somebody else's
+        transaction holds is not waited for: its item is answered BUSY. Raises when some item cannot
         be written at all, with none of the moves written: the caller then splits the batch. (Some of its births may
         stand by then, as if their answer had been lost.)
         """

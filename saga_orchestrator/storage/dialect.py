@@ -30,6 +30,8 @@ _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between the tries of a transaction that met contention."""
 _DYING = "cannot switch to state"
 """What asyncpg says of a connection whose server has said good-bye while it was idle, and that is not closed yet."""
+IMPATIENCE = "100ms"
+"""How long a batch waits for the transaction of somebody else who is about to take what a newborn saga wants."""
 _PASSING_ERRNOS = (1205, 1213)
 """MariaDB's lock wait timeout and deadlock."""
 
@@ -62,6 +64,11 @@ class SqlDialect:
 
     def _now(self) -> ColumnElement[Any]:
         return func.clock_timestamp(type_=UtcDateTime)
+
+    async def hurry(self, connection: AsyncConnection) -> None:
+        """Wait for nobody's lock for long, in this transaction."""
+        if connection.dialect.name == "postgresql":
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{IMPATIENCE}'")
 
     @asynccontextmanager
     async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
@@ -133,6 +140,12 @@ async def through_contention(transaction: Callable[[], Awaitable[T]]) -> T:
 def _is_contention(error: DBAPIError) -> bool:
     state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or "")
     return state in _CONTENTION or "locked" in str(error.orig).lower()
+
+
+def is_blocked(error: BaseException) -> bool:
+    """Return whether a transaction gave up because somebody else's held what it needed."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlstate", None) == "55P03"
 
 
 def is_passing(error: BaseException) -> bool:

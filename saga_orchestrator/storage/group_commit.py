@@ -7,6 +7,9 @@ hundreds the batches fill by themselves. Nobody is answered before its item is d
 
 A batch has at most one write of a saga: within one transaction a second could not be compared with the first.
 
+Nobody waits because of another's saga. A row that somebody else's transaction holds, however long, keeps only its own
+write waiting: that one leaves the batch, and comes back after a pause.
+
 A batch that fails is tried again if the error passes (a deadlock, a lost connection), and otherwise split, until the
 one poisonous item fails alone. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database
 Systems", 1984.)
@@ -20,7 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from .dialect import is_passing
+from .dialect import is_blocked, is_passing
 from .rows import Birth, Write, Written
 
 _Queued = tuple[Write, "asyncio.Future[Written]"]
@@ -49,20 +52,23 @@ class GroupCommit:
         self._max_batch = max_batch
         self._queue: deque[_Queued] = deque()
         self._leader: asyncio.Task[None] | None = None
+        self._busy: dict[asyncio.Future[Written], tuple[int, float]] = {}
 
     def submit(self, item: Write) -> asyncio.Future[Written]:
         """Queue a write; the future is answered once it is durable, or has failed for good."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Written] = loop.create_future()
-        self._queue.append((item, answer))
-        if self._leader is None:
-            self._leader = loop.create_task(self._lead(), name="saga-group-commit")
+        answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self._enqueue((item, answer))
         return answer
+
+    def _enqueue(self, queued: _Queued) -> None:
+        self._queue.append(queued)
+        if self._leader is None:
+            self._leader = asyncio.get_running_loop().create_task(self._lead(), name="saga-group-commit")
 
     async def aclose(self) -> None:
         """Wait until everything queued is answered."""
-        while self._leader is not None:
-            await asyncio.wait([self._leader])
+        while self._leader is not None or self._busy:
+            await (asyncio.sleep(_PAUSES[1]) if self._leader is None else asyncio.wait([self._leader]))
 
     async def _lead(self) -> None:
         batch: list[_Queued] = []
@@ -70,22 +76,30 @@ class GroupCommit:
             while self._queue:
                 batch = self._next_batch()
                 await self._flush(batch)
-        finally:
-            self._leader = None
-            for _, answer in (*batch, *self._queue):  # those that have been answered cannot be cancelled any more
+        except BaseException:  # the event loop ends; those that have been answered cannot be cancelled any more
+            for _, answer in (*batch, *self._queue):
                 answer.cancel()
             self._queue.clear()
+            raise
+        finally:
+            self._leader = None
 
     def _next_batch(self) -> list[_Queued]:
-        """Take what has queued, in order; a saga's second write waits for the next batch."""
+        """Take what has queued, in order; a saga's second write waits for the next batch.
+
+        A birth that has been blocked goes alone, for it makes the batch that it is in wait.
+        """
+        if isinstance(self._queue[0][0], Birth) and self._queue[0][1] in self._busy:
+            return [self._queue.popleft()]
         batch: list[_Queued] = []
         waiting: list[_Queued] = []
         sagas: set[UUID] = set()
         while self._queue and len(batch) < self._max_batch:
             queued = self._queue.popleft()
-            item = queued[0]
+            item, answer = queued
             saga_id = item.head.id if isinstance(item, Birth) else item.saga_id
-            (waiting if saga_id in sagas else batch).append(queued)
+            is_blocked_birth = answer in self._busy and isinstance(item, Birth)
+            (waiting if saga_id in sagas or is_blocked_birth else batch).append(queued)
             sagas.add(saga_id)
         self._queue.extendleft(reversed(waiting))
         return batch
@@ -96,16 +110,40 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             await self._split(batch, error)
             return
-        for (_, answer), outcome in zip(batch, written, strict=True):
-            if not answer.done():
-                answer.set_result(outcome)
+        for queued, outcome in zip(batch, written, strict=True):
+            if outcome is Written.BUSY:
+                self._come_back(queued, TimeoutError("somebody else's transaction holds the saga's row"))
+            else:
+                self._answer(queued, outcome)
+
+    def _answer(self, queued: _Queued, outcome: Written | Exception) -> None:
+        answer = queued[1]
+        self._busy.pop(answer, None)
+        if answer.done():
+            return
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+
+    def _come_back(self, queued: _Queued, error: Exception) -> None:
+        """Let a write that somebody else blocks wait outside, for as long as patience lasts."""
+        loop = asyncio.get_running_loop()
+        tries, give_up = self._busy.get(queued[1], (0, loop.time() + self._patience))
+        if queued[1].done() or loop.time() > give_up:
+            self._answer(queued, error)
+            return
+        self._busy[queued[1]] = tries + 1, give_up
+        loop.call_later(_PAUSES[min(tries + 1, len(_PAUSES) - 1)], self._enqueue, queued)
 
     async def _split(self, batch: list[_Queued], error: Exception) -> None:
-        """Find the item that cannot be written, and let it alone fail."""
-        if len(batch) == 1 or is_passing(error):
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+        """Find the item that cannot be written, and let it alone fail, or wait."""
+        if len(batch) == 1 and is_blocked(error):
+            self._come_back(batch[0], error)
+            return
+        if len(batch) == 1 or (is_passing(error) and not is_blocked(error)):
+            for queued in batch:
+                self._answer(queued, error)
             return
         middle = len(batch) // 2
         await self._flush(batch[:middle])
@@ -119,7 +157,7 @@ class GroupCommit:
             try:
                 return await self._write_batch(items)
             except Exception as error:
-                if not is_passing(error) or loop.time() > give_up:
+                if is_blocked(error) or not is_passing(error) or loop.time() > give_up:
                     raise
                 await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
         raise AssertionError("unreachable")

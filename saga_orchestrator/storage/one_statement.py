@@ -18,6 +18,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..kernel.state import SagaStatus
+from .dialect import IMPATIENCE
 from .rows import Birth, HistoryRow, Move, Write
 
 
@@ -213,7 +214,8 @@ def _named(columns: Sequence[_Column], alias: str) -> str:
 def _births_sql(head: str) -> str:
     return (
         f"INSERT INTO {head} ({', '.join(_quoted(_HEAD))}, updated_at) "
-        f"SELECT {_selected(_HEAD, 'b')}, b.created_at FROM {_unnest(_HEAD, 'b')} "
+        f"SELECT {_selected(_HEAD, 'b')}, b.created_at FROM {_unnest(_HEAD, 'b')}, "
+        f"(SELECT set_config('lock_timeout', '{IMPATIENCE}', true)) AS impatience "
         "ON CONFLICT DO NOTHING RETURNING id"
     )
 
@@ -235,7 +237,7 @@ WITH locked AS MATERIALIZED (
     SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}
     JOIN {head} AS s ON s.id = m.id AND s.revision = m.revision
         AND s.step_execution_token IS NOT DISTINCT FROM m.token
-    ORDER BY s.id FOR UPDATE OF s
+    ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 moved AS (
     UPDATE {head} AS s

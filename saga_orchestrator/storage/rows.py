@@ -110,6 +110,8 @@ class Written(Enum):
     """The token holds, but somebody has moved the saga since: read it again and decide again."""
     FENCED = "FENCED"
     """The saga belongs to somebody else now, or is gone."""
+    BUSY = "BUSY"
+    """Somebody else's transaction holds the row: nothing is written yet, and the same write can be tried again."""
     TAKEN = "TAKEN"
     """A saga with this idempotency key, or an active one with this aggregation_id, is there already."""
 

@@ -35,7 +35,11 @@ _TEXTS = ("state", "context", "input", "output")
 
 
 class Statements:
-    """Every statement of the portable store."""
+    """Every statement of the portable store.
+
+    Rows are locked FOR NO KEY UPDATE, since no key of theirs ever changes: rows of the user's that refer to a saga may
+    be written meanwhile.
+    """
 
     def __init__(self, head: Table, past: Table, insert_or_nothing: Callable[[Table], Any]) -> None:
         self.head, self.past, self._insert = head, past, insert_or_nothing
@@ -63,7 +67,7 @@ class Statements:
     def lock_one(self, now: ColumnElement[Any]) -> Select[Any]:
         """Return the locking read of one saga, with the database's time."""
         chosen = select(*self._columns, now.label("db_now")).where(self.head.c.id == bindparam("id"))
-        return chosen.with_for_update()
+        return chosen.with_for_update(key_share=True)
 
     def lock_due(
         self, claimable: Claimable, limit: int, now: ColumnElement[Any], only: UUID | None = None
@@ -72,7 +76,7 @@ class Statements:
         chosen = select(*self._columns, now.label("db_now")).where(*self._due(claimable, now))
         if only is not None:
             chosen = chosen.where(self.head.c.id == only)
-        return self._first(chosen, limit).with_for_update(skip_locked=True)
+        return self._first(chosen, limit).with_for_update(skip_locked=True, key_share=True)
 
     def due(self, claimable: Claimable, now: ColumnElement[Any], limit: int) -> Select[Any]:
         """Return a read of the ids of due sagas, in the order in which they are claimed."""
@@ -142,7 +146,7 @@ class Statements:
     def _lock_many(self) -> Select[Any]:
         head = self.head.c
         chosen = select(head.id, head.revision, head.step_execution_token).where(head.id.in_(self._ids))
-        return chosen.order_by(head.id).with_for_update()
+        return chosen.order_by(head.id).with_for_update(skip_locked=True, key_share=True)
 
     def _update(self, *names: str) -> Any:
         chosen = update(self.head).where(self.head.c.id == bindparam("_id"))
@@ -156,7 +160,7 @@ class Statements:
     def _renew(self) -> Any:
         head = self.head.c
         mine = and_(head.id.in_(self._ids), head.lease_owner == bindparam("owner"))
-        free = select(head.id).where(mine).order_by(head.id).with_for_update(skip_locked=True)
+        free = select(head.id).where(mine).order_by(head.id).with_for_update(skip_locked=True, key_share=True)
         until = bindparam("until", type_=UtcDateTime)
         later = case((head.deadline_at < until, until), else_=head.deadline_at)  # one that is late must not shorten it
         return update(self.head).where(head.id.in_(free)).values(deadline_at=later).returning(head.id, head.revision)

@@ -1,6 +1,6 @@
 """The store on SQLAlchemy: the contract in portable SQL, for every database that SQLAlchemy's asyncio speaks.
 
-A write of many sagas is: lock the rows in id order, drop those that have moved, update the rest in one executemany,
+A write of many sagas is: lock the rows that are free, drop those that have moved, update the rest in one executemany,
 insert their history in another, commit. PostgreSQL has a faster form of the same, one statement long
 (`one_statement`); it is chosen once, when the store is made, and held to the same contract.
 """
@@ -75,6 +75,7 @@ class SagaStore:
 
     async def _insert(self, connection: AsyncConnection, births: Sequence[Birth]) -> set[UUID]:
         """Insert newborn sagas, passing over those that clash; return the ids of those that are there now."""
+        await self.dialect.hurry(connection)
         if plain := [born(birth) for birth in births if not birth.values]:
             await connection.execute(self._sql.insert_sagas, plain)
         for birth in births:
@@ -84,7 +85,7 @@ class SagaStore:
         return set(there.scalars())
 
     async def _held(self, connection: AsyncConnection, moves: Sequence[Move]) -> dict[UUID, tuple[int, UUID | None]]:
-        """Lock the rows in id order, and return who may move them from where."""
+        """Lock the rows that nobody else has locked, and return who may move them from where."""
         if not moves:
             return {}
         rows = await connection.execute(self._sql.lock_many, {"ids": [move.saga_id for move in moves]})
@@ -259,4 +260,6 @@ def _explanation(item: Write, found: Head | None) -> Written:
         return Written.FENCED
     if found.revision == item.revision + 1 and _is_the_work_of(item, found):
         return Written.DONE
-    return Written.CONFLICT if found.step_execution_token == item.token else Written.FENCED
+    if found.step_execution_token != item.token:
+        return Written.FENCED
+    return Written.BUSY if found.revision == item.revision else Written.CONFLICT

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from saga_orchestrator.storage.contract import Store
+from saga_orchestrator.storage.rows import Written
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
-from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, newborn, put, put_due, takes
+from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, newborn, put, put_due, step, takes
 from tests.support.sagas import PlainSaga, TripSaga, site
 
 
@@ -76,6 +77,27 @@ class OnPostgres(SqlStoreContract):
             await other.execute(self._lock, {"id": locked.id})
 
             assert set(await store.renew(OWNER, [locked.id, free.id], until)) == {free.id}
+
+    async def test_a_write_never_waits_for_a_locked_row(self, store: Store) -> None:
+        """The move of a row that somebody else has locked is BUSY, and can be written later; the others are DONE."""
+        assert isinstance(store, Twins)
+        locked, free = await put(store), await put(store)
+        moves = [step(locked), step(free)]
+        async with store.twin.engine.begin() as other:
+            await other.execute(self._lock, {"id": locked.id})
+
+            assert await store.write(moves) == [Written.BUSY, Written.DONE]
+
+        assert await store.write(moves) == [Written.DONE, Written.DONE]
+
+    async def test_a_row_that_refers_to_a_saga_is_in_nobodys_way(self, store: Store) -> None:
+        """A transaction that has inserted a row with a foreign key to the saga does not hold up its next step."""
+        assert isinstance(store, Twins)
+        head = await put(store)
+        async with store.twin.engine.begin() as other:
+            await other.execute(text(f"{self._lock.text.partition('FOR')[0]} FOR KEY SHARE"), {"id": head.id})
+
+            assert await store.write([step(head)]) == [Written.DONE]
 
     async def test_a_claim_never_waits_for_a_locked_row(self, store: Store) -> None:
         """A due saga that somebody else has locked is passed over, and the others are claimed."""

@@ -6,20 +6,21 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 from .plan import Plan
 from .world import Report, simulate
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; return 1 if any seed found anything."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="run this one only")
     parser.add_argument("--verbose", action="store_true", help="print the whole trace of each run")
-    wanted = parser.parse_args()
+    wanted = parser.parse_args(arguments)
     seeds = [wanted.seed] if wanted.seed is not None else range(wanted.first, wanted.first + wanted.seeds)
     began, failed, ends = time.monotonic(), 0, Counter[str]()
     for seed in seeds:

@@ -40,14 +40,20 @@ class Machine:
         self.orchestrator: SagaOrchestrator[Any] = SagaOrchestrator(
             store=self.line, execution_lease=timedelta(seconds=LEASE)
         )
+        forgotten = self.world.random.choice(sorted(self.world.definitions)) if self._is_old() else None
         for name, definition in self.world.definitions.items():
-            self.orchestrator.register(name, definition)
+            if name != forgotten:
+                self.orchestrator.register(name, definition)
         self.admin: SagaAdmin[Any] = SagaAdmin(engine=self.orchestrator.engine)
         drain = timedelta(seconds=self.world.random.choice((0, 0, 2)))
         poll = timedelta(seconds=2)
         self.worker = SagaWorker(self.orchestrator, poll_interval=poll, concurrency=4, drain=drain)
         self._working = self.host.spawn(self.worker.run(handle_signals=False))
         self.world.simulation.note(f"{self.host.name} is up")
+
+    def _is_old(self) -> bool:
+        """Return whether an old release comes up here; the first machine is always of the newest."""
+        return self._name != "A" and self.world.rolls(self.world.plan.old_releases)
 
     async def boundary(self, where: str, crashes: float, *, counted: bool = True) -> None:
         """Perhaps end here, or stand still here for a while: a place where a real process might."""
@@ -84,7 +90,7 @@ class Machine:
     async def _shut_down(self) -> None:
         self.world.simulation.note("SHUTDOWN")
         faults, drivers = self.line.faults, dict(self.orchestrator.engine.drivers)
-        lasting = {i for i, driver in drivers.items() if driver.tenure.lease_until > self._time() + LEASE / 2}
+        lasting = {i for i, driver in drivers.items() if driver.tenure.lease_until > self._time() + 0.75 * LEASE}
         before = self._time()
         await self._end_work()
         await self.orchestrator.aclose()

@@ -20,7 +20,6 @@ from saga_orchestrator.kernel import claim
 from saga_orchestrator.kernel.state import Running
 from saga_orchestrator.runtime import tenure
 from saga_orchestrator.runtime.claims import Claims
-from saga_orchestrator.runtime.clock import DatabaseClock
 from saga_orchestrator.runtime.driver import Driver
 from saga_orchestrator.runtime.lease import LeaseKeeper
 from saga_orchestrator.runtime.performer import Performer
@@ -50,8 +49,8 @@ EVERYTHING = Plan(
 LATENESS = Plan(sagas=8, slow_calls=0.08, slow_renewals=0.7, refused_calls=0.05, slowness=2 * LEASE, seconds=60.0)
 """Steps that outlast leases, and a store that is slow to renew them."""
 
-STANDSTILL = Plan(sagas=8, freezes=0.1, refused_calls=0.1, slow_calls=0.05, unruly=0.2, slowness=5.0)
-"""Machines that stand still, most often in the middle of a question to the store."""
+SLOWNESS = Plan(sagas=16, slow_calls=0.1, slowness=5.0, seconds=60.0)
+"""A store that takes about as long as a lease to do what it is asked."""
 
 DOUBT = Plan(sagas=16, crashes_in_steps=0.25, unruly=0.6, seconds=60.0)
 """Machines that die in the middle of a step, and steps that fail after that."""
@@ -154,9 +153,9 @@ def a_lease_is_believed_in_however_late_it_came(right: Any) -> Any:
     return lambda self, lease_until: True
 
 
-@mutant(DatabaseClock, "_narrowed", STANDSTILL)
-def a_slow_answer_sets_the_clock(right: Any) -> Any:
-    return lambda self, earliest, latest, at: (latest, latest)
+@mutant(Driver, "_spared", SLOWNESS)
+def the_time_of_an_attempt_runs_while_its_order_is_being_written(right: Any) -> Any:
+    return lambda self, now: frozenset()
 
 
 @mutant(Driver, "release", DEPLOYMENTS)

@@ -58,6 +58,14 @@ class Blind(Acting):
         await self.services.compensate(inp, out, ctx)
 
 
+class Failing(Blind):
+    """A step that never acts."""
+
+    async def execute(self, inp: Request, ctx: StepContext) -> Receipt:
+        await self.services.pause()
+        raise PermanentError("it did not act, and never will")
+
+
 class ProbedActing(Acting):
     """Like `Acting`, and can be asked."""
 

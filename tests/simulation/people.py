@@ -12,6 +12,7 @@ from uuid import UUID
 from saga_orchestrator import (
     ActiveSagaAlreadyExistsError,
     SagaAdmin,
+    SagaDefinitionError,
     SagaError,
     SagaNotFoundError,
     SagaStatus,
@@ -51,14 +52,21 @@ class People:
         """Start a saga; if that fails for no good reason and can be repeated safely, repeat it."""
         for _ in range(3 if wish.key else 1):
             with self._shrugging(f"start {wish.aggregate}"):
-                saga_id = await machine.orchestrator.start(
-                    saga_name=wish.saga_name,
-                    initial_data={"aggregate": wish.aggregate},
-                    aggregation_id=wish.aggregate,
-                    idempotency_key=wish.key,
-                )
-                self._promised(saga_id, wish)
+                try:
+                    saga_id = await self._start(machine, wish)
+                except SagaDefinitionError:  # an old release is up there: go on to another machine, once
+                    self._world.later(self.start, wish)
+                else:
+                    self._promised(saga_id, wish)
                 return
+
+    async def _start(self, machine: Machine, wish: Wish) -> UUID:
+        return await machine.orchestrator.start(
+            saga_name=wish.saga_name,
+            initial_data={"aggregate": wish.aggregate},
+            aggregation_id=wish.aggregate,
+            idempotency_key=wish.key,
+        )
 
     def _promised(self, saga_id: UUID, wish: Wish) -> None:
         self._world.simulation.note(f"start {wish.aggregate}: returned {self._world.label(saga_id)}")

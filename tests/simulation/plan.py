@@ -23,6 +23,7 @@ class Plan:
         slow_calls: A store call takes as long as a good part of a lease, or longer; `slow_renewals` only renewals.
         unruly: A step fails in one of the ways in which steps fail.
         slowness: How many seconds some of the steps' calls take at most, even when all is well.
+        old_releases: A machine that comes up knows only some of the definitions, as in the middle of a deployment.
         resolved: At the end an operator brings every stuck saga to an end.
         crash_at: Kill the machine that reaches the boundary of this number, and nothing else.
     """
@@ -43,6 +44,7 @@ class Plan:
     notifications: int = 0
     shutdowns: int = 0
     cancelled_callers: float = 0.0
+    old_releases: float = 0.0
     resolved: bool = True
     crash_at: int | None = None
 
@@ -69,5 +71,6 @@ class Plan:
             notifications=random.choice((0, random.randint(1, 10))),
             shutdowns=random.choice((0, 0, random.randint(1, 4))),
             cancelled_callers=sometimes(0.5),
+            old_releases=sometimes(0.5),
             resolved=random.random() < 0.5,
         )

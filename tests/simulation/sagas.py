@@ -18,7 +18,18 @@ from saga_orchestrator import (
     StepRef,
 )
 
-from .participants import Acting, Blind, Exact, ProbedActing, ProbedBlind, ProbedExact, Reading, Receipt, Request
+from .participants import (
+    Acting,
+    Blind,
+    Exact,
+    Failing,
+    ProbedActing,
+    ProbedBlind,
+    ProbedExact,
+    Reading,
+    Receipt,
+    Request,
+)
 
 if TYPE_CHECKING:
     from .world import World
@@ -48,6 +59,24 @@ def plain(world: World, *, steps: int = 3, width: int = 1) -> SagaDefinition:
     layer: list[StepRef[Any]] = []
     for _ in range(steps):
         layer = [builder.add_step(step=Blind(world), **_inputs(layer, layer)) for _ in range(width)]
+    return builder.build()
+
+
+def doomed(world: World) -> SagaDefinition:
+    """Return a definition that acts side by side and then fails, so that all of it has to be undone."""
+    builder = SagaBuilder()
+    layer = [builder.add_step(step=Blind(world), **_inputs([], [])) for _ in range(2)]
+    layer = [builder.add_step(step=Exact(world), **_inputs(layer, layer))]
+    builder.add_step(step=Failing(world), **_inputs(layer, layer))
+    return builder.build()
+
+
+def committed(world: World) -> SagaDefinition:
+    """Return a definition with a pivot, whose steps can all be asked whether they have acted."""
+    builder = SagaBuilder()
+    layer = [builder.add_step(step=ProbedExact(world), **_inputs([], []))]
+    layer = [builder.add_step(step=ProbedActing(world), kind=StepKind.PIVOT, **_inputs(layer, layer))]
+    builder.add_step(step=Acting(world), kind=StepKind.RETRIABLE, **_inputs(layer, layer))
     return builder.build()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -174,10 +175,14 @@ class World:
         for _ in range(draw.choice((1, 1, 2)) if wish.key else 1):
             yield first + draw.choice((0, draw.uniform(0, 5))), lambda: self._do(self.people.start, wish, fickle=True)
 
+    def later(self, deed: Callable[..., Any], *arguments: Any) -> None:
+        """Have somebody do it on some machine a second from now."""
+        asyncio.get_running_loop().call_later(1.0, lambda: self._do(deed, *arguments), context=Context())
+
     def _do(self, deed: Callable[..., Any], *arguments: Any, fickle: bool = False) -> None:
         """Have somebody do something on a machine, as soon as one is up; the fickle lose patience over it."""
         if not (up := [machine for machine in self.machines if machine.is_up]):
-            asyncio.get_running_loop().call_later(1.0, lambda: self._do(deed, *arguments, fickle=fickle))
+            self.later(deed, *arguments)
             return
         machine = self.random.choice(up)
         task = machine.host.spawn(deed(machine, *arguments))

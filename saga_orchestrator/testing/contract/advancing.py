@@ -27,6 +27,7 @@ from .samples import (
     step,
     takes,
     together,
+    write,
 )
 
 _MANY = 12
@@ -118,7 +119,7 @@ class AdvancingContract(Contract):
         def order(found: Head, now: datetime) -> Move:
             return step(found, updated_at=found.updated_at + HOUR)
 
-        written, ordered = store.write([step(head)]), self.beside(store).advance(head.id, order)
+        written, ordered = write(store, [step(head)]), self.beside(store).advance(head.id, order)
         (answer,), _ = await asyncio.gather(written, ordered)
 
         moved = await read(store, head.id)

@@ -27,6 +27,7 @@ from .samples import (
     taken,
     together,
     waiting,
+    write,
 )
 
 _OWNERSHIP = ("step_execution_token", "lease_owner", "deadline_at", "awaiting", "finished_at")
@@ -195,7 +196,7 @@ class MovingContract(Contract):
         moves = [step(head, 10 * i) for i in range(1, 7)]
         stores = [store, self.beside(store)]
 
-        answers = await together(stores[i % 2].write([move]) for i, move in enumerate(moves))
+        answers = await together(write(stores[i % 2], [move]) for i, move in enumerate(moves))
 
         assert sorted(answer.value for (answer,) in answers) == ["CONFLICT"] * 5 + ["DONE"]
         assert (await read(store, head.id)).revision == 1
@@ -206,7 +207,7 @@ class MovingContract(Contract):
         heads = [await put(store) for _ in range(10)]
         forth, back = [step(head) for head in heads], [step(head, 5) for head in reversed(heads)]
 
-        mine, theirs = await together([store.write(forth), self.beside(store).write(back)])
+        mine, theirs = await together([write(store, forth), write(self.beside(store), back)])
 
         pairs = zip(mine, reversed(theirs), strict=True)
         assert all(sorted(answer.value for answer in pair) == ["CONFLICT", "DONE"] for pair in pairs)

@@ -6,7 +6,7 @@ import asyncio
 from uuid import uuid4
 
 from ...storage.contract import Store
-from .samples import HOUR, OWNER, Contract, differing, ending, newborn, put, read, step
+from .samples import HOUR, OWNER, Contract, differing, ending, newborn, put, read, step, write
 
 
 class RenewingContract(Contract):
@@ -65,7 +65,7 @@ class RenewingContract(Contract):
         head = await put(store)
         until = head.created_at + 3 * HOUR
 
-        await asyncio.gather(store.write([step(head)]), self.beside(store).renew(OWNER, [head.id], until))
+        await asyncio.gather(write(store, [step(head)]), self.beside(store).renew(OWNER, [head.id], until))
 
         moved = await read(store, head.id)
         assert moved.revision == 1

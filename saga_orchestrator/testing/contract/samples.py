@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from json import loads
@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
-from ...storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership
+from ...storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership, Write, Written
 
 T = TypeVar("T")
 
@@ -189,6 +189,15 @@ def ids(heads: Iterable[Head]) -> list[UUID]:
 async def together(calls: Iterable[Awaitable[T]]) -> list[T]:
     """Make all the calls at once."""
     return list(await asyncio.gather(*calls))
+
+
+async def write(store: Store, batch: Sequence[Write]) -> list[Written]:
+    """Write a batch, and again whatever somebody else's transaction held meanwhile."""
+    answers = await store.write(batch)
+    while busy := [place for place, answer in enumerate(answers) if answer is Written.BUSY]:
+        for place, answer in zip(busy, await store.write([batch[place] for place in busy]), strict=True):
+            answers[place] = answer
+    return answers
 
 
 async def raised_by(call: Awaitable[Any]) -> BaseException:

@@ -681,6 +681,15 @@ TIME = [
         ("EXECUTE IN_DOUBT a",),
     ),
     Row(
+        "an attempt that began late has its time all the same, and spares no other",
+        Graph.of(step("a", timeout=PAUSE), step("b", timeout=PAUSE, retry=TWICE)),
+        state(a=Running(1, 0, NOW), b=Running(1, 0, NOW)),
+        Ticked(frozenset("a")),
+        state(a=Running(1, 0, NOW), b=Retrying(1, 1, LATER, tainted=True)),
+        (),
+        ("EXECUTE IN_DOUBT b",),
+    ),
+    Row(
         "a probe that ran out of time knows nothing",
         TIMED,
         state(a=Probing(1, 0, NOW)),

@@ -43,13 +43,18 @@ def coded(state: str) -> DBAPIError:
 
 
 class Database:
-    """Writes batches as it is told: `plan` says how the next writes go, `poison` which items it never takes."""
+    """Writes batches as it is told: `plan` says how the next writes go, `poison` which items it never takes.
+
+    `busy` and `blocked` say how often an item's row is held by others, and how often it makes its batch wait too long.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[Write]] = []
         self.written: list[Write] = []
         self.plan: list[BaseException | Callable[[], Awaitable[Any]]] = []
         self.poison: set[int] = set()
+        self.busy: dict[int, int] = {}
+        self.blocked: dict[int, int] = {}
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         self.batches.append(list(batch))
@@ -60,8 +65,19 @@ class Database:
             await act()
         if any(id(item) in self.poison for item in batch):
             raise PoisonError
-        self.written.extend(batch)
-        return [Written.DONE if isinstance(item, Birth) else Written.CONFLICT for item in batch]
+        if [item for item in batch if self._counts_down(self.blocked, item)]:
+            raise coded("55P03")
+        return [self._answer(item) for item in batch]
+
+    def _answer(self, item: Write) -> Written:
+        if self._counts_down(self.busy, item):
+            return Written.BUSY
+        self.written.append(item)
+        return Written.DONE if isinstance(item, Birth) else Written.CONFLICT
+
+    def _counts_down(self, times: dict[int, int], item: Write) -> bool:
+        times[id(item)] = times.get(id(item), 0) - 1
+        return times[id(item)] >= 0
 
 
 @pytest.fixture
@@ -230,6 +246,62 @@ async def test_a_poisonous_item_and_a_passing_error_together(database: Database,
     told = await soon(asyncio.gather(*(commits.submit(item) for item in items), return_exceptions=True))
 
     assert [isinstance(answer, PoisonError) for answer in told] == [True, False, False, False]
+
+
+async def test_a_write_that_somebody_holds_up_keeps_nobody_else_waiting(
+    database: Database, commits: GroupCommit
+) -> None:
+    """Its batch is answered without it; it comes back until the row is free, and is answered then."""
+    items = [born(), moved(), born()]
+    database.busy = {id(items[1]): 2}
+    first, held, last = (commits.submit(item) for item in items)
+
+    await soon(asyncio.gather(first, last))
+    assert not held.done()
+
+    assert await soon(held) is Written.CONFLICT
+    assert [len(batch) for batch in database.batches] == [3, 1, 1]
+
+
+async def test_a_blocked_birth_is_found_out_and_goes_alone(database: Database, commits: GroupCommit) -> None:
+    """A birth that makes its batch wait is split off; from then on it makes nobody wait with it."""
+    items = [born() for _ in range(4)]
+    database.blocked = {id(items[2]): 4}
+    answers = [commits.submit(item) for item in items]
+
+    await soon(asyncio.gather(*(answers[place] for place in (0, 1, 3))))
+    assert not answers[2].done()
+    batches = len(database.batches)
+    later = [commits.submit(born()) for _ in range(2)]
+
+    assert await soon(answers[2]) is Written.DONE
+    await soon(asyncio.gather(*later))
+    alone = [batch for batch in database.batches[batches:] if items[2] in batch]
+    assert {len(batch) for batch in alone} == {1}
+
+
+@pytest.mark.parametrize("kind", ["busy", "blocked"])
+async def test_patience_with_somebody_elses_transaction_ends(kind: str, database: Database) -> None:
+    """A row that is held for ever is given up, with an error that says why."""
+    commits = GroupCommit(database.write, patience=timedelta(0))
+    item = born()
+    setattr(database, kind, {id(item): 1_000})
+
+    with pytest.raises(TimeoutError if kind == "busy" else DBAPIError):
+        await soon(commits.submit(item))
+
+    assert await soon(commits.submit(born())) is Written.DONE
+
+
+async def test_closing_waits_for_what_is_held_up(database: Database, commits: GroupCommit) -> None:
+    """A write that has left its batch is not forgotten by `aclose`."""
+    item = born()
+    database.busy = {id(item): 2}
+    answer = commits.submit(item)
+
+    await soon(commits.aclose())
+
+    assert answer.result() is Written.DONE
 
 
 async def test_a_waiter_that_gives_up_takes_nobody_with_him(database: Database, commits: GroupCommit) -> None:

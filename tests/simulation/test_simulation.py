@@ -1,0 +1,113 @@
+"""The short form of the simulation: some seeds, a crash at every boundary of three sagas, and proof that it replays.
+
+`python -m tests.simulation --seeds 1000` is the long form.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from saga_orchestrator import SagaDefinition
+from tests.simulation import sagas
+from tests.simulation.__main__ import main
+from tests.simulation.mutants import EVERYTHING, MUTANTS
+from tests.simulation.plan import Plan
+from tests.simulation.world import Report, World, simulate
+
+SEEDS, AT_ONCE = 40, 10
+QUIET = {"machines": 2, "sagas": 1, "seconds": 6.0, "slowness": 0.2}
+
+
+def found(report: Report) -> str:
+    """Return what was wrong with a run, and how to see it again; nothing if nothing was."""
+    replay = f"replay: python -m tests.simulation --seed {report.seed} --verbose"
+    return "\n".join([*report.violations, replay]) if report.violations else ""
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
+def test_no_fault_makes_a_saga_lose_double_or_misreport_anything(first: int) -> None:
+    """Whatever fails whenever: nothing is lost, doubled, stranded, or said to be what it is not."""
+    for seed in range(first, first + AT_ONCE):
+        assert not found(simulate(seed))
+
+
+def test_everything_fails_at_once_and_nothing_is_wrong() -> None:
+    """The same holds where every kind of fault happens in the same run."""
+    for seed in range(AT_ONCE):
+        assert not simulate(seed, EVERYTHING).violations
+
+
+def test_the_runs_are_full_of_faults_and_of_ends() -> None:
+    """The seeds above prove something: they crash, freeze, stop and fail, and their sagas end in every way."""
+    reports = [simulate(seed) for seed in range(SEEDS)]
+    traces = "\n".join(line for report in reports for line in report.trace)
+
+    assert {end for report in reports for end in report.ends} == {"COMPLETED", "COMPENSATED", "FAILED", "STUCK"}
+    for fault in ("CRASH", "FREEZE", "SHUTDOWN", "refused", "answer lost", "caller has gone", "abort", "FENCED"):
+        assert fault in traces, fault
+
+
+SCENES = [sagas.plain, sagas.doomed, sagas.committed]
+
+
+@pytest.mark.parametrize("make", SCENES, ids=lambda make: make.__name__)
+def test_a_crash_at_any_boundary_changes_no_outcome(make: Callable[[World], SagaDefinition]) -> None:
+    """Killed before or after any one of its commits, or at any `await` in a step, a saga comes to the same end."""
+
+    def draw(world: World) -> dict[str, SagaDefinition]:
+        return {"d": make(world)}
+
+    for seed in range(3):
+        undisturbed = simulate(seed, Plan(**QUIET), draw)
+        assert undisturbed.boundaries > 15
+        for boundary in range(undisturbed.boundaries):
+            report = simulate(seed, Plan(**QUIET, crash_at=boundary), draw)
+            assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
+            assert report.ends in ([], undisturbed.ends)  # none: killed before the saga was born
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    """A run can be had again, to the microsecond; another seed is another run."""
+    again = [simulate(seed) for seed in (3, 3, 4)]
+
+    assert again[0].trace == again[1].trace
+    assert len({report.digest for report in again}) == 2
+
+
+def test_a_run_can_be_had_again_in_another_interpreter() -> None:
+    """Nothing of the machine gets into a run: not its clock, its chance, its ids, nor the order of its hash tables."""
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "5"]
+    printed = [
+        subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": hashes}, capture_output=True, text=True, check=True
+        )
+        for hashes in ("1", "2")
+    ]
+
+    traces = [re.search("trace [0-9a-f]{16}", run.stdout) for run in printed]
+    assert traces[0] is not None
+    assert traces[1] is not None
+    assert traces[0].group() == traces[1].group() == f"trace {simulate(5).digest}"
+
+
+def test_a_failing_seed_is_named_with_how_to_replay_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever sees a failure sees what was violated, and the one command that shows it again."""
+    with MUTANTS["a_write_is_answered_before_it_is_durable"].planted():
+        assert main(["--seeds", "3"]) == 1
+
+    printed = capsys.readouterr().out
+    assert "seed 0 FAILED" in printed
+    assert "replay: python -m tests.simulation --seed 0 --verbose" in printed
+
+
+def test_the_whole_trace_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--verbose` shows every commit, call and fault of the run."""
+    assert main(["--seed", "3", "--verbose"]) == 0
+
+    assert "A.1 is up" in capsys.readouterr().out
