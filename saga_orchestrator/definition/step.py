@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
@@ -138,15 +139,15 @@ class StepDefinition:
     depends_on: tuple[StepRef[Any], ...]
     node: Node
 
-    @property
+    @cached_property
     def input_model(self) -> type[BaseModel]:
         return self.shape.input_model
 
-    @property
+    @cached_property
     def output_model(self) -> type[BaseModel]:
         return self.shape.output_model
 
-    @property
+    @cached_property
     def step_name(self) -> str:
         """The name of the step's class, for people to read."""
         return type(self.step).__name__
@@ -159,7 +160,7 @@ class StepDefinition:
     def retry_policy(self) -> RetryPolicy:
         return self.node.retry
 
-    @property
+    @cached_property
     def shape(self) -> StepShape:
         return shape_of(self.step)
 

@@ -83,7 +83,7 @@ class Draft:
         return acted or getattr(status, "tainted", False)
 
     def has_failed(self) -> bool:
-        return any(isinstance(status, Failed) for status in self.open.values())
+        return True in [isinstance(status, Failed) for status in self.open.values()]
 
     def finals_live(self) -> bool:
         """Return whether a step is in flight whose effect would forbid the way back."""
@@ -110,9 +110,9 @@ class Draft:
     def _new_work(self) -> tuple[Work, ...]:
         if self.quarantined:
             return ()
-        before, after = self.before.open, self.open
-        moved = [i for i in dict.fromkeys(self.touched) if i in after and after[i] is not before.get(i)]
-        return tuple(work for i in moved if (work := work_of(i, after[i])) is not None)
+        before = self.before.open
+        begun = [(i, status) for i, status in self.open.items() if status.is_live and status is not before.get(i)]
+        return tuple([work_of(i, status) for i, status in begun])
 
     def _until(self, timeout: timedelta | None) -> datetime | None:
         return None if timeout is None else self.after(timeout)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 from .state import State
+from .value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Execute:
     """Run an attempt of a step. `tainted`: an earlier attempt may have acted."""
 
@@ -19,7 +19,7 @@ class Execute:
     tainted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Probe:
     """Ask a step whether an attempt in doubt has acted."""
 
@@ -27,7 +27,7 @@ class Probe:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Compensate:
     """Undo a step. `with_output` False: what it returned was never learnt."""
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from .value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value(frozen=True, slots=True)
 class Claimed:
     """A new owner has taken the saga. `crashed`: the one before it vanished without letting go."""
 
     crashed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ticked:
     """Time has passed: whatever is due, is due.
 
@@ -24,14 +25,14 @@ class Ticked:
     spared: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Notified:
     """Somebody says that waiting for a retry is no longer necessary. `payload` is kept for the step to read."""
 
     payload: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Returned:
     """An attempt returned: the step has acted."""
 
@@ -42,7 +43,7 @@ class Returned:
     started_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Raised:
     """An attempt failed. `in_doubt`: it may have acted all the same. `delay`: the pause that the error asked for."""
 
@@ -64,7 +65,7 @@ class ProbeOutcome(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Probed:
     """A probe answered for an attempt in doubt."""
 
@@ -77,7 +78,7 @@ class Probed:
     started_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Compensated:
     """A compensation returned: the step is undone."""
 
@@ -88,7 +89,7 @@ class Compensated:
     started_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CompensationRaised:
     """A compensation failed."""
 
@@ -102,7 +103,7 @@ class CompensationRaised:
     started_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Order:
     """An operator's command: who gave it, and why."""
 
@@ -110,14 +111,14 @@ class Order:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class RetryOrdered(Order):
     """Try the failed step again with a fresh count of attempts; None: every one that can be."""
 
     step_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class SkipOrdered(Order):
     """Go on without the step. `acted`: it was done by hand. `output`: what later steps are to see."""
 
@@ -126,22 +127,22 @@ class SkipOrdered(Order):
     output: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class CompensateOrdered(Order):
     """Undo the saga, or resume an undo that failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class CancelOrdered(Order):
     """Let what is in flight finish, then undo the saga."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class AbortOrdered(Order):
     """Stop at once, and leave every effect as it is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WaiveOrdered(Order):
     """Accept that the step's effect stays: a named operator takes it on himself."""
 

@@ -57,11 +57,11 @@ def _backward(graph: Graph, state: State) -> SagaStatus:
 
 def is_live(state: State) -> bool:
     """Return whether any work is in flight."""
-    return any(status.is_live for status in state.open.values())
+    return True in [status.is_live for status in state.open.values()]
 
 
-def work_of(step_id: str, status: StepStatus) -> Work | None:
-    """Return the work that is in flight for a step in this status, if any is."""
+def work_of(step_id: str, status: StepStatus) -> Work:
+    """Return the work that is in flight for a step whose status is live."""
     match status:
         case Running():
             return Execute(step_id, status.attempt, status.tainted)
@@ -70,14 +70,14 @@ def work_of(step_id: str, status: StepStatus) -> Work | None:
         case Undoing():
             return Compensate(step_id, status.attempt, status.with_output)
         case _:
-            return None
+            raise AssertionError(f"no work is in flight for {status}")
 
 
 def outstanding(state: State) -> tuple[Work, ...]:
     """Return all the work that a crash now would lose."""
     if state.quarantined:
         return ()
-    return tuple(work for step_id, s in state.open.items() if (work := work_of(step_id, s)) is not None)
+    return tuple([work_of(step_id, status) for step_id, status in state.open.items() if status.is_live])
 
 
 def wake_at(state: State) -> datetime | None:
@@ -122,12 +122,12 @@ def residue(graph: Graph, state: State) -> tuple[str, ...]:
 
 def current_step_index(graph: Graph, state: State) -> int:
     """Return the position of the first step that is not at rest; of a saga at rest, how many steps are."""
-    return min((graph.position[step_id] for step_id in state.open), default=len(state.done))
+    return min([graph.position[step_id] for step_id in state.open], default=len(state.done))
 
 
 def retry_counter(state: State) -> int:
     """Return how many attempts of the step in trouble have failed."""
-    return max((getattr(status, "failures", 0) for status in state.open.values()), default=0)
+    return max([getattr(status, "failures", 0) for status in state.open.values()], default=0)
 
 
 def last_error(shown: str | None, before: State, decision: Decision) -> str | None:
@@ -148,7 +148,7 @@ def _shown_error(shown: str | None, record: Record, before: State, after: State)
 
 def _has_failed(state: State) -> bool:
     """Return whether some step has failed for good: then its error is the one that a person wants to see."""
-    return any(isinstance(status, Failed) for status in state.open.values())
+    return True in [isinstance(status, Failed) for status in state.open.values()]
 
 
 def _is_in_trouble(state: State) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Unpack
+from typing import TypedDict, Unpack
 
-from .draft import Draft, Facts
+from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
 from .events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from .projection import status_of
@@ -23,6 +23,14 @@ from .state import (
     Undone,
     UndoRetrying,
 )
+
+
+class Said(TypedDict, total=False):
+    """What a reply said beside what all replies say."""
+
+    output: str | None
+    error: str | None
+
 
 Unwound = Undoing | UndoRetrying | Undone | UndoFailed
 
@@ -133,6 +141,6 @@ def _next(draft: Draft, delay: timedelta, said: Raised | CompensationRaised) -> 
     return draft.after(delay if said.delay is None else said.delay)
 
 
-def _note(draft: Draft, reply: Reply, phase: Phase, status: RecordStatus, **facts: Unpack[Facts]) -> None:
-    said = facts | Facts(input=reply.input, started_at=reply.started_at)
-    draft.record(phase, status, reply.step_id, reply.attempt, **said)
+def _note(draft: Draft, reply: Reply, phase: Phase, status: RecordStatus, **said: Unpack[Said]) -> None:
+    given, began = reply.input, reply.started_at
+    draft.record(phase, status, reply.step_id, reply.attempt, input=given, started_at=began, **said)

@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 from .draft import Draft
 from .state import (
+    PENDING,
     Course,
     Failed,
     Passed,
@@ -63,9 +64,10 @@ def turn(draft: Draft, course: Course) -> None:
 def _start_ready(draft: Draft) -> None:
     """Start every pending step whose predecessors are all done."""
     nodes, dependents = draft.graph.nodes, draft.graph.dependents
+    is_done = draft.done.__contains__
     candidates = [step_id for moved in draft.touched for step_id in (moved, *dependents[moved])]
     for step_id in candidates:
-        if isinstance(draft.of(step_id), Pending) and all(before in draft.done for before in nodes[step_id].after):
+        if draft.of(step_id) is PENDING and all(map(is_done, nodes[step_id].after)):
             draft.start(step_id, 1)
 
 

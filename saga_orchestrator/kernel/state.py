@@ -7,10 +7,12 @@ holds every step that is in flight, waits, or has failed; `done` holds those at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
+
+from .value import value
 
 
 class SagaStatus(StrEnum):
@@ -38,7 +40,7 @@ class Course(StrEnum):
     HALTED = "H"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StepStatus:
     """The base of all step statuses. `is_open`: not at rest. `is_live`: work is in flight for it."""
 
@@ -46,12 +48,12 @@ class StepStatus:
     is_live: ClassVar[bool] = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Pending(StepStatus):
     """It has not started."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Running(StepStatus):
     """An attempt is in flight. `failures` counts the attempts that failed; `tainted`: an earlier one may have acted."""
 
@@ -63,7 +65,7 @@ class Running(StepStatus):
     tainted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Probing(StepStatus):
     """An attempt is in doubt, and the step is being asked whether it acted.
 
@@ -79,7 +81,7 @@ class Probing(StepStatus):
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Retrying(StepStatus):
     """The last attempt failed; the next starts at `until`."""
 
@@ -90,7 +92,7 @@ class Retrying(StepStatus):
     tainted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failed(StepStatus):
     """It has failed for good. `tainted`: some attempt may have acted all the same."""
 
@@ -99,21 +101,21 @@ class Failed(StepStatus):
     tainted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Succeeded(StepStatus):
     """It acted, and its output is in the history."""
 
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Skipped(StepStatus):
     """An operator passed over it. `acted`: he gave its output, because it was done by hand."""
 
     acted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Undoing(StepStatus):
     """Its compensation is in flight. `with_output`: what the step returned is known."""
 
@@ -125,7 +127,7 @@ class Undoing(StepStatus):
     with_output: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class UndoRetrying(StepStatus):
     """Its compensation failed; the next attempt starts at `until`."""
 
@@ -136,7 +138,7 @@ class UndoRetrying(StepStatus):
     with_output: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class UndoFailed(StepStatus):
     """Its effect stands, or may, and no undo came off. `attempt` 0: none was possible; `again`: one more is ordered."""
 
@@ -146,7 +148,7 @@ class UndoFailed(StepStatus):
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Undone(StepStatus):
     """Its compensation returned. `with_output` False: what the step returned was never learnt."""
 
@@ -154,7 +156,7 @@ class Undone(StepStatus):
     with_output: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Passed(StepStatus):
     """The rollback went past it: there was nothing to undo. `attempt` 0: it had been skipped, and `acted` or not."""
 
@@ -162,7 +164,7 @@ class Passed(StepStatus):
     acted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Waived(StepStatus):
     """A named operator took it on himself: its effect need not be undone."""
 
@@ -170,15 +172,14 @@ class Waived(StepStatus):
 PENDING = Pending()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class State:
     """Everything that is true of one saga, save its payloads.
 
     Attributes:
         key: What jitter is derived from: the saga's id. Not part of the stored document.
         recorded: How many history rows this saga has; the next row's number.
-        recoveries: How many owners it has lost since it last made progress.
-        quarantined: It has lost too many; only an operator lets it go on.
+        recoveries: How many owners it has lost in a row; `quarantined`: too many, only an operator lets it go on.
     """
 
     key: str = ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 _PRECISE = timedelta(seconds=1)
 """With bounds wider than this the database is asked again."""
@@ -29,7 +29,7 @@ class DatabaseClock:
     def __init__(self, ask: Callable[[], Awaitable[datetime]]) -> None:
         self._ask = ask
         self._bounds: tuple[datetime, datetime] | None = None
-        self._zero: datetime | None = None
+        self._zero: float | None = None  # when the event loop's clock stood at zero, in seconds since 1970
         self._measured = 0.0
 
     async def sync(self) -> None:
@@ -40,7 +40,7 @@ class DatabaseClock:
         answered = loop.time()
         bounds = now - timedelta(seconds=answered), now - timedelta(seconds=asked)
         self._bounds = earliest, latest = self._narrowed(*bounds, answered)
-        self._zero = earliest + (latest - earliest) / 2
+        self._zero = (earliest + (latest - earliest) / 2).timestamp()
         self._measured = answered
 
     async def ready(self) -> None:
@@ -59,7 +59,7 @@ class DatabaseClock:
     def now(self) -> datetime:
         """Return the database's time, as far as it is known."""
         assert self._zero is not None, "the clock is made ready before the first saga is touched"
-        return self._zero + timedelta(seconds=asyncio.get_running_loop().time())
+        return datetime.fromtimestamp(self._zero + asyncio.get_running_loop().time(), UTC)
 
     def _narrowed(self, earliest: datetime, latest: datetime, at: float) -> tuple[datetime, datetime]:
         """Return what old and new bounds allow for the time at the loop's zero; when they disagree, a clock was set."""

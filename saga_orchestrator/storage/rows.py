@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..kernel.state import SagaStatus
+from ..kernel.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Head:
     """One saga row, as it was read. `state` and `context` are JSON texts."""
 
@@ -94,7 +95,7 @@ class Move(NamedTuple):
     history: tuple[HistoryRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Birth:
     """A saga to be inserted. `values`: the user's own columns."""
 
@@ -127,7 +128,7 @@ class Claimable(NamedTuple):
     versions: Mapping[str, frozenset[int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
     """Which sagas to list; None means any."""
 

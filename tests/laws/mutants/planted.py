@@ -147,8 +147,8 @@ MUTANTS = (
     Mutant(
         "a step waits only for the first of those that it comes after",
         "settle",
-        "all(before in draft.done for before in nodes[step_id].after)",
-        "all(before in draft.done for before in nodes[step_id].after[:1])",
+        "all(map(is_done, nodes[step_id].after))",
+        "all(map(is_done, nodes[step_id].after[:1]))",
     ),
     Mutant("the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:", 27),
     Mutant("a saga turns back while its pivot is in flight", "settle", "elif draft.finals_live():", "elif False:", 82),
@@ -311,8 +311,8 @@ MUTANTS = (
     Mutant(
         "what is being undone is not outstanding",
         "projection",
-        "return Compensate(step_id, status.attempt, status.with_output)",
-        "return None",
+        "for step_id, status in state.open.items() if status.is_live]",
+        "for step_id, status in state.open.items() if status.is_live and not isinstance(status, Undoing)]",
         1,
     ),
     Mutant(

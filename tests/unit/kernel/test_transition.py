@@ -486,7 +486,7 @@ UNDOING = [
         state(a=Succeeded(), b=Succeeded(), c=Running()),
         Raised("c", 1),
         back(a=Undoing(), b=Undoing(), c=Failed()),
-        (Compensate("a", 1), Compensate("b", 1)),
+        (Compensate("b", 1), Compensate("a", 1)),
         ("EXECUTE ERROR c",),
     ),
     Row(
