@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import field
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from ..kernel.events import Claimed
 from ..kernel.projection import current_step_index, status_of
 from ..kernel.state import State
 from ..kernel.transition import decide
+from ..kernel.value import value
 from ..storage.rows import Birth, Head, Ownership
 from .ids import new_id
 from .moves import left_to_anybody, taken
@@ -24,7 +25,7 @@ from .texts import check_name
 _LARGEST_PRIORITY = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Beginning:
     """A saga that somebody wants, checked before anything is written. `initial`: the stored form of its initial data.
 
@@ -50,16 +51,16 @@ class Beginning:
             check_name("idempotency_key", self.idempotency_key)
         if type(self.priority) is not int or abs(self.priority) > _LARGEST_PRIORITY:
             raise SagaStateError(f"priority is a whole number of at most {_LARGEST_PRIORITY}; got {self.priority!r}.")
-        if own := self.values.keys() & Head.__dataclass_fields__.keys():
+        if self.values and (own := self.values.keys() & Head.__dataclass_fields__.keys()):
             names = ", ".join(sorted(own))
             raise SagaStateError(f"values= is for columns of your own; the engine writes {names} itself.")
 
 
-def born(wanted: Beginning, now: datetime, owner: str, lease_until: datetime) -> tuple[Birth, State]:
+def born(wanted: Beginning, now: datetime, owner: str, lease: timedelta) -> tuple[Birth, State]:
     """Return a newborn saga that its maker owns, with its first steps ordered."""
     saga_id = new_id()
     state = decide(wanted.definition.graph, State(str(saga_id)), Claimed(), now=now).state
-    return _birth(wanted, saga_id, state, now, taken(owner, lease_until)), state
+    return _birth(wanted, saga_id, state, now, taken(owner, now + lease)), state
 
 
 def unborn(wanted: Beginning, now: datetime) -> Birth:

@@ -70,7 +70,8 @@ class Driver:
         try:
             self._begin()
             while is_at_work(self.tenure.state) and not self._lost:
-                await self._mail_or_change()
+                if not self._mail and not self._stale:
+                    await self._change()
                 if self._stale:
                     await self._reload()
                 if self._mail and not self._lost:
@@ -114,10 +115,9 @@ class Driver:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    async def _mail_or_change(self) -> None:
-        if not self._mail and not self._stale and not self._lost:
-            self._bell = asyncio.get_running_loop().create_future()
-            await self._bell
+    async def _change(self) -> None:
+        self._bell = asyncio.get_running_loop().create_future()
+        await self._bell
 
     def _ring(self) -> None:
         if self._bell is not None and not self._bell.done():
@@ -203,8 +203,8 @@ class Driver:
 
     def _perform(self, work: Work) -> Coroutine[Any, Any, Event]:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
-        self._began[work.step_id] = self._tools.now()
-        return self._tools.performer.perform(work, self.tenure)
+        self._began[work.step_id] = now = self._tools.now()
+        return self._tools.performer.perform(work, self.tenure, now)
 
     async def _perform_once_known(self, work: Work) -> Event:
         await self.tenure.past()
@@ -237,9 +237,8 @@ class Driver:
             self._alarm.cancel()
             self._alarm = None
         open_steps = self.tenure.state.open.items()
-        due = min((at for i, status in open_steps if (at := self._due(i, status)) is not None), default=None)
-        if due is not None:
-            delay = max((due - self._tools.now()).total_seconds(), 0.0)
+        if dues := [at for i, status in open_steps if (at := self._due(i, status)) is not None]:
+            delay = max((min(dues) - self._tools.now()).total_seconds(), 0.0)
             self._alarm = asyncio.get_running_loop().call_later(delay, self.put, Ticked())
 
     def _due(self, step_id: str, status: StepStatus) -> datetime | None:

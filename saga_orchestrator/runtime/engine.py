@@ -75,7 +75,7 @@ class SagaEngine(Generic[ModelT]):
         self._clock = DatabaseClock(self.store.now)
         self._manual = clock
         self._commits = GroupCommit(self.store.write, patience=execution_lease)
-        self._tools = Tools(self._commits, Performer(self.payloads, self.now), self.now)
+        self._tools = Tools(self._commits, Performer(self.payloads), self.now)
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
         self._driving: dict[UUID, asyncio.Task[None]] = {}
@@ -113,7 +113,7 @@ class SagaEngine(Generic[ModelT]):
     async def _start(self, beginning: Beginning) -> UUID:
         for tries in range(1, _STARTS + 1):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-            birth, state = born(beginning, self.now(), self.owner, self.now() + self.lease)
+            birth, state = born(beginning, self.now(), self.owner, self.lease)
             if await self._commits.submit(birth) is not Written.TAKEN:
                 tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
                 tenure.lease_until = lease_until

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -111,7 +112,7 @@ class SagaOrchestrator(Generic[ModelT]):
         Args:
             initial_data: A Pydantic model, or plain data with datetimes, Decimals, UUIDs, Enums and bytes.
             aggregation_id: What the saga is about; at most one saga of the table is active for it. 1 to 255 characters.
-            trace_id: Links the saga to a request; made up if None.
+            trace_id: Links the saga to a request; made up, in the form of a W3C trace id, if None.
             idempotency_key: A start repeated under the same key answers with the first one's id.
             priority: Higher first, among the sagas that are due.
             values: The model's own columns.
@@ -126,7 +127,7 @@ class SagaOrchestrator(Generic[ModelT]):
             definition=self._engine.registry.newest(saga_name),
             initial=self._engine.payloads.dump(initial_data, what="initial_data"),
             aggregation_id=aggregation_id,
-            trace_id=str(uuid4()) if trace_id is None else trace_id,
+            trace_id=os.urandom(16).hex() if trace_id is None else trace_id,
             idempotency_key=idempotency_key,
             priority=priority,
             values=dict(values or {}),

@@ -7,14 +7,14 @@ raised, or is in doubt. Only the cancellation of the whole engine passes through
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..definition.io import Payloads, clean_text
+from ..definition.io import Loaded, Payloads, clean_text
 from ..definition.retry import RetryPolicy
 from ..definition.step import InputContext, StepContext, StepDefinition
 from ..errors import OutcomeUnknown, PayloadError, PermanentError, RetryAfter, SagaStateError
@@ -38,26 +38,28 @@ class Outcome(NamedTuple):
 class Performer:
     """Performs the work of sagas."""
 
-    def __init__(self, payloads: Payloads, now: Callable[[], datetime]) -> None:
+    def __init__(self, payloads: Payloads) -> None:
         self._payloads = payloads
-        self._now = now
 
-    async def perform(self, work: Work, tenure: Tenure) -> Reply:
-        """Do the work, and return the event that tells the kernel how it ended."""
-        await tenure.past()  # here, where an error of the database cannot be taken for one of the author's code
+    def perform(self, work: Work, tenure: Tenure, started: datetime) -> Coroutine[Any, Any, Reply]:
+        """Return the doing of the work; it returns the event that tells the kernel how it ended.
+
+        Args:
+            tenure: Its past is known.
+            started: Now.
+        """
         match work:
             case Execute():
-                return await self._execute(work, tenure)
+                return self._execute(work, tenure, started)
             case Probe():
-                return await self._probe(work, tenure)
+                return self._probe(work, tenure, started)
             case Compensate():
-                return await self._compensate(work, tenure)
+                return self._compensate(work, tenure, started)
 
-    async def _execute(self, work: Execute, tenure: Tenure) -> Reply:
-        started = self._now()
+    async def _execute(self, work: Execute, tenure: Tenure, started: datetime) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
-            inp = step.make_input(*await self._arguments(step, tenure))
+            inp = step.make_input(*self._arguments(step, tenure))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"input_map of step '{work.step_id}'")
@@ -87,11 +89,10 @@ class Performer:
             )
         return self._payloads.dump(value, what=f"The output of step '{step.step_id}'")
 
-    async def _probe(self, work: Probe, tenure: Tenure) -> Reply:
-        started = self._now()
+    async def _probe(self, work: Probe, tenure: Tenure, started: datetime) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
-            inp = await self._input(step, tenure)
+            inp = self._input(step, tenure)
         except Exception as error:  # noqa: BLE001 - the author's code
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
         ctx = partial(self._context, work, tenure, started, step.timeout)
@@ -112,13 +113,12 @@ class Performer:
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, stored, error=shown, started_at=started)
         return Probed(work.step_id, work.attempt, ProbeOutcome.DONE, stored, output, started_at=started)
 
-    async def _compensate(self, work: Compensate, tenure: Tenure) -> Reply:
-        started = self._now()
+    async def _compensate(self, work: Compensate, tenure: Tenure, started: datetime) -> Reply:
         step = tenure.definition.step(work.step_id)
         policy, timeout = step.node.compensation_retry, step.node.compensation_timeout
         try:
-            inp = await self._input(step, tenure)
-            out = await self._output(step, tenure) if work.with_output else None
+            inp = self._input(step, tenure)
+            out = self._output(step, tenure) if work.with_output else None
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"what step '{work.step_id}' was called with")
             return CompensationRaised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
@@ -132,31 +132,30 @@ class Performer:
 
     # --- what a step is called with ----------------------------------------------------------------------------------
 
-    async def _arguments(self, step: StepDefinition, tenure: Tenure) -> list[Any]:
+    def _arguments(self, step: StepDefinition, tenure: Tenure) -> list[Any]:
         """Return what `input_map` is called with, the same whether the saga is live or was restored."""
-        past = await tenure.past()
         if not step.depends_on:
             return [self._input_context(tenure)]
+        past = tenure.known_past
         return [self._payloads.load_model(ref.output_model, past.output(ref.step_id)) for ref in step.depends_on]
 
     def _input_context(self, tenure: Tenure) -> InputContext:
         past, initial = tenure.known_past, tenure.initial_data(self._payloads)
-        outputs = {step_id: self._payloads.load(text) for step_id, text in past.outputs.items()}
+        outputs = Loaded(dict(past.outputs), self._payloads)
         events = [self._payloads.load(text) for text in past.events]
         context = {"saga_name": tenure.saga_name, "initial_data": initial, "step_outputs": outputs}
         latest = None if past.latest_event is None else self._payloads.load(past.latest_event)
         return InputContext(initial, context, outputs, latest, events)
 
-    async def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
+    def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
         """Return the input that the step was last called with; what a lost attempt did not record is made again."""
-        past = await tenure.past()
-        recorded = past.inputs.get(step.step_id)
+        recorded = tenure.known_past.inputs.get(step.step_id)
         if recorded is None:
-            return step.make_input(*await self._arguments(step, tenure))
+            return step.make_input(*self._arguments(step, tenure))
         return self._payloads.load_model(step.input_model, recorded)
 
-    async def _output(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
-        return self._payloads.load_model(step.output_model, (await tenure.past()).output(step.step_id))
+    def _output(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
+        return self._payloads.load_model(step.output_model, tenure.known_past.output(step.step_id))
 
     def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
         phase = "compensate" if isinstance(work, Compensate) else "execute"

@@ -184,7 +184,8 @@ def _arrays(rows: Sequence[Any], columns: Sequence[_Column]) -> list[list[Any]]:
 
 def _sent(values: list[Any], column: _Column) -> list[Any]:
     """Return the array to send; none of it if all its values are the default, since `unnest` fills short arrays up."""
-    return [] if values.count(column.default) == len(values) else values
+    default = column.default
+    return [] if values[0] == default and values.count(default) == len(values) else values
 
 
 def _unnest(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
