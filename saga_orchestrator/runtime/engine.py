@@ -12,7 +12,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -73,8 +73,9 @@ class SagaEngine(Generic[ModelT]):
         self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(6)}"
         self.drivers: dict[UUID, Driver] = {}
         self._clock = DatabaseClock(self.store.now)
-        self._manual = clock
         self._commits = GroupCommit(self.store.write, patience=execution_lease)
+        self.now: Callable[[], datetime] = self._clock.now if clock is None else clock.now
+        """Returns the database's time."""
         self._tools = Tools(self._commits, Performer(self.payloads), self.now)
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
@@ -88,10 +89,6 @@ class SagaEngine(Generic[ModelT]):
     def register(self, name: str, definition: SagaDefinition) -> None:
         """Make a definition known; see `SagaOrchestrator.register`."""
         self.registry.register(name, definition)
-
-    def now(self) -> datetime:
-        """Return the database's time."""
-        return self._clock.now() if self._manual is None else self._manual.now()
 
     async def ready(self) -> None:
         """Be ready to touch a saga.

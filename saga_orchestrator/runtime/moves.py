@@ -86,7 +86,7 @@ def compose(grip: Grip, done: Fold, now: datetime, ownership: Ownership | None) 
         done.last_error,
         now,
         ownership,
-        tuple(_history(grip, now, record) for record in done.records),
+        tuple([_history(grip, now, record) for record in done.records]),
     )
 
 
