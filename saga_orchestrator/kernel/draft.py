@@ -73,8 +73,11 @@ class Draft:
         self, phase: Phase, status: RecordStatus, step_id: str, attempt: int = 0, **facts: Unpack[Facts]
     ) -> None:
         """Note a row for the history."""
-        seq = self.before.recorded + len(self.records)
-        self.records.append(Record(seq, phase, status, step_id, attempt, **facts))
+        self.records.append(Record(self.seq(), phase, status, step_id, attempt, **facts))
+
+    def seq(self) -> int:
+        """Return the number of the next history row."""
+        return self.before.recorded + len(self.records)
 
     def has_acted(self, step_id: str) -> bool:
         """Return whether the step has acted, or may have, and has not been undone."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypedDict, Unpack
 
 from .draft import Draft
-from .effects import Phase, RecordStatus, Verdict
+from .effects import Phase, Record, RecordStatus, Verdict
 from .events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from .projection import status_of
 from .state import (
@@ -23,14 +22,6 @@ from .state import (
     Undone,
     UndoRetrying,
 )
-
-
-class Said(TypedDict, total=False):
-    """What a reply said beside what all replies say."""
-
-    output: str | None
-    error: str | None
-
 
 Unwound = Undoing | UndoRetrying | Undone | UndoFailed
 
@@ -50,7 +41,7 @@ def take(draft: Draft, reply: Reply) -> Verdict:
             probed(draft, status, reply)
         case Undoing(attempt), Compensated() if attempt == reply.attempt:
             draft.put(reply.step_id, Undone(attempt, status.with_output))
-            _note(draft, reply, Phase.COMPENSATE, RecordStatus.SUCCESS, output=reply.output)
+            _note(draft, reply, Phase.COMPENSATE, RecordStatus.SUCCESS)
         case Undoing(attempt), CompensationRaised() if attempt == reply.attempt:
             undo_raised(draft, status, reply)
         case ((Undoing() | UndoRetrying() | Undone() | UndoFailed()), Returned()) if _is_news(draft, status, reply):
@@ -63,7 +54,7 @@ def take(draft: Draft, reply: Reply) -> Verdict:
 def raised(draft: Draft, status: Running, reply: Raised) -> None:
     """End an attempt without success: ask whether it acted, try again, or give up."""
     ended = RecordStatus.IN_DOUBT if reply.in_doubt else RecordStatus.ERROR
-    _note(draft, reply, Phase.EXECUTE, ended, error=reply.error)
+    _note(draft, reply, Phase.EXECUTE, ended, reply.error)
     if reply.in_doubt and draft.graph.nodes[reply.step_id].probes:
         draft.probe(reply.step_id, status, retryable=reply.retryable)
         return
@@ -78,7 +69,7 @@ def probed(draft: Draft, status: Probing, reply: Probed) -> None:
         return
     tainted = reply.outcome is ProbeOutcome.UNKNOWN
     ended = RecordStatus.IN_DOUBT if tainted else RecordStatus.ERROR
-    _note(draft, reply, Phase.EXECUTE, ended, error=reply.error or f"probe: {reply.outcome.value}")
+    _note(draft, reply, Phase.EXECUTE, ended, reply.error or f"probe: {reply.outcome.value}")
     turns_back = draft.has_failed() and not draft.is_committed() and not tainted
     if status.lost and draft.course is Course.FORWARD and not turns_back:
         draft.start(reply.step_id, status.attempt + 1, status.failures, tainted=tainted)
@@ -91,7 +82,7 @@ def probed(draft: Draft, status: Probing, reply: Probed) -> None:
 def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> None:
     """End a compensation without success: try again, or give up."""
     ended = RecordStatus.IN_DOUBT if reply.in_doubt else RecordStatus.ERROR
-    _note(draft, reply, Phase.COMPENSATE, ended, error=reply.error)
+    _note(draft, reply, Phase.COMPENSATE, ended, reply.error)
     step_id, failures = reply.step_id, status.failures + 1
     policy = draft.graph.nodes[step_id].compensation_retry
     delay = policy.delay_for(failures, f"{draft.before.key}/{step_id}/compensate")
@@ -107,7 +98,7 @@ def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> Non
 
 def _succeeded(draft: Draft, reply: Returned | Probed) -> None:
     draft.put(reply.step_id, Succeeded(reply.attempt))
-    _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS, output=reply.output)
+    _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS)
 
 
 def _try_again(draft: Draft, step_id: str, status: Running, said: Raised) -> None:
@@ -132,7 +123,7 @@ def _is_news(draft: Draft, status: Unwound, reply: Returned) -> bool:
 
 def _returned_after_undo(draft: Draft, status: Unwound, reply: Returned) -> None:
     """Undo with the output what was, or could not be, undone without it."""
-    _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS, output=reply.output)
+    _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS)
     draft.undo(reply.step_id, status.attempt + 1, with_output=True)
 
 
@@ -141,6 +132,10 @@ def _next(draft: Draft, delay: timedelta, said: Raised | CompensationRaised) -> 
     return draft.after(delay if said.delay is None else said.delay)
 
 
-def _note(draft: Draft, reply: Reply, phase: Phase, status: RecordStatus, **said: Unpack[Said]) -> None:
+def _note(draft: Draft, reply: Reply, phase: Phase, status: RecordStatus, error: str | None = None) -> None:
+    """Note what the reply has ended; every reply that tells of a success has an output."""
+    output = None if status is not RecordStatus.SUCCESS else reply.output  # type: ignore[union-attr]
     given, began = reply.input, reply.started_at
-    draft.record(phase, status, reply.step_id, reply.attempt, input=given, started_at=began, **said)
+    draft.records.append(
+        Record(draft.seq(), phase, status, reply.step_id, reply.attempt, given, output, error, started_at=began)
+    )

@@ -24,7 +24,7 @@ from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.state import StepStatus, Undoing
 from ..storage.rows import Ownership, Written
-from .moves import Fold, Grip, compose, fold, is_at_work, left_to_anybody, read_state, released
+from .moves import Fold, compose, fold, is_at_work, left_to_anybody, read_state, released
 from .tenure import patiently
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ class Driver:
     async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
         """Make a fold durable; return False when it has to be decided again, or is no longer ours to decide."""
         tenure = self.tenure
-        grip = Grip(tenure.definition, tenure.saga_id, tenure.revision, tenure.token)
-        written = await self._tools.commits.submit(compose(grip, done, now, ownership))
+        written = await self._tools.commits.submit(compose(tenure, done, now, ownership))
         if written is Written.CONFLICT:
             await self._reload()
         elif written is Written.FENCED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4
 
 from ..definition.graph import Graph
@@ -16,6 +16,9 @@ from ..kernel.projection import awaiting, current_step_index, is_live, last_erro
 from ..kernel.state import State
 from ..kernel.transition import decide
 from ..storage.rows import Head, HistoryRow, Move, Ownership
+
+if TYPE_CHECKING:
+    from .tenure import Tenure
 
 _AHEAD = timedelta(seconds=1)
 """How far a process may be ahead of the database's clock: what is to be due at once must be due by that clock."""
@@ -64,7 +67,10 @@ def read_state(definition: SagaDefinition, head: Head) -> State:
 
 
 class Grip(NamedTuple):
-    """What a writer knows of the row that it is about to move: which, of what definition, and from where."""
+    """What a writer knows of the row that it is about to move: which, of what definition, and from where.
+
+    An owner knows it from its `Tenure`.
+    """
 
     definition: SagaDefinition
     saga_id: UUID
@@ -72,7 +78,7 @@ class Grip(NamedTuple):
     token: UUID | None
 
 
-def compose(grip: Grip, done: Fold, now: datetime, ownership: Ownership | None) -> Move:
+def compose(grip: Grip | Tenure, done: Fold, now: datetime, ownership: Ownership | None) -> Move:
     """Return the write that makes a fold durable."""
     graph, state = grip.definition.graph, done.state
     return Move(
@@ -112,7 +118,7 @@ def is_at_work(state: State) -> bool:
     return not state.quarantined and is_live(state)
 
 
-def _history(grip: Grip, now: datetime, record: Record) -> HistoryRow:
+def _history(grip: Grip | Tenure, now: datetime, record: Record) -> HistoryRow:
     step_name = record.step_id if record.phase is Phase.ORDER else grip.definition.step(record.step_id).step_name
     return HistoryRow(
         grip.saga_id,

@@ -98,8 +98,8 @@ class GroupCommit:
             queued = self._queue.popleft()
             item, answer = queued
             saga_id = item.head.id if isinstance(item, Birth) else item.saga_id
-            is_blocked_birth = answer in self._busy and isinstance(item, Birth)
-            (waiting if saga_id in sagas or is_blocked_birth else batch).append(queued)
+            must_go_alone = bool(self._busy) and answer in self._busy and isinstance(item, Birth)
+            (waiting if saga_id in sagas or must_go_alone else batch).append(queued)
             sagas.add(saga_id)
         self._queue.extendleft(reversed(waiting))
         return batch
@@ -118,7 +118,8 @@ class GroupCommit:
 
     def _answer(self, queued: _Queued, outcome: Written | Exception) -> None:
         answer = queued[1]
-        self._busy.pop(answer, None)
+        if self._busy:
+            self._busy.pop(answer, None)
         if answer.done():
             return
         if isinstance(outcome, Exception):
