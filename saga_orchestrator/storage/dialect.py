@@ -21,6 +21,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..errors import SagaDefinitionError
+from .direct import DirectBatch
+from .one_hop import OneHop
+from .one_statement import IMPATIENCE, OneStatement
 from .types import UtcDateTime
 
 _PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006")
@@ -30,8 +33,6 @@ _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between the tries of a transaction that met contention."""
 _DYING = "cannot switch to state"
 """What asyncpg says of a connection whose server has said good-bye while it was idle, and that is not closed yet."""
-IMPATIENCE = "100ms"
-"""How long a batch waits for the transaction of somebody else who is about to take what a newborn saga wants."""
 _PASSING_ERRNOS = (1205, 1213)
 """MariaDB's lock wait timeout and deadlock."""
 
@@ -65,6 +66,10 @@ class SqlDialect:
     def _now(self) -> ColumnElement[Any]:
         return func.clock_timestamp(type_=UtcDateTime)
 
+    def direct(self, head: Table, past: Table, engine: AsyncEngine) -> DirectBatch | None:
+        """Return the form of a batched write that is this driver's own, if there is one."""
+        return OneStatement(head, past, engine) if OneStatement.fits(engine) else None
+
     async def hurry(self, connection: AsyncConnection) -> None:
         """Wait for nobody's lock for long, in this transaction."""
         if connection.dialect.name == "postgresql":
@@ -91,12 +96,18 @@ class SqliteDialect(SqlDialect):
     def insert_or_nothing(self, table: Table) -> Any:
         return sqlite_insert(table)
 
+    def direct(self, head: Table, past: Table, engine: AsyncEngine) -> DirectBatch | None:
+        return OneHop(head, past, engine, self._writers, self._prepare) if OneHop.fits(engine) else None
+
+    async def _prepare(self, connection: AsyncConnection) -> None:
+        if not self._prepared:
+            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            self._prepared = True
+
     @asynccontextmanager
     async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with self._writers, engine.connect() as connection:
-            if not self._prepared:
-                await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-                self._prepared = True
+            await self._prepare(connection)
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -168,4 +179,5 @@ def _passes_by_name(error: BaseException, cause: object) -> bool:
         return any(word in said for word in ("connection", "closed", "pool", _DYING))
     arguments: tuple[object, ...] = getattr(cause, "args", ())
     numbered = any(argument in _PASSING_ERRNOS for argument in arguments[:1])
-    return numbered or (isinstance(error, OperationalError | OSError) and ("locked" in said or "connect" in said))
+    is_operational = isinstance(error, OperationalError | OSError) or type(cause).__name__ == "OperationalError"
+    return numbered or (is_operational and ("locked" in said or "connect" in said))

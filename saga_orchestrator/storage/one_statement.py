@@ -9,7 +9,6 @@ finally locks.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,8 +17,11 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..kernel.state import SagaStatus
-from .dialect import IMPATIENCE
-from .rows import Birth, HistoryRow, Move, Write
+from .direct import HEAD, MOVE, PAST, DirectBatch, moved, quoted
+from .rows import Birth, Move
+
+IMPATIENCE = "100ms"
+"""How long a batch waits for the transaction of somebody else who is about to take what a newborn saga wants."""
 
 
 class _Column(NamedTuple):
@@ -31,139 +33,59 @@ class _Column(NamedTuple):
     sql_default: str = ""
 
 
-_HEAD = (
-    _Column("id", "uuid"),
-    _Column("saga_name", "varchar"),
-    _Column("definition_version", "int"),
-    _Column("fingerprint", "varchar"),
-    _Column("aggregation_id", "varchar"),
-    _Column("trace_id", "varchar"),
-    _Column("status", "varchar"),
-    _Column("state", "text"),
-    _Column("context", "text"),
-    _Column("step_execution_token", "uuid"),
-    _Column("lease_owner", "varchar"),
-    _Column("deadline_at", "timestamptz"),
-    _Column("idempotency_key", "varchar"),
-    _Column("parent_id", "uuid"),
-    _Column("priority", "int", 0, "0"),
-    _Column("created_at", "timestamptz"),
-)
-_MOVE = (
-    _Column("id", "uuid"),
-    _Column("revision", "int"),
-    _Column("token", "uuid"),
-    _Column("status", "varchar", SagaStatus.RUNNING, "'RUNNING'"),
-    _Column("state", "text"),
-    _Column("current_step_index", "int"),
-    _Column("retry_counter", "int", 0, "0"),
-    _Column("last_error", "text"),
-    _Column("updated_at", "timestamptz"),
-    _Column("changes", "bool", False, "false"),
-    _Column("new_token", "uuid"),
-    _Column("lease_owner", "varchar"),
-    _Column("deadline_at", "timestamptz"),
-    _Column("awaiting", "varchar"),
-    _Column("finished_at", "timestamptz"),
-)
-_PAST = (
-    _Column("saga_id", "uuid"),
-    _Column("seq", "int"),
-    _Column("timestamp", "timestamptz"),
-    _Column("phase", "varchar", "EXECUTE", "'EXECUTE'"),
-    _Column("status", "varchar", "SUCCESS", "'SUCCESS'"),
-    _Column("step_id", "varchar"),
-    _Column("step_name", "varchar"),
-    _Column("attempt", "int", 1, "1"),
-    _Column("token", "uuid"),
-    _Column("input", "text"),
-    _Column("output", "text"),
-    _Column("error", "text"),
-    _Column("skipped", "bool", False, "false"),
-    _Column("actor", "varchar"),
-    _Column("reason", "text"),
-    _Column("started_at", "timestamptz"),
-)
+_TYPES = {
+    **dict.fromkeys(("id", "saga_id", "parent_id", "step_execution_token", "token", "new_token"), "uuid"),
+    **dict.fromkeys(
+        ("deadline_at", "created_at", "updated_at", "finished_at", "timestamp", "started_at"), "timestamptz"
+    ),
+    **dict.fromkeys(("revision", "definition_version", "priority", "seq", "attempt"), "int"),
+    **dict.fromkeys(("current_step_index", "retry_counter"), "int"),
+    **dict.fromkeys(("changes", "skipped"), "bool"),
+    **dict.fromkeys(("state", "context", "input", "output", "last_error", "error", "reason"), "text"),
+}
+_ZERO, _FALSE = (0, "0"), (False, "false")
+_HEAD_DEFAULTS: dict[str, tuple[Any, str]] = {"priority": _ZERO}
+_MOVE_DEFAULTS = {"status": (SagaStatus.RUNNING, "'RUNNING'"), "retry_counter": _ZERO, "changes": _FALSE}
+_PAST_DEFAULTS = {
+    "phase": ("EXECUTE", "'EXECUTE'"),
+    "status": ("SUCCESS", "'SUCCESS'"),
+    "attempt": (1, "1"),
+    "skipped": _FALSE,
+}
+
+
+def _columns(names: Sequence[str], defaults: dict[str, tuple[Any, str]]) -> tuple[_Column, ...]:
+    return tuple(_Column(name, _TYPES.get(name, "varchar"), *defaults.get(name, ())) for name in names)
+
+
+_HEAD = _columns(HEAD, _HEAD_DEFAULTS)
+_MOVE = _columns(MOVE, _MOVE_DEFAULTS)
+_PAST = _columns(PAST, _PAST_DEFAULTS)
 _JSON = ("state", "context", "input", "output")
 _KEPT = (False, None, None, None, None, None)
-_LINGER = 0.02
-"""How long, in seconds, an idle connection is held before it goes back to the pool."""
 
 
-class OneStatement:
-    """The batched write of one saga table, on a connection of its own."""
+class OneStatement(DirectBatch):
+    """The batched write on PostgreSQL through asyncpg, whose array parameters it needs."""
+
+    speaks = ("postgresql", "asyncpg")
 
     def __init__(self, head: Table, past: Table, engine: AsyncEngine) -> None:
-        self._engine = engine
+        super().__init__(head, engine)
         quote = engine.dialect.identifier_preparer.format_table
         self._moves = _moves_sql(quote(head), quote(past))
         self._births = _births_sql(quote(head))
-        self._has_defaults = any(column.default is not None for column in head.columns)
-        self._connection: AsyncConnection | None = None
-        self._driver: Any = None
-        self._turn = asyncio.Lock()  # the connection carries one statement at a time
-        self._idle: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[None]] = set()
 
-    @staticmethod
-    def fits(engine: AsyncEngine) -> bool:
-        """Return whether this engine speaks to PostgreSQL through asyncpg, whose array parameters this form needs."""
-        return engine.dialect.name == "postgresql" and engine.dialect.driver == "asyncpg"
+    async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
+        return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
-    def bears(self, birth: Birth) -> bool:
-        """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""
-        return not birth.values and not self._has_defaults
-
-    async def write(self, batch: Sequence[Write]) -> set[UUID]:
-        """Write what fits, durably; return the ids of the sagas written."""
-        births = [item for item in batch if isinstance(item, Birth)]
-        moves = sorted((item for item in batch if isinstance(item, Move)), key=_by_id)
-        async with self._turn:
-            driver = await self._hold()
-            try:
-                done: set[UUID] = set()
-                if births:
-                    done.update(row[0] for row in await driver.fetch(self._births, *_born(births)))
-                if moves:
-                    done.update(row[0] for row in await driver.fetch(self._moves, *_moved(moves)))
-            except BaseException:
-                await self._drop()
-                raise
-            self._idle = asyncio.get_running_loop().call_later(_LINGER, self._let_go)
-            return done
-
-    async def aclose(self) -> None:
-        """Give the connection back."""
-        self._let_go()
-        await asyncio.gather(*self._closing)
-
-    async def _hold(self) -> Any:
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._connection is None:
-            connection = await self._engine.connect()
-            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            self._driver = (await connection.get_raw_connection()).driver_connection
-            self._connection = connection
-        return self._driver
-
-    async def _drop(self) -> None:
-        """Throw away a connection on which something failed: nobody knows what state it is in."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.invalidate()
-            await connection.close()
-
-    def _let_go(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            closing = asyncio.get_running_loop().create_task(connection.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-
-def _by_id(move: Move) -> int:
-    return move.saga_id.int
+    async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
+        done: set[UUID] = set()
+        if births:
+            done.update([row[0] for row in await driver.fetch(self._births, *_born(births))])
+        if moves:
+            done.update([row[0] for row in await driver.fetch(self._moves, *_moved(moves))])
+        return done
 
 
 def _born(births: Sequence[Birth]) -> list[list[Any]]:
@@ -190,11 +112,11 @@ def _sent(values: list[Any], column: _Column) -> list[Any]:
 
 def _unnest(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
     arrays = ", ".join(f"${start + i}::{column.type}[]" for i, column in enumerate(columns))
-    return f"unnest({arrays}) AS {alias}({', '.join(_quoted(columns))})"
+    return f"unnest({arrays}) AS {alias}({_names(columns)})"
 
 
-def _quoted(columns: Sequence[_Column]) -> list[str]:
-    return [f'"{column.name}"' for column in columns]
+def _names(columns: Sequence[_Column]) -> str:
+    return quoted(column.name for column in columns)
 
 
 def _selected(columns: Sequence[_Column], alias: str) -> str:
@@ -214,7 +136,7 @@ def _named(columns: Sequence[_Column], alias: str) -> str:
 
 def _births_sql(head: str) -> str:
     return (
-        f"INSERT INTO {head} ({', '.join(_quoted(_HEAD))}, updated_at) "
+        f"INSERT INTO {head} ({_names(_HEAD)}, updated_at) "
         f"SELECT {_selected(_HEAD, 'b')}, b.created_at FROM {_unnest(_HEAD, 'b')}, "
         f"(SELECT set_config('lock_timeout', '{IMPATIENCE}', true)) AS impatience "
         "ON CONFLICT DO NOTHING RETURNING id"
@@ -222,17 +144,6 @@ def _births_sql(head: str) -> str:
 
 
 def _moves_sql(head: str, past: str) -> str:
-    kept = "CASE WHEN m.changes THEN m.{0} ELSE s.{1} END"
-    ownership = ", ".join(
-        f"{column} = {kept.format(given, column)}"
-        for given, column in (
-            ("new_token", "step_execution_token"),
-            ("lease_owner", "lease_owner"),
-            ("deadline_at", "deadline_at"),
-            ("awaiting", "awaiting"),
-            ("finished_at", "finished_at"),
-        )
-    )
     return f"""
 WITH locked AS MATERIALIZED (
     SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}
@@ -241,18 +152,13 @@ WITH locked AS MATERIALIZED (
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 moved AS (
-    UPDATE {head} AS s
-    SET revision = m.revision + 1, status = m.status, state = m.state, current_step_index = m.current_step_index,
-        retry_counter = m.retry_counter, last_error = m.last_error, updated_at = m.updated_at, {ownership}
+    UPDATE {head} AS s SET {moved("s")}
     FROM locked AS m WHERE s.id = m.id
     RETURNING s.id
 ),
 past AS (
-    INSERT INTO {past} ({", ".join(_quoted(_PAST))})
+    INSERT INTO {past} ({_names(_PAST)})
     SELECT {_selected(_PAST, "h")} FROM {_unnest(_PAST, "h", len(_MOVE) + 1)} JOIN moved ON moved.id = h.saga_id
 )
 SELECT id FROM moved
 """
-
-
-assert tuple(column.name for column in _PAST) == HistoryRow._fields

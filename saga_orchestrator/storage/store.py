@@ -1,8 +1,8 @@
 """The store on SQLAlchemy: the contract in portable SQL, for every database that SQLAlchemy's asyncio speaks.
 
 A write of many sagas is: lock the rows that are free, drop those that have moved, update the rest in one executemany,
-insert their history in another, commit. PostgreSQL has a faster form of the same, one statement long
-(`one_statement`); it is chosen once, when the store is made, and held to the same contract.
+insert their history in another, commit. PostgreSQL through asyncpg and SQLite through aiosqlite have a faster form of
+the same (`one_statement`, `one_hop`); it is chosen once, when the store is made, and held to the same contract.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
 from .dialect import Clock, dialect_for, is_passing, through_contention
 from .group_read import GroupRead
 from .mixins import history_table
-from .one_statement import OneStatement
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .statements import Statements, born, head_of, kept, owned, past
 
@@ -47,7 +46,7 @@ class SagaStore:
         self.dialect = dialect_for(engine.dialect, engine.url.database, clock)
         self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
-        self._fast = OneStatement(self.table, self.past, engine) if OneStatement.fits(engine) else None
+        self._fast = self.dialect.direct(self.table, self.past, engine)
 
     # --- writing ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,125 @@
+"""What the forms of a batched write have in common that speak to the driver themselves, past SQLAlchemy.
+
+SQLAlchemy's statements are portable, and dear: for a batch it works longer on the parameters than the database does on
+the rows. So where the driver is known the batch is written in that database's own words, as few of them as it allows.
+Each such form keeps the same contract as the portable one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from .held import HeldConnection
+from .rows import Birth, HistoryRow, Move, Write
+
+HEAD = (
+    "id",
+    "saga_name",
+    "definition_version",
+    "fingerprint",
+    "aggregation_id",
+    "trace_id",
+    "status",
+    "state",
+    "context",
+    "step_execution_token",
+    "lease_owner",
+    "deadline_at",
+    "idempotency_key",
+    "parent_id",
+    "priority",
+    "created_at",
+)
+"""What is written of a newborn saga; it is updated when it is created, and the database fills in the rest."""
+MOVE = (
+    "id",
+    "revision",
+    "token",
+    "status",
+    "state",
+    "current_step_index",
+    "retry_counter",
+    "last_error",
+    "updated_at",
+    "changes",
+    "new_token",
+    "lease_owner",
+    "deadline_at",
+    "awaiting",
+    "finished_at",
+)
+"""What is sent of a move. `changes`: the ownership, which is what comes after, is new."""
+PAST = HistoryRow._fields
+
+_OWNERSHIP = (
+    ("step_execution_token", "new_token"),
+    ("lease_owner", "lease_owner"),
+    ("deadline_at", "deadline_at"),
+    ("awaiting", "awaiting"),
+    ("finished_at", "finished_at"),
+)
+
+
+class DirectBatch(ABC):
+    """A batched write of one saga table, on a connection of its own."""
+
+    speaks: ClassVar[tuple[str, str]]
+    """The database and the driver that this form is for."""
+
+    def __init__(self, head: Table, engine: AsyncEngine) -> None:
+        self._has_defaults = any(column.default is not None for column in head.columns)
+        self._held = HeldConnection(engine, self._prepare)
+
+    @classmethod
+    def fits(cls, engine: AsyncEngine) -> bool:
+        """Return whether this form can be used with the engine."""
+        return (engine.dialect.name, engine.dialect.driver) == cls.speaks
+
+    def bears(self, birth: Birth) -> bool:
+        """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""
+        return not birth.values and not self._has_defaults
+
+    async def write(self, batch: Sequence[Write]) -> set[UUID]:
+        """Write what fits, durably; return the ids of the sagas written."""
+        births = [item for item in batch if isinstance(item, Birth)]
+        moves = sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
+        async with self._held.use() as driver:
+            return await self._write(driver, births, moves)
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        await self._held.aclose()
+
+    @abstractmethod
+    async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
+        """Make a connection ready that has just been taken from the pool."""
+
+    @abstractmethod
+    async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
+        """Write what fits, and commit."""
+
+
+def moved(head: str) -> str:
+    """Return the SET clause by which a saga moves; `m` is what was sent, `s` the row as it was."""
+    ownership = ", ".join(
+        f"{column} = CASE WHEN m.changes THEN m.{given} ELSE {head}.{column} END" for column, given in _OWNERSHIP
+    )
+    return (
+        "revision = m.revision + 1, status = m.status, state = m.state, current_step_index = m.current_step_index, "
+        f"retry_counter = m.retry_counter, last_error = m.last_error, updated_at = m.updated_at, {ownership}"
+    )
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return column names, for SQL."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _by_id(move: Move) -> int:
+    return move.saga_id.int
