@@ -30,6 +30,7 @@ from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Birth, Head, Move, Written
 from ..storage.store import SagaStore
+from .background import Background
 from .birth import Beginning, born
 from .claims import Claims
 from .clock import DatabaseClock
@@ -80,7 +81,7 @@ class SagaEngine(Generic[ModelT]):
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
         self._driving: dict[UUID, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Background()
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -105,7 +106,7 @@ class SagaEngine(Generic[ModelT]):
     async def start(self, beginning: Beginning) -> UUID:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
         await self.ready()
-        return await asyncio.shield(self._own(self._start(beginning)))
+        return await self._background.outcome(self._start(beginning))
 
     async def _start(self, beginning: Beginning) -> UUID:
         for tries in range(1, _STARTS + 1):
@@ -147,7 +148,7 @@ class SagaEngine(Generic[ModelT]):
     async def claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         """Claim up to `limit` due sagas and begin to drive them; return a task for each, done when it ends or waits."""
         await self.ready()
-        claiming = self._own(self._claim_due(limit))
+        claiming = self._background.begin(self._claim_due(limit))
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         return await asyncio.shield(claiming)
@@ -160,7 +161,7 @@ class SagaEngine(Generic[ModelT]):
     async def wake(self, saga_id: UUID) -> None:
         """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
         await self.ready()
-        await asyncio.shield(self._own(self._wake(saga_id)))
+        await self._background.outcome(self._wake(saga_id))
 
     async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
@@ -180,7 +181,7 @@ class SagaEngine(Generic[ModelT]):
     def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
         """Look at some sagas in the background."""
         for saga_id in saga_ids:
-            _ = self._own(self._wake_quietly(saga_id))
+            _ = self._background.begin(self._wake_quietly(saga_id))
 
     async def _wake_quietly(self, saga_id: UUID) -> None:
         try:
@@ -201,7 +202,7 @@ class SagaEngine(Generic[ModelT]):
             SagaStateError: The order is refused; the message says what is allowed.
         """
         await self.ready()
-        return await asyncio.shield(self._own(self._advance(saga_id, event, token)))
+        return await self._background.outcome(self._advance(saga_id, event, token))
 
     async def _advance(self, saga_id: UUID, event: Event, token: UUID | None) -> str:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
@@ -221,7 +222,7 @@ class SagaEngine(Generic[ModelT]):
         if move.ownership is None or move.ownership.lease_owner != self.owner:
             return None
         tenure = self._claims.tenure(head, move, self.store, lease_until)
-        return self._own(self._drive(tenure))
+        return self._background.begin(self._drive(tenure))
 
     async def _drive(self, tenure: Tenure) -> None:
         driver = Driver(tenure, self._tools)
@@ -242,18 +243,6 @@ class SagaEngine(Generic[ModelT]):
         if not in_time:  # the answer that gave us the saga came so late that only a new lease can be believed in
             await self._wake_quietly(saga_id)
 
-    def _own(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._disown)
-        return task
-
-    def _disown(self, task: asyncio.Task[Any]) -> None:
-        """Take note of a task's end; its error is its caller's to see, if the caller is still there."""
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("ended with {!r}", error)
-
     # --- the end ---------------------------------------------------------------------------------------------
 
     async def release_all(self) -> None:
@@ -268,8 +257,7 @@ class SagaEngine(Generic[ModelT]):
             return
         self._closed = True
         await self.release_all()
-        if self._background:
-            await asyncio.wait(self._background)
+        await self._background.join()
         await self._commits.aclose()
         await self._leases.aclose()
         await self.store.aclose()

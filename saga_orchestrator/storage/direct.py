@@ -106,14 +106,17 @@ class DirectBatch(ABC):
 
 
 def moved(head: str) -> str:
-    """Return the SET clause by which a saga moves; `m` is what was sent, `s` the row as it was."""
+    """Return the SET clause by which a saga moves; `m` is what was sent, `head` names the row as it was."""
     ownership = ", ".join(
         f"{column} = CASE WHEN m.changes THEN m.{given} ELSE {head}.{column} END" for column, given in _OWNERSHIP
     )
-    return (
-        "revision = m.revision + 1, status = m.status, state = m.state, current_step_index = m.current_step_index, "
-        f"retry_counter = m.retry_counter, last_error = m.last_error, updated_at = m.updated_at, {ownership}"
-    )
+    return f"{advanced()}, status = m.status, {ownership}"
+
+
+def advanced() -> str:
+    """Return the part of it that every move has."""
+    columns = ("state", "current_step_index", "retry_counter", "last_error", "updated_at")
+    return f"revision = m.revision + 1, {', '.join(f'{column} = m.{column}' for column in columns)}"
 
 
 def quoted(names: Iterable[str]) -> str:

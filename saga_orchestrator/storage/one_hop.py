@@ -1,8 +1,12 @@
-"""SQLite's form of a batched write: each kind of row in one statement, each statement one hop to the driver's thread.
+"""SQLite's form of a batched write: one hop to the driver's thread, and there one statement for each kind of row.
 
-SQLite itself is quick. What costs is the way to it: `aiosqlite` runs a connection in a thread of its own, and between
-any two rows of an `executemany` that thread waits for the interpreter's lock. So all rows of a batch are the VALUES of
-one statement, during which the lock is free for whoever drives the sagas meanwhile.
+SQLite itself is quick. What costs is the way to it: `aiosqlite` runs a connection in a thread of its own, and each call
+is a hop there and back, which waits for the event loop's turn. And between any two rows of an `executemany` that thread
+waits for the interpreter's lock. So the whole transaction is one function, run there, and all rows of a kind are the
+VALUES of one statement, during which the lock is free for whoever drives the sagas meanwhile.
+
+A step in the middle of a saga leaves alone what is indexed, its status and its timer. Such moves are written by a
+statement of their own, since SQLite writes an index anew for whatever column a statement so much as names.
 
 The types are written as SQLAlchemy writes them: UUIDs as 32 hexadecimal digits, times as UTC texts.
 """
@@ -10,23 +14,27 @@ The types are written as SQLAlchemy writes them: UUIDs as 32 hexadecimal digits,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
+import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import HEAD, MOVE, PAST, DirectBatch, moved, quoted
-from .rows import Birth, HistoryRow, Move
+from .direct import HEAD, MOVE, PAST, DirectBatch, advanced, moved, quoted
+from .rows import Birth, Move
 
 _Row = tuple[Any, ...]
 _Sql = Callable[[int], str]
 _AT_ONCE = 256
 """Rows in one statement: SQLite takes 32 766 parameters."""
+_STAYING = 9
+"""How many of a move's columns there are without those of its ownership."""
 _KEPT: _Row = (0, None, None, None, None, None)
 
 
@@ -50,12 +58,12 @@ class OneHop(DirectBatch):
     ) -> None:
         super().__init__(head, engine)
         quote = engine.dialect.identifier_preparer.format_table
-        self._births, self._moves, self._past = (
-            _births_sql(quote(head)),
-            _moves_sql(quote(head)),
-            _past_sql(quote(past)),
-        )
+        self._sql = _Statements(quote(head), quote(past))
         self._writers, self._make_ready = writers, prepare
+
+    @classmethod
+    def fits(cls, engine: AsyncEngine) -> bool:
+        return super().fits(engine) and hasattr(aiosqlite.Connection, "_execute")
 
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         await self._make_ready(connection)
@@ -63,27 +71,44 @@ class OneHop(DirectBatch):
         return connection
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
+        born, moving = [_born(birth) for birth in births], [_moved(move) for move in moves]
+        history = {row[0]: _past(move, row) for row, move in zip(moving, moves, strict=True) if move.history}
         async with self._writers:
-            await driver.execute("BEGIN IMMEDIATE")
-            born = await _written(driver, self._births, [_born(birth) for birth in births])
-            gone = await _written(driver, self._moves, [_moved(move) for move in moves])
-            rows = [_past(row) for move in moves if move.saga_id.hex in gone for row in move.history]
-            await _written(driver, self._past, rows)
-            await driver.commit()
-        return {UUID(hex=found) for found in born | gone}
+            hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
+            done = await hop(self._sql.transact, driver._conn, born, moving, history)  # noqa: SLF001
+        if len(done) < len(born) + len(moving):
+            return {UUID(hex=found) for found in done}
+        return {birth.head.id for birth in births} | {move.saga_id for move in moves}
 
 
-async def _written(driver: Any, sql: _Sql, rows: Sequence[_Row]) -> set[str]:
+class _Statements:
+    """The transaction, as it runs in the driver's thread."""
+
+    def __init__(self, head: str, past: str) -> None:
+        self._births, self._past = _births_sql(head), _past_sql(past)
+        self._staying, self._changing = _staying_sql(head), _changing_sql(head)
+
+    def transact(
+        self, connection: sqlite3.Connection, births: list[_Row], moves: list[_Row], history: dict[str, list[_Row]]
+    ) -> set[str]:
+        """Write what fits and commit; return the ids written. After an error the connection must not be used again."""
+        connection.execute("BEGIN IMMEDIATE")
+        born = _written(connection, self._births, births)
+        gone = _written(connection, self._staying, [row[:_STAYING] for row in moves if not row[_STAYING]])
+        gone |= _written(connection, self._changing, [row for row in moves if row[0] not in gone])
+        _written(connection, self._past, [row for found in sorted(gone) for row in history.get(found, ())])
+        connection.execute("COMMIT")
+        return born | gone
+
+
+def _written(connection: sqlite3.Connection, sql: _Sql, rows: Sequence[_Row]) -> set[str]:
     """Write rows, and return the ids that come back."""
     found: set[str] = set()
-    for chosen in _chunks(rows):
-        answer = await driver.execute_fetchall(sql(len(chosen)), tuple(chain.from_iterable(chosen)))
-        found.update([row[0] for row in answer])
+    for start in range(0, len(rows), _AT_ONCE):
+        chosen = rows[start : start + _AT_ONCE]
+        answer = connection.execute(sql(len(chosen)), tuple(chain.from_iterable(chosen)))
+        found.update([row[0] for row in answer.fetchall()])
     return found
-
-
-def _chunks(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-    return (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE))
 
 
 def _births_sql(head: str) -> _Sql:
@@ -91,10 +116,19 @@ def _births_sql(head: str) -> _Sql:
     return _with_values(f"INSERT INTO {head} ({names}) ", len(HEAD) + 1, " ON CONFLICT DO NOTHING RETURNING id")
 
 
-def _moves_sql(head: str) -> _Sql:
-    fits = f"{head}.id = m.id AND {head}.revision = m.revision AND {head}.step_execution_token IS m.token"
-    update = f" UPDATE {head} SET {moved(head)} FROM m WHERE {fits} RETURNING id"
+def _staying_sql(head: str) -> _Sql:
+    """Return the statement for moves that leave the ownership as it is; it passes over those that change the status."""
+    update = f" UPDATE {head} SET {advanced()} FROM m WHERE {_fits(head)} AND {head}.status = m.status RETURNING id"
+    return _with_values(f"WITH m ({quoted(MOVE[:_STAYING])}) AS (", _STAYING, f"){update}")
+
+
+def _changing_sql(head: str) -> _Sql:
+    update = f" UPDATE {head} SET {moved(head)} FROM m WHERE {_fits(head)} RETURNING id"
     return _with_values(f"WITH m ({quoted(MOVE)}) AS (", len(MOVE), f"){update}")
+
+
+def _fits(head: str) -> str:
+    return f"{head}.id = m.id AND {head}.revision = m.revision AND {head}.step_execution_token IS m.token"
 
 
 def _past_sql(past: str) -> _Sql:
@@ -141,9 +175,20 @@ def _moved(move: Move) -> _Row:
     return (*here, *owned)
 
 
-def _past(row: HistoryRow) -> _Row:
-    token, timestamp, started_at = _hex(row.token), _text(row.timestamp), _text(row.started_at)
-    return (row.saga_id.hex, row.seq, timestamp, *row[3:8], token, *row[9:15], started_at)
+def _past(move: Move, moving: _Row) -> list[_Row]:
+    """Return the history rows of a move; what they share with it is written out already."""
+    return [
+        (
+            moving[0],
+            row.seq,
+            moving[8] if row.timestamp is move.updated_at else _text(row.timestamp),
+            *row[3:8],
+            moving[2] if row.token is move.token else _hex(row.token),
+            *row[9:15],
+            _text(row.started_at),
+        )
+        for row in move.history
+    ]
 
 
 def _hex(value: UUID | None) -> str | None:

@@ -175,7 +175,7 @@ async def test_a_clock_that_runs_ahead_does_not_delay_a_newborn(database: Site, 
     await orchestrator.engine.ready()
     clock = orchestrator.engine._clock
     assert clock._zero is not None
-    clock._zero += timedelta(hours=1)
+    clock._zero += timedelta(hours=1).total_seconds()
     async with database.sessions() as session, session.begin():
         saga_id = await orchestrator.start(session=session, **ORDER)
 

@@ -1,0 +1,58 @@
+"""The tasks that an engine owns: what a caller waits for goes on when the caller does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from loguru import logger
+
+T = TypeVar("T")
+
+
+class Background:
+    """Runs work in tasks of its own, and holds on to them until they end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any] | None] = set()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Set work going."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    async def outcome(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what work comes to; it goes on when the caller who waits for it is cancelled."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tasks.add(asyncio.get_running_loop().create_task(self._answer(work, answer)))
+        return await answer
+
+    async def join(self) -> None:
+        """Wait until nothing is left."""
+        if waited := [task for task in self._tasks if task is not None]:
+            await asyncio.wait(waited)
+
+    async def _answer(self, work: Coroutine[Any, Any, T], answer: asyncio.Future[T]) -> None:
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the caller's to see, if the caller is still there
+            if answer.done():
+                logger.debug("ended with {!r}", error)
+            else:
+                answer.set_exception(error)
+        else:
+            if not answer.done():
+                answer.set_result(result)
+        finally:
+            self._tasks.discard(asyncio.current_task())
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("ended with {!r}", error)
