@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import TextClause, text
 
 from saga_orchestrator.storage.contract import Store
+from saga_orchestrator.storage.one_hop import OneHop
 from saga_orchestrator.storage.rows import Written
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
@@ -29,7 +31,7 @@ class TestMemoryStore(StoreContract):
 
 
 class SqlStoreContract(StoreContract):
-    one_statement = False
+    direct = False
     model: type[Any] = TripSaga
 
     @pytest.fixture
@@ -42,7 +44,7 @@ class SqlStoreContract(StoreContract):
             store, twin = (Twins(self.model, database.engine) for _ in range(2))
             store.twin = twin
             for each in (store, twin):
-                if not self.one_statement:
+                if not self.direct:
                     each._fast = None
             yield store
             await store.aclose()
@@ -53,10 +55,41 @@ class SqlStoreContract(StoreContract):
         return store.twin
 
 
-class TestSqlite(SqlStoreContract):
+class OnSqlite(SqlStoreContract):
     @pytest.fixture
     def url(self, sqlite_url: str) -> str:
         return sqlite_url
+
+
+class TestSqliteInOneHop(OnSqlite):
+    direct = True
+    model = PlainSaga
+
+    async def test_it_is_the_form_that_is_chosen(self, store: Store) -> None:
+        """On SQLite through aiosqlite a batch is one hop to its thread, births too, unless something is in its way."""
+        assert isinstance(store, Twins)
+        assert isinstance(store._fast, OneHop)
+        assert store._fast.bears(newborn(await store.now()))
+
+    async def test_an_aiosqlite_that_runs_no_functions_is_written_to_portably(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A release without the door that this form uses costs speed, and nothing else."""
+        assert isinstance(store, Twins)
+        monkeypatch.delattr(aiosqlite.Connection, "_execute")
+
+        assert not OneHop.fits(store.engine)
+
+    async def test_more_rows_than_one_statement_takes(self, store: Store) -> None:
+        """A batch of any size is written, in several statements of one transaction."""
+        births = [newborn(await store.now()) for _ in range(600)]
+
+        assert set(await store.write(births)) == {Written.DONE}
+        assert set(await store.write([step(birth.head) for birth in births])) == {Written.DONE}
+
+
+class TestSqlitePortable(OnSqlite):
+    """What stands in for the other form where that cannot be used."""
 
 
 class OnPostgres(SqlStoreContract):
@@ -112,7 +145,7 @@ class OnPostgres(SqlStoreContract):
 
 
 class TestPostgresInOneStatement(OnPostgres):
-    one_statement = True
+    direct = True
     model = PlainSaga
 
     async def test_it_is_the_form_that_is_chosen(self, store: Store) -> None:

@@ -62,6 +62,18 @@ class MovingContract(Contract):
 
         assert differing(head, await read(store, head.id), but=_MOVED) == {}
 
+    async def test_a_move_that_keeps_the_ownership_may_change_the_status(self, store: Store) -> None:
+        """A saga that turns back in its owner's hands stays his; one beside it that goes on is moved with it."""
+        turned, other = await put(store), await put(store)
+        turn = step(turned, status=SagaStatus.COMPENSATING)
+
+        assert await store.write([turn, step(other)]) == [Written.DONE, Written.DONE]
+
+        moved = await read(store, turned.id)
+        assert moved.status is SagaStatus.COMPENSATING
+        assert differing(turned, moved, but={*_MOVED, "status"}) == {}
+        assert (await read(store, other.id)).status is SagaStatus.RUNNING
+
     async def test_a_move_does_not_take_back_a_renewal(self, store: Store) -> None:
         """A lease that was renewed since the move was decided stays renewed."""
         head = await put(store)
