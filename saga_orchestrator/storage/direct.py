@@ -85,8 +85,8 @@ class DirectBatch(ABC):
         """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""
         return not birth.values and not self._has_defaults
 
-    async def write(self, batch: Sequence[Write]) -> set[UUID]:
-        """Write what fits, durably; return the ids of the sagas written."""
+    async def write(self, batch: Sequence[Write]) -> set[UUID] | None:
+        """Write what fits, durably; return the ids of the sagas written, or None if the portable form has to."""
         births = [item for item in batch if isinstance(item, Birth)]
         moves = sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
         async with self._held.use() as driver:
@@ -101,8 +101,8 @@ class DirectBatch(ABC):
         """Make a connection ready that has just been taken from the pool."""
 
     @abstractmethod
-    async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
-        """Write what fits, and commit."""
+    async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
+        """Write what fits, and commit; or write nothing and return None."""
 
 
 def moved(head: str) -> str:

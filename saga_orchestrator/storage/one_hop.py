@@ -5,6 +5,9 @@ is a hop there and back, which waits for the event loop's turn. And between any 
 waits for the interpreter's lock. So the whole transaction is one function, run there, and all rows of a kind are the
 VALUES of one statement, during which the lock is free for whoever drives the sagas meanwhile.
 
+A batch all of whose items fit, as nearly every batch does, is written this way. One that holds an item that does not is
+left to the portable form, which finds out which.
+
 A step in the middle of a saga leaves alone what is indexed, its status and its timer. Such moves are written by a
 statement of their own, since SQLite writes an index anew for whatever column a statement so much as names.
 
@@ -19,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import aiosqlite
@@ -70,15 +73,26 @@ class OneHop(DirectBatch):
         await connection.rollback()
         return connection
 
-    async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
-        born, moving = [_born(birth) for birth in births], [_moved(move) for move in moves]
-        history = {row[0]: _past(move, row) for row, move in zip(moving, moves, strict=True) if move.history}
+    async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
+        rows = _Rows([_born(birth) for birth in births], [], [], [])
+        for move in moves:
+            row = _moved(move)
+            (rows.changing if row[_STAYING] else rows.staying).append(row)
+            rows.history.extend(_past(move, row))
         async with self._writers:
             hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
-            done = await hop(self._sql.transact, driver._conn, born, moving, history)  # noqa: SLF001
-        if len(done) < len(born) + len(moving):
-            return {UUID(hex=found) for found in done}
+            if not await hop(self._sql.transact, driver._conn, rows):  # noqa: SLF001
+                return None
         return {birth.head.id for birth in births} | {move.saga_id for move in moves}
+
+
+class _Rows(NamedTuple):
+    """What a batch consists of. `staying`: the moves that leave the ownership as it is."""
+
+    births: list[_Row]
+    staying: list[_Row]
+    changing: list[_Row]
+    history: list[_Row]
 
 
 class _Statements:
@@ -88,42 +102,47 @@ class _Statements:
         self._births, self._past = _births_sql(head), _past_sql(past)
         self._staying, self._changing = _staying_sql(head), _changing_sql(head)
 
-    def transact(
-        self, connection: sqlite3.Connection, births: list[_Row], moves: list[_Row], history: dict[str, list[_Row]]
-    ) -> set[str]:
-        """Write what fits and commit; return the ids written. After an error the connection must not be used again."""
+    def transact(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
+        """Write it all and commit, or write nothing and return False; after an error the connection is of no use."""
         connection.execute("BEGIN IMMEDIATE")
-        born = _written(connection, self._births, births)
-        gone = _written(connection, self._staying, [row[:_STAYING] for row in moves if not row[_STAYING]])
-        gone |= _written(connection, self._changing, [row for row in moves if row[0] not in gone])
-        _written(connection, self._past, [row for found in sorted(gone) for row in history.get(found, ())])
-        connection.execute("COMMIT")
-        return born | gone
+        fits = self._writes(connection, rows)
+        connection.execute("COMMIT" if fits else "ROLLBACK")
+        return fits
+
+    def _writes(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
+        if _written(connection, self._births, rows.births) < len(rows.births):
+            return False
+        moved = _written(connection, self._staying, [row[:_STAYING] for row in rows.staying])
+        left = rows.changing if moved == len(rows.staying) else rows.staying + rows.changing
+        if moved + _written(connection, self._changing, left) < len(rows.staying) + len(rows.changing):
+            return False
+        _written(connection, self._past, rows.history)
+        return True
 
 
-def _written(connection: sqlite3.Connection, sql: _Sql, rows: Sequence[_Row]) -> set[str]:
-    """Write rows, and return the ids that come back."""
-    found: set[str] = set()
+def _written(connection: sqlite3.Connection, sql: _Sql, rows: Sequence[_Row]) -> int:
+    """Write rows, and return how many it were: of those that do not fit, none is."""
+    count = 0
     for start in range(0, len(rows), _AT_ONCE):
         chosen = rows[start : start + _AT_ONCE]
-        answer = connection.execute(sql(len(chosen)), tuple(chain.from_iterable(chosen)))
-        found.update([row[0] for row in answer.fetchall()])
-    return found
+        connection.execute(sql(len(chosen)), tuple(chain.from_iterable(chosen)))
+        count += connection.execute("SELECT changes()").fetchone()[0]
+    return count
 
 
 def _births_sql(head: str) -> _Sql:
     names = quoted((*HEAD, "updated_at"))
-    return _with_values(f"INSERT INTO {head} ({names}) ", len(HEAD) + 1, " ON CONFLICT DO NOTHING RETURNING id")
+    return _with_values(f"INSERT INTO {head} ({names}) ", len(HEAD) + 1, " ON CONFLICT DO NOTHING")
 
 
 def _staying_sql(head: str) -> _Sql:
     """Return the statement for moves that leave the ownership as it is; it passes over those that change the status."""
-    update = f" UPDATE {head} SET {advanced()} FROM m WHERE {_fits(head)} AND {head}.status = m.status RETURNING id"
+    update = f" UPDATE {head} SET {advanced()} FROM m WHERE {_fits(head)} AND {head}.status = m.status"
     return _with_values(f"WITH m ({quoted(MOVE[:_STAYING])}) AS (", _STAYING, f"){update}")
 
 
 def _changing_sql(head: str) -> _Sql:
-    update = f" UPDATE {head} SET {moved(head)} FROM m WHERE {_fits(head)} RETURNING id"
+    update = f" UPDATE {head} SET {moved(head)} FROM m WHERE {_fits(head)}"
     return _with_values(f"WITH m ({quoted(MOVE)}) AS (", len(MOVE), f"){update}")
 
 

@@ -51,9 +51,8 @@ class SagaStore:
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
-        if (fast := self._fast) is not None and all(isinstance(item, Move) or fast.bears(item) for item in batch):
-            done = await fast.write(batch)
-        else:
+        done = await self._write_directly(batch)
+        if done is None:
             async with self.dialect.writing(self.engine) as connection:
                 done = await self._write(connection, batch)
         if len(done) == len(batch):
@@ -61,6 +60,13 @@ class SagaStore:
         missed = [item for item in batch if _id_of(item) not in done]
         answers = await self._explain(missed) if missed else {}
         return [Written.DONE if _id_of(item) in done else answers[_id_of(item)] for item in batch]
+
+    async def _write_directly(self, batch: Sequence[Write]) -> set[UUID] | None:
+        """Write the batch in the database's own form, if there is one and it can; None if nothing has been written."""
+        fast = self._fast
+        if fast is None or not all(isinstance(item, Move) or fast.bears(item) for item in batch):
+            return None
+        return await fast.write(batch)
 
     async def _write(self, connection: AsyncConnection, batch: Sequence[Write]) -> set[UUID]:
         """Write what still fits; return the ids of the sagas written."""
