@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from loguru import logger
@@ -24,10 +24,10 @@ class Background:
         task.add_done_callback(self._forget)
         return task
 
-    async def outcome(self, work: Coroutine[Any, Any, T]) -> T:
+    async def outcome(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what work comes to; it goes on when the caller who waits for it is cancelled."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tasks.add(asyncio.get_running_loop().create_task(self._answer(work, answer)))
+        self._tasks.add(asyncio.get_running_loop().create_task(self._answer(answer, work, arguments)))
         return await answer
 
     async def join(self) -> None:
@@ -35,9 +35,11 @@ class Background:
         if waited := [task for task in self._tasks if task is not None]:
             await asyncio.wait(waited)
 
-    async def _answer(self, work: Coroutine[Any, Any, T], answer: asyncio.Future[T]) -> None:
+    async def _answer(
+        self, answer: asyncio.Future[T], work: Callable[..., Coroutine[Any, Any, T]], arguments: tuple[Any, ...]
+    ) -> None:
         try:
-            result = await work
+            result = await work(*arguments)
         except asyncio.CancelledError:
             answer.cancel()
             raise

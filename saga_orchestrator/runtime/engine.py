@@ -106,7 +106,7 @@ class SagaEngine(Generic[ModelT]):
     async def start(self, beginning: Beginning) -> UUID:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
         await self.ready()
-        return await self._background.outcome(self._start(beginning))
+        return await self._background.outcome(self._start, beginning)
 
     async def _start(self, beginning: Beginning) -> UUID:
         for tries in range(1, _STARTS + 1):
@@ -161,7 +161,7 @@ class SagaEngine(Generic[ModelT]):
     async def wake(self, saga_id: UUID) -> None:
         """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
         await self.ready()
-        await self._background.outcome(self._wake(saga_id))
+        await self._background.outcome(self._wake, saga_id)
 
     async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
@@ -202,7 +202,7 @@ class SagaEngine(Generic[ModelT]):
             SagaStateError: The order is refused; the message says what is allowed.
         """
         await self.ready()
-        return await self._background.outcome(self._advance(saga_id, event, token))
+        return await self._background.outcome(self._advance, saga_id, event, token)
 
     async def _advance(self, saga_id: UUID, event: Event, token: UUID | None) -> str:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()

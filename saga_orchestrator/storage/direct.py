@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .held import HeldConnection
@@ -57,6 +58,7 @@ MOVE = (
 """What is sent of a move. `changes`: the ownership, which is what comes after, is new."""
 PAST = HistoryRow._fields
 
+_DRIVERS = ("asyncpg", "sqlite3")
 _OWNERSHIP = (
     ("step_execution_token", "new_token"),
     ("lease_owner", "lease_owner"),
@@ -86,11 +88,20 @@ class DirectBatch(ABC):
         return not birth.values and not self._has_defaults
 
     async def write(self, batch: Sequence[Write]) -> set[UUID] | None:
-        """Write what fits, durably; return the ids of the sagas written, or None if the portable form has to."""
+        """Write what fits, durably; return the ids of the sagas written, or None if the portable form has to.
+
+        Raises:
+            DBAPIError: Whatever the driver raised, as SQLAlchemy would.
+        """
         births = [item for item in batch if isinstance(item, Birth)]
         moves = sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
-        async with self._held.use() as driver:
-            return await self._write(driver, births, moves)
+        try:
+            async with self._held.use() as driver:
+                return await self._write(driver, births, moves)
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _DRIVERS:
+                raise
+            raise DBAPIError.instance("a batch of sagas", None, error, Exception) from error
 
     async def aclose(self) -> None:
         """Give the connection back."""
