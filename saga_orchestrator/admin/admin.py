@@ -80,6 +80,9 @@ class SagaAdmin(Generic[ModelT]):
         """
         if not 1 <= limit <= _LARGEST_PAGE:
             raise SagaStateError(f"limit is 1 to {_LARGEST_PAGE}; got {limit}.")
+        for name, moment in (("created_after", created_after), ("created_before", created_before)):
+            if moment is not None and moment.tzinfo is None:
+                raise SagaStateError(f"{name} needs a time zone; got {moment!r}. Say datetime.now(UTC), for example.")
         wanted = SagaFilter(
             status=_statuses(status),
             saga_name=saga_name,

@@ -96,7 +96,7 @@ class DirectBatch(ABC):
         births = [item for item in batch if isinstance(item, Birth)]
         moves = sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
         try:
-            async with self._held.use() as driver:
+            async with self._held as driver:
                 return await self._write(driver, births, moves)
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in _DRIVERS:

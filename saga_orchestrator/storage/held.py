@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _LINGER = 0.02
-"""How long, in seconds, an idle connection is held before it goes back to the pool."""
+"""How long, in seconds, an idle connection is held at least before it goes back to the pool; twice that at most."""
 
 
 class HeldConnection:
-    """The driver's own connection, for one user at a time.
+    """The driver's own connection, for one user at a time: `async with held as driver`.
+
+    One on which something failed is thrown away.
 
     Args:
         prepare: Makes a connection ready that has just been taken from the pool.
@@ -26,43 +27,59 @@ class HeldConnection:
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
         self._turn = asyncio.Lock()
+        self._used = False
         self._idle: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def use(self) -> AsyncIterator[Any]:
-        """Lend the driver's connection; one on which something failed is thrown away."""
-        async with self._turn:
-            driver = await self._take()
-            try:
-                yield driver
-            except BaseException:
+    async def __aenter__(self) -> Any:
+        await self._turn.acquire()
+        try:
+            if self._connection is None:
+                await self._take()
+        except BaseException:
+            self._turn.release()
+            raise
+        return self._driver
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._used = True
+        try:
+            if kind is not None:
                 await self._drop()
-                raise
-            self._idle = asyncio.get_running_loop().call_later(_LINGER, self._let_go)
+        finally:
+            self._turn.release()
 
     async def aclose(self) -> None:
         """Give the connection back."""
         self._let_go()
         await asyncio.gather(*self._closing)
 
-    async def _take(self) -> Any:
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._connection is None:
-            connection = await self._prepare(await self._engine.connect())
-            self._driver = (await connection.get_raw_connection()).driver_connection
-            self._connection = connection
-        return self._driver
+    async def _take(self) -> None:
+        connection = await self._prepare(await self._engine.connect())
+        self._driver = (await connection.get_raw_connection()).driver_connection
+        self._connection = connection
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Give the connection back as soon as nobody has used it for a while."""
+        if self._used or self._turn.locked():
+            self._used = False
+            self._idle = asyncio.get_running_loop().call_later(_LINGER, self._look_again)
+        else:
+            self._let_go()
 
     async def _drop(self) -> None:
         """Throw away a connection of which nobody knows what state it is in."""
+        if self._idle is not None:
+            self._idle.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.invalidate()
             await connection.close()
 
     def _let_go(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             closing = asyncio.get_running_loop().create_task(connection.close())
