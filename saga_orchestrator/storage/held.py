@@ -55,8 +55,13 @@ class HeldConnection:
         await asyncio.gather(*self._closing)
 
     async def _take(self) -> None:
-        connection = await self._prepare(await self._engine.connect())
-        self._driver = (await connection.get_raw_connection()).driver_connection
+        connection = await self._engine.connect()
+        try:
+            connection = await self._prepare(connection)
+            self._driver = (await connection.get_raw_connection()).driver_connection
+        except BaseException:
+            await connection.close()
+            raise
         self._connection = connection
         self._look_again()
 

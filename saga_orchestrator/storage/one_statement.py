@@ -5,11 +5,14 @@ single statement on a held connection in autocommit: it locks the rows, moves th
 match, inserts the history of the moved ones and the newborn sagas, and says which it wrote. It is atomic because a
 statement is, and safe against concurrent writers because UPDATE checks its condition again on the row version that it
 finally locks.
+
+A batch of one row, as all batches are of a service with little to do, has that row's values as plain parameters: for
+arrays PostgreSQL builds a table from each of them first, which takes it longer than the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -43,6 +46,7 @@ _TYPES = {
     **dict.fromkeys(("changes", "skipped"), "bool"),
     **dict.fromkeys(("state", "context", "input", "output", "last_error", "error", "reason"), "text"),
 }
+_Source = Callable[..., str]
 _ZERO, _FALSE = (0, "0"), (False, "false")
 _HEAD_DEFAULTS: dict[str, tuple[Any, str]] = {"priority": _ZERO}
 _MOVE_DEFAULTS = {"status": (SagaStatus.RUNNING, "'RUNNING'"), "retry_counter": _ZERO, "changes": _FALSE}
@@ -73,8 +77,8 @@ class OneStatement(DirectBatch):
     def __init__(self, head: Table, past: Table, engine: AsyncEngine) -> None:
         super().__init__(head, engine)
         quote = engine.dialect.identifier_preparer.format_table
-        self._moves = _moves_sql(quote(head), quote(past))
-        self._births = _births_sql(quote(head))
+        self._moves, self._move = (_moves_sql(quote(head), quote(past), source) for source in (_unnest, _values))
+        self._births, self._birth = (_births_sql(quote(head), source) for source in (_unnest, _values))
 
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -82,20 +86,23 @@ class OneStatement(DirectBatch):
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
         done: set[UUID] = set()
         if births:
-            done.update([row[0] for row in await driver.fetch(self._births, *_born(births))])
+            done.update([row[0] for row in await driver.fetch(*self._born(births))])
         if moves:
-            done.update([row[0] for row in await driver.fetch(self._moves, *_moved(moves))])
+            done.update([row[0] for row in await driver.fetch(*self._moved(moves))])
         return done
 
+    def _born(self, births: Sequence[Birth]) -> tuple[Any, ...]:
+        """Return the statement for these births, and its parameters."""
+        rows = [[getattr(birth.head, name) for name in HEAD] for birth in births]
+        return (self._birth, *rows[0]) if len(rows) == 1 else (self._births, *_arrays(rows, _HEAD))
 
-def _born(births: Sequence[Birth]) -> list[list[Any]]:
-    return [_sent([getattr(birth.head, column.name) for birth in births], column) for column in _HEAD]
-
-
-def _moved(moves: Sequence[Move]) -> list[list[Any]]:
-    rows = [(*move[:9], *((True, *move.ownership) if move.ownership else _KEPT)) for move in moves]
-    history = [row for move in moves for row in move.history]
-    return [*_arrays(rows, _MOVE), *_arrays(history, _PAST)]
+    def _moved(self, moves: Sequence[Move]) -> tuple[Any, ...]:
+        """Return the statement for these moves, and its parameters."""
+        rows = [(*move[:9], *((True, *move.ownership) if move.ownership else _KEPT)) for move in moves]
+        history = [row for move in moves for row in move.history]
+        if len(rows) == len(history) == 1:
+            return self._move, *rows[0], *history[0]
+        return self._moves, *_arrays(rows, _MOVE), *_arrays(history, _PAST)
 
 
 def _arrays(rows: Sequence[Any], columns: Sequence[_Column]) -> list[list[Any]]:
@@ -110,7 +117,14 @@ def _sent(values: list[Any], column: _Column) -> list[Any]:
     return [] if values[0] == default and values.count(default) == len(values) else values
 
 
+def _values(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
+    """Return the source of a single row."""
+    row = ", ".join(f"${start + i}::{column.type}" for i, column in enumerate(columns))
+    return f"(VALUES ({row})) AS {alias}({_names(columns)})"
+
+
 def _unnest(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
+    """Return the source of many rows; to set it up costs as much as some twenty rows."""
     arrays = ", ".join(f"${start + i}::{column.type}[]" for i, column in enumerate(columns))
     return f"unnest({arrays}) AS {alias}({_names(columns)})"
 
@@ -134,19 +148,19 @@ def _named(columns: Sequence[_Column], alias: str) -> str:
     return ", ".join(f'{_value(column, alias)} AS "{column.name}"' for column in columns)
 
 
-def _births_sql(head: str) -> str:
+def _births_sql(head: str, source: _Source) -> str:
     return (
         f"INSERT INTO {head} ({_names(_HEAD)}, updated_at) "
-        f"SELECT {_selected(_HEAD, 'b')}, b.created_at FROM {_unnest(_HEAD, 'b')}, "
+        f"SELECT {_selected(_HEAD, 'b')}, b.created_at FROM {source(_HEAD, 'b')}, "
         f"(SELECT set_config('lock_timeout', '{IMPATIENCE}', true)) AS impatience "
         "ON CONFLICT DO NOTHING RETURNING id"
     )
 
 
-def _moves_sql(head: str, past: str) -> str:
+def _moves_sql(head: str, past: str, source: _Source) -> str:
     return f"""
 WITH locked AS MATERIALIZED (
-    SELECT {_named(_MOVE, "m")} FROM {_unnest(_MOVE, "m")}
+    SELECT {_named(_MOVE, "m")} FROM {source(_MOVE, "m")}
     JOIN {head} AS s ON s.id = m.id AND s.revision = m.revision
         AND s.step_execution_token IS NOT DISTINCT FROM m.token
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -158,7 +172,7 @@ moved AS (
 ),
 past AS (
     INSERT INTO {past} ({_names(_PAST)})
-    SELECT {_selected(_PAST, "h")} FROM {_unnest(_PAST, "h", len(_MOVE) + 1)} JOIN moved ON moved.id = h.saga_id
+    SELECT {_selected(_PAST, "h")} FROM {source(_PAST, "h", len(_MOVE) + 1)} JOIN moved ON moved.id = h.saga_id
 )
 SELECT id FROM moved
 """
