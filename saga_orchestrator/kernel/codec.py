@@ -54,8 +54,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
-_ALONE = {cls: _to_text(code) for cls, code in _CODES.items()}
-_KNOWN: dict[StepStatus, str] = {status: _ALONE[type(status)] for status in (Running(), Undone(), Undoing())}
+_KNOWN: dict[StepStatus, str] = {status: _to_text(_CODES[type(status)]) for status in (Running(), Undone(), Undoing())}
 
 
 class UnreadableStateError(ValueError):
@@ -68,7 +67,11 @@ class NewerStateError(UnreadableStateError):
 
 def encode(state: State) -> str:
     """Return the document of a state."""
-    steps = ",".join([f"{_quoted(step_id)}:{_fragment(status)}" for step_id, status in state.all()])
+    done = [
+        _succeeded(step_id) if type(status) is Succeeded and status.attempt == 1 else _entry(step_id, status)
+        for step_id, status in state.done.items()
+    ]
+    steps = ",".join(done + [_entry(step_id, status) for step_id, status in state.open.items()])
     recoveries = f',"r":{state.recoveries}' if state.recoveries else ""
     quarantined = ',"q":1' if state.quarantined else ""
     head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{recoveries}{quarantined}'
@@ -114,11 +117,14 @@ def _decode(document: dict[str, Any], key: str) -> State:
     )
 
 
-def _fragment(status: StepStatus) -> str:
-    """Return a step's facts as JSON; those of most steps of most sagas are known by heart."""
-    if type(status) is Succeeded and status.attempt == 1:
-        return _ALONE[Succeeded]
-    return _KNOWN.get(status) or _to_text(_encode_step(status))
+@lru_cache(maxsize=4096)
+def _succeeded(step_id: str) -> str:
+    """Return the entry of a step that succeeded at once, as most steps of most sagas do: it is known by heart."""
+    return _entry(step_id, Succeeded())
+
+
+def _entry(step_id: str, status: StepStatus) -> str:
+    return f"{_quoted(step_id)}:{_KNOWN.get(status) or _to_text(_encode_step(status))}"
 
 
 def _encode_step(status: StepStatus) -> str | list[Any]:

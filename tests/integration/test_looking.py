@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -166,6 +166,9 @@ async def test_sagas_are_listed_by_what_they_are(database: Site, world: World) -
     for limit in (0, 1001):
         with pytest.raises(SagaStateError, match="1 to 1000"):
             await admin.list_sagas(limit=limit)
+    for name in ("created_after", "created_before"):
+        with pytest.raises(SagaStateError, match=f"{name} needs a time zone"):
+            await admin.list_sagas(**{name: datetime(2030, 1, 1)})  # noqa: DTZ001 - that is the point
 
 
 async def test_a_list_is_turned_page_by_page(database: Site, world: World) -> None:
