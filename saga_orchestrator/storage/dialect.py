@@ -59,6 +59,10 @@ class SqlDialect:
             return literal(self.clock.now(), UtcDateTime)
         return self._now()
 
+    def due_by(self) -> ColumnElement[Any]:
+        """Return the time by which a saga must be due to be claimed, in a form that an index can be searched by."""
+        return self.now() if self.clock is not None else self._due_by()
+
     def insert_or_nothing(self, table: Table) -> Any:
         """Return an insert that can pass over rows that clash."""
         return postgresql_insert(table)
@@ -69,6 +73,9 @@ class SqlDialect:
     def direct(self, head: Table, past: Table, engine: AsyncEngine) -> DirectBatch | None:
         """Return the form of a batched write that is this driver's own, if there is one."""
         return OneStatement(head, past, engine) if OneStatement.fits(engine) else None
+
+    def _due_by(self) -> ColumnElement[Any]:
+        return func.statement_timestamp(type_=UtcDateTime)
 
     async def hurry(self, connection: AsyncConnection) -> None:
         """Wait for nobody's lock for long, in this transaction."""
@@ -92,6 +99,9 @@ class SqliteDialect(SqlDialect):
 
     def _now(self) -> ColumnElement[Any]:
         return func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcDateTime)
+
+    def _due_by(self) -> ColumnElement[Any]:
+        return self._now()
 
     def insert_or_nothing(self, table: Table) -> Any:
         return sqlite_insert(table)

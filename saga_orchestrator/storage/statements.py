@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
@@ -32,6 +32,13 @@ from .types import JsonText, UtcDateTime
 
 _HEAD_COLUMNS = tuple(field.name for field in fields(Head))
 _TEXTS = ("state", "context", "input", "output")
+
+
+class Times(NamedTuple):
+    """The database's time as expressions: `now` goes on within a statement, an index is searched by `due_by`."""
+
+    now: ColumnElement[Any]
+    due_by: ColumnElement[Any]
 
 
 class Statements:
@@ -69,11 +76,9 @@ class Statements:
         chosen = select(*self._columns, now.label("db_now")).where(self.head.c.id == bindparam("id"))
         return chosen.with_for_update(key_share=True)
 
-    def lock_due(
-        self, claimable: Claimable, limit: int, now: ColumnElement[Any], only: UUID | None = None
-    ) -> Select[Any]:
+    def lock_due(self, claimable: Claimable, limit: int, times: Times, only: UUID | None = None) -> Select[Any]:
         """Return the claiming read: due sagas that nobody has locked, or only one of them."""
-        chosen = select(*self._columns, now.label("db_now")).where(*self._due(claimable, now))
+        chosen = select(*self._columns, times.now.label("db_now")).where(*self._due(claimable, times.due_by))
         if only is not None:
             chosen = chosen.where(self.head.c.id == only)
         return self._first(chosen, limit).with_for_update(skip_locked=True, key_share=True)

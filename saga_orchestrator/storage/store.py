@@ -26,7 +26,7 @@ from .dialect import Clock, dialect_for, is_passing, through_contention
 from .group_read import GroupRead
 from .mixins import history_table
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
-from .statements import Statements, born, head_of, kept, owned, past
+from .statements import Statements, Times, born, head_of, kept, owned, past
 
 
 class SagaStore:
@@ -150,7 +150,7 @@ class SagaStore:
         self, claimable: Claimable, limit: int, judge: Judge, only: UUID | None = None
     ) -> list[tuple[Head, Move]]:
         async with self.dialect.writing(self.engine) as connection:
-            due = self._sql.lock_due(claimable, limit, self.dialect.now(), only)
+            due = self._sql.lock_due(claimable, limit, Times(self.dialect.now(), self.dialect.due_by()), only)
             heads = [(head_of(row), row.db_now) for row in await connection.execute(due)]
             judged = [(head, judge(head, now)) for head, now in heads]
             moved = sorted(((h, m) for h, m in judged if m is not None), key=lambda pair: pair[0].id.int)
@@ -160,7 +160,7 @@ class SagaStore:
     async def _claim_singly(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         """Claim one by one, because some row defies it: that row is set aside, so that it stops none of the others."""
         async with self.engine.connect() as connection:
-            due = (await connection.execute(self._sql.due(claimable, self.dialect.now(), limit))).scalars().all()
+            due = (await connection.execute(self._sql.due(claimable, self.dialect.due_by(), limit))).scalars().all()
         claimed: list[tuple[Head, Move]] = []
         for saga_id in due:
             try:
@@ -184,7 +184,7 @@ class SagaStore:
     async def _anything_due(self, claimable: Claimable) -> bool:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""
         async with self.engine.connect() as connection:
-            return (await connection.execute(self._sql.any_due(claimable, self.dialect.now()))).first() is not None
+            return (await connection.execute(self._sql.any_due(claimable, self.dialect.due_by()))).first() is not None
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         alive: dict[UUID, int] = {}

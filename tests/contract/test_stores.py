@@ -132,6 +132,17 @@ class OnPostgres(SqlStoreContract):
 
             assert await store.write([step(head)]) == [Written.DONE]
 
+    async def test_what_is_due_is_found_by_its_index(self, store: Store) -> None:
+        """A look for due sagas reads those, and not all that are active: the index is searched up to now."""
+        assert isinstance(store, Twins)
+        query = store._sql.any_due(KNOWN, store.dialect.due_by())
+        sql = str(query.compile(dialect=store.engine.dialect, compile_kwargs={"literal_binds": True}))
+        async with store.engine.begin() as connection:
+            await connection.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = "\n".join((await connection.execute(text(f"EXPLAIN {sql}"))).scalars())
+
+        assert "Index Cond: (deadline_at <=" in plan
+
     async def test_a_claim_never_waits_for_a_locked_row(self, store: Store) -> None:
         """A due saga that somebody else has locked is passed over, and the others are claimed."""
         assert isinstance(store, Twins)
