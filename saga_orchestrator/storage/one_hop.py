@@ -125,8 +125,7 @@ def _written(connection: sqlite3.Connection, sql: _Sql, rows: Sequence[_Row]) ->
     count = 0
     for start in range(0, len(rows), _AT_ONCE):
         chosen = rows[start : start + _AT_ONCE]
-        connection.execute(sql(len(chosen)), tuple(chain.from_iterable(chosen)))
-        count += connection.execute("SELECT changes()").fetchone()[0]
+        count += connection.execute(sql(len(chosen)), tuple(chain.from_iterable(chosen))).rowcount
     return count
 
 
@@ -137,13 +136,18 @@ def _births_sql(head: str) -> _Sql:
 
 def _staying_sql(head: str) -> _Sql:
     """Return the statement for moves that leave the ownership as it is; it passes over those that change the status."""
-    update = f" UPDATE {head} SET {advanced()} FROM m WHERE {_fits(head)} AND {head}.status = m.status"
-    return _with_values(f"WITH m ({quoted(MOVE[:_STAYING])}) AS (", _STAYING, f"){update}")
+    return _update_sql(head, advanced(), MOVE[:_STAYING], f"{_fits(head)} AND {head}.status = m.status")
 
 
 def _changing_sql(head: str) -> _Sql:
-    update = f" UPDATE {head} SET {moved(head)} FROM m WHERE {_fits(head)}"
-    return _with_values(f"WITH m ({quoted(MOVE)}) AS (", len(MOVE), f"){update}")
+    return _update_sql(head, moved(head), MOVE, _fits(head))
+
+
+def _update_sql(head: str, assignments: str, columns: Sequence[str], condition: str) -> _Sql:
+    """Return an update from the rows sent. It begins with UPDATE: of what does not, `sqlite3` tells no row count."""
+    named = ", ".join(f'column{place} AS "{name}"' for place, name in enumerate(columns, 1))
+    before = f"UPDATE {head} SET {assignments} FROM (SELECT {named} FROM ("
+    return _with_values(before, len(columns), f")) AS m WHERE {condition}")
 
 
 def _fits(head: str) -> str:
