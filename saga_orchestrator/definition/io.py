@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, TypeVar
 
@@ -123,27 +123,6 @@ class Payloads:
             return self.codec.decode(stored) if isinstance(stored, str) else text
         except Exception as error:
             raise PayloadError(f"{type(self.codec).__name__} could not decode a stored payload: {error!r}.") from error
-
-
-class Loaded(Mapping[str, Any]):
-    """Stored payloads by name, each read when it is asked for: a long saga's step looks at few of its outputs."""
-
-    __slots__ = ("_payloads", "_texts")
-
-    def __init__(self, texts: Mapping[str, str], payloads: Payloads) -> None:
-        self._texts, self._payloads = texts, payloads
-
-    def __getitem__(self, name: str) -> Any:
-        return self._payloads.load(self._texts[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 def clean_text(text: str, limit: int) -> str:

@@ -48,7 +48,7 @@ class StepContext:
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InputContext:
     """What the `input_map` of a step without `depends_on` is called with.
 

@@ -15,7 +15,7 @@ class Background:
     """Runs work in tasks of its own, and holds on to them until they end."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any] | None] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Set work going."""
@@ -27,22 +27,21 @@ class Background:
     async def outcome(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what work comes to; it goes on when the caller who waits for it is cancelled."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tasks.add(asyncio.get_running_loop().create_task(self._answer(answer, work, arguments)))
+        task = asyncio.get_running_loop().create_task(self._answer(answer, work, arguments))
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._leave(task, answer))
         return await answer
 
     async def join(self) -> None:
         """Wait until nothing is left."""
-        if waited := [task for task in self._tasks if task is not None]:
-            await asyncio.wait(waited)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _answer(
         self, answer: asyncio.Future[T], work: Callable[..., Coroutine[Any, Any, T]], arguments: tuple[Any, ...]
     ) -> None:
         try:
             result = await work(*arguments)
-        except asyncio.CancelledError:
-            answer.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 - it is the caller's to see, if the caller is still there
             if answer.done():
                 logger.debug("ended with {!r}", error)
@@ -51,8 +50,10 @@ class Background:
         else:
             if not answer.done():
                 answer.set_result(result)
-        finally:
-            self._tasks.discard(asyncio.current_task())
+
+    def _leave(self, task: asyncio.Task[Any], answer: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        answer.cancel()  # nobody waits for ever for what was cut off, perhaps before it began
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

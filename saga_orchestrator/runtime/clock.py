@@ -44,11 +44,19 @@ class DatabaseClock:
         self._measured = answered
 
     async def ready(self) -> None:
-        """Ask the database, if it has never been asked, or if its answer was too slow, or is too old, to tell."""
+        """Ask the database, if it has never been asked, or if its answer was too slow, or is too old, to tell.
+
+        One that is away just then is asked another time.
+        """
         for _ in range(_TRIES):
             if self._bounds is not None and self._width() <= _PRECISE:
                 return
-            await self.sync()
+            try:
+                await self.sync()
+            except Exception:
+                if self._bounds is None:
+                    raise
+                return
 
     def _width(self) -> timedelta:
         """Return how far apart the bounds are by now: since they were measured the clocks may have parted."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..definition.io import Loaded, Payloads, clean_text
+from ..definition.io import Payloads, clean_text
 from ..definition.retry import RetryPolicy
-from ..definition.step import InputContext, StepContext, StepDefinition
+from ..definition.step import StepContext, StepDefinition
 from ..errors import OutcomeUnknown, PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Work
 from ..kernel.events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from .recorded import RecordedContext
 
 if TYPE_CHECKING:
     from .tenure import Tenure
@@ -135,17 +136,9 @@ class Performer:
     def _arguments(self, step: StepDefinition, tenure: Tenure) -> list[Any]:
         """Return what `input_map` is called with, the same whether the saga is live or was restored."""
         if not step.depends_on:
-            return [self._input_context(tenure)]
+            return [RecordedContext(tenure, self._payloads)]
         past = tenure.known_past
         return [self._payloads.load_model(ref.output_model, past.output(ref.step_id)) for ref in step.depends_on]
-
-    def _input_context(self, tenure: Tenure) -> InputContext:
-        past, initial = tenure.known_past, tenure.initial_data(self._payloads)
-        outputs = Loaded(dict(past.outputs), self._payloads)
-        events = [self._payloads.load(text) for text in past.events]
-        context = {"saga_name": tenure.saga_name, "initial_data": initial, "step_outputs": outputs}
-        latest = None if past.latest_event is None else self._payloads.load(past.latest_event)
-        return InputContext(initial, context, outputs, latest, events)
 
     def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
         """Return the input that the step was last called with; what a lost attempt did not record is made again."""

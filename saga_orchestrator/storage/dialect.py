@@ -72,7 +72,7 @@ class SqlDialect:
 
     def direct(self, head: Table, past: Table, engine: AsyncEngine) -> DirectBatch | None:
         """Return the form of a batched write that is this driver's own, if there is one."""
-        return OneStatement(head, past, engine) if OneStatement.fits(engine) else None
+        return OneStatement(head, past, engine) if OneStatement.fits(head, engine) else None
 
     def _due_by(self) -> ColumnElement[Any]:
         return func.statement_timestamp(type_=UtcDateTime)
@@ -107,7 +107,7 @@ class SqliteDialect(SqlDialect):
         return sqlite_insert(table)
 
     def direct(self, head: Table, past: Table, engine: AsyncEngine) -> DirectBatch | None:
-        return OneHop(head, past, engine, self._writers, self._prepare) if OneHop.fits(engine) else None
+        return OneHop(head, past, engine, self._writers, self._prepare) if OneHop.fits(head, engine) else None
 
     async def _prepare(self, connection: AsyncConnection) -> None:
         if not self._prepared:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -69,19 +70,27 @@ _OWNERSHIP = (
 
 
 class DirectBatch(ABC):
-    """A batched write of one saga table, on a connection of its own."""
+    """A batched write of one saga table, on a connection of its own.
+
+    Args:
+        writers: Taken before the connection is, as whoever else writes does.
+    """
 
     speaks: ClassVar[tuple[str, str]]
     """The database and the driver that this form is for."""
 
-    def __init__(self, head: Table, engine: AsyncEngine) -> None:
+    def __init__(
+        self, head: Table, engine: AsyncEngine, writers: AbstractAsyncContextManager[Any] | None = None
+    ) -> None:
+        self._writers = writers or nullcontext()
         self._has_defaults = any(column.default is not None for column in head.columns)
         self._held = HeldConnection(engine, self._prepare)
 
     @classmethod
-    def fits(cls, engine: AsyncEngine) -> bool:
-        """Return whether this form can be used with the engine."""
-        return (engine.dialect.name, engine.dialect.driver) == cls.speaks
+    def fits(cls, head: Table, engine: AsyncEngine) -> bool:
+        """Return whether this form can be used: not if a column is one that only SQLAlchemy keeps up to date."""
+        is_spoken_to = (engine.dialect.name, engine.dialect.driver) == cls.speaks
+        return is_spoken_to and all(column.onupdate is None for column in head.columns)
 
     def bears(self, birth: Birth) -> bool:
         """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""
@@ -96,7 +105,7 @@ class DirectBatch(ABC):
         births = [item for item in batch if isinstance(item, Birth)]
         moves = sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
         try:
-            async with self._held as driver:
+            async with self._writers, self._held as driver:
                 return await self._write(driver, births, moves)
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in _DRIVERS:

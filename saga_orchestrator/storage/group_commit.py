@@ -8,7 +8,8 @@ hundreds the batches fill by themselves. Nobody is answered before its item is d
 A batch has at most one write of a saga: within one transaction a second could not be compared with the first.
 
 Nobody waits because of another's saga. A row that somebody else's transaction holds, however long, keeps only its own
-write waiting: that one leaves the batch, and comes back after a pause.
+write waiting: that one leaves the batch, and comes back after a pause. A birth that another transaction is about to
+forestall is found out by waiting a moment for it; from then on it goes alone, and takes turns with the others' batches.
 
 A batch that fails is tried again if the error passes (a deadlock, a lost connection), and otherwise split, until the
 one poisonous item fails alone. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database
@@ -51,6 +52,7 @@ class GroupCommit:
         self._patience = patience.total_seconds()
         self._max_batch = max_batch
         self._queue: deque[_Queued] = deque()
+        self._alone: deque[_Queued] = deque()
         self._leader: asyncio.Task[None] | None = None
         self._busy: dict[asyncio.Future[Written], tuple[int, float]] = {}
 
@@ -61,7 +63,9 @@ class GroupCommit:
         return answer
 
     def _enqueue(self, queued: _Queued) -> None:
-        self._queue.append(queued)
+        """Queue a write; a birth that has been blocked goes alone, for it makes the batch that it is in wait."""
+        is_blocked_birth = bool(self._busy) and queued[1] in self._busy and isinstance(queued[0], Birth)
+        (self._alone if is_blocked_birth else self._queue).append(queued)
         if self._leader is None:
             self._leader = asyncio.get_running_loop().create_task(self._lead(), name="saga-group-commit")
 
@@ -73,33 +77,32 @@ class GroupCommit:
     async def _lead(self) -> None:
         batch: list[_Queued] = []
         try:
-            while self._queue:
-                batch = self._next_batch()
-                await self._flush(batch)
+            while self._queue or self._alone:
+                if batch := self._next_batch():
+                    await self._flush(batch)
+                if self._alone:
+                    batch = [self._alone.popleft()]
+                    await self._flush(batch)
         except BaseException:  # the event loop ends; those that have been answered cannot be cancelled any more
-            for _, answer in (*batch, *self._queue):
+            for _, answer in (*batch, *self._queue, *self._alone):
                 answer.cancel()
+                self._busy.pop(answer, None)
             self._queue.clear()
+            self._alone.clear()
             raise
         finally:
             self._leader = None
 
     def _next_batch(self) -> list[_Queued]:
-        """Take what has queued, in order; a saga's second write waits for the next batch.
-
-        A birth that has been blocked goes alone, for it makes the batch that it is in wait.
-        """
-        if isinstance(self._queue[0][0], Birth) and self._queue[0][1] in self._busy:
-            return [self._queue.popleft()]
+        """Take what has queued, in order; a saga's second write waits for the next batch."""
         batch: list[_Queued] = []
         waiting: list[_Queued] = []
         sagas: set[UUID] = set()
         while self._queue and len(batch) < self._max_batch:
             queued = self._queue.popleft()
-            item, answer = queued
+            item = queued[0]
             saga_id = item.head.id if isinstance(item, Birth) else item.saga_id
-            must_go_alone = bool(self._busy) and answer in self._busy and isinstance(item, Birth)
-            (waiting if saga_id in sagas or must_go_alone else batch).append(queued)
+            (waiting if saga_id in sagas else batch).append(queued)
             sagas.add(saga_id)
         self._queue.extendleft(reversed(waiting))
         return batch

@@ -11,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 _LINGER = 0.02
 """How long, in seconds, an idle connection is held at least before it goes back to the pool; twice that at most."""
 
+_LONGEST = 0.1
+"""How long, in seconds, one is held in one piece: a pool with no other connection has others who wait for it."""
+
 
 class HeldConnection:
     """The driver's own connection, for one user at a time: `async with held as driver`.
@@ -27,7 +30,7 @@ class HeldConnection:
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
         self._turn = asyncio.Lock()
-        self._used = False
+        self._used, self._since = False, 0.0
         self._idle: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -46,6 +49,8 @@ class HeldConnection:
         try:
             if kind is not None:
                 await self._drop()
+            elif asyncio.get_running_loop().time() - self._since > _LONGEST:
+                self._let_go()
         finally:
             self._turn.release()
 
@@ -62,7 +67,7 @@ class HeldConnection:
         except BaseException:
             await connection.close()
             raise
-        self._connection = connection
+        self._connection, self._since = connection, asyncio.get_running_loop().time()
         self._look_again()
 
     def _look_again(self) -> None:

@@ -38,6 +38,7 @@ _AT_ONCE = 256
 """Rows in one statement: SQLite takes 32 766 parameters."""
 _STAYING = 9
 """How many of a move's columns there are without those of its ownership."""
+_FITS = "s.id = m.id AND s.revision = m.revision AND s.step_execution_token IS m.token"
 _KEPT: _Row = (0, None, None, None, None, None)
 
 
@@ -59,14 +60,14 @@ class OneHop(DirectBatch):
         writers: asyncio.Lock,
         prepare: Callable[[AsyncConnection], Awaitable[None]],
     ) -> None:
-        super().__init__(head, engine)
+        super().__init__(head, engine, writers)
         quote = engine.dialect.identifier_preparer.format_table
         self._sql = _Statements(quote(head), quote(past))
-        self._writers, self._make_ready = writers, prepare
+        self._make_ready = prepare
 
     @classmethod
-    def fits(cls, engine: AsyncEngine) -> bool:
-        return super().fits(engine) and hasattr(aiosqlite.Connection, "_execute")
+    def fits(cls, head: Table, engine: AsyncEngine) -> bool:
+        return super().fits(head, engine) and hasattr(aiosqlite.Connection, "_execute")
 
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         await self._make_ready(connection)
@@ -79,10 +80,9 @@ class OneHop(DirectBatch):
             row = _moved(move)
             (rows.changing if row[_STAYING] else rows.staying).append(row)
             rows.history.extend(_past(move, row))
-        async with self._writers:
-            hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
-            if not await hop(self._sql.transact, driver._conn, rows):  # noqa: SLF001
-                return None
+        hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
+        if not await hop(self._sql.transact, driver._conn, rows):  # noqa: SLF001
+            return None
         return {birth.head.id for birth in births} | {move.saga_id for move in moves}
 
 
@@ -103,10 +103,14 @@ class _Statements:
         self._staying, self._changing = _staying_sql(head), _changing_sql(head)
 
     def transact(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
-        """Write it all and commit, or write nothing and return False; after an error the connection is of no use."""
+        """Write it all and commit, or write nothing and return False, or raise; the write lock is let go of at once."""
         connection.execute("BEGIN IMMEDIATE")
-        fits = self._writes(connection, rows)
-        connection.execute("COMMIT" if fits else "ROLLBACK")
+        try:
+            fits = self._writes(connection, rows)
+            connection.execute("COMMIT" if fits else "ROLLBACK")
+        except BaseException:
+            connection.rollback()
+            raise
         return fits
 
     def _writes(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
@@ -136,22 +140,18 @@ def _births_sql(head: str) -> _Sql:
 
 def _staying_sql(head: str) -> _Sql:
     """Return the statement for moves that leave the ownership as it is; it passes over those that change the status."""
-    return _update_sql(head, advanced(), MOVE[:_STAYING], f"{_fits(head)} AND {head}.status = m.status")
+    return _update_sql(head, advanced(), MOVE[:_STAYING], f"{_FITS} AND s.status = m.status")
 
 
 def _changing_sql(head: str) -> _Sql:
-    return _update_sql(head, moved(head), MOVE, _fits(head))
+    return _update_sql(head, moved("s"), MOVE, _FITS)
 
 
 def _update_sql(head: str, assignments: str, columns: Sequence[str], condition: str) -> _Sql:
     """Return an update from the rows sent. It begins with UPDATE: of what does not, `sqlite3` tells no row count."""
     named = ", ".join(f'column{place} AS "{name}"' for place, name in enumerate(columns, 1))
-    before = f"UPDATE {head} SET {assignments} FROM (SELECT {named} FROM ("
+    before = f"UPDATE {head} AS s SET {assignments} FROM (SELECT {named} FROM ("
     return _with_values(before, len(columns), f")) AS m WHERE {condition}")
-
-
-def _fits(head: str) -> str:
-    return f"{head}.id = m.id AND {head}.revision = m.revision AND {head}.step_execution_token IS m.token"
 
 
 def _past_sql(past: str) -> _Sql:

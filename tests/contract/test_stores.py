@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiosqlite
 import pytest
 from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from saga_orchestrator.storage.contract import Store
 from saga_orchestrator.storage.one_hop import OneHop
@@ -15,13 +18,21 @@ from saga_orchestrator.storage.rows import Written
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
 from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, newborn, put, put_due, step, takes
-from tests.support.sagas import PlainSaga, TripSaga, site
+from tests.support.sagas import PlainSaga, TripSaga, site, soon
 
 
 class Twins(SagaStore):
     """A store with a second one beside it, on connections of its own, as another process would have."""
 
     twin: SagaStore
+
+
+@asynccontextmanager
+async def one_connection(url: str) -> AsyncIterator[AsyncEngine]:
+    """Open a pool in which whoever holds a connection holds the only one."""
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=5)
+    yield engine
+    await engine.dispose()
 
 
 class TestMemoryStore(StoreContract):
@@ -78,7 +89,30 @@ class TestSqliteInOneHop(OnSqlite):
         assert isinstance(store, Twins)
         monkeypatch.delattr(aiosqlite.Connection, "_execute")
 
-        assert not OneHop.fits(store.engine)
+        assert not OneHop.fits(store.table, store.engine)
+
+    async def test_who_writes_and_who_is_about_to_do_not_wait_for_each_other(self, store: Store, url: str) -> None:
+        """With one connection for all, batches and orders take turns: each takes the lock, then the connection."""
+        async with one_connection(url) as engine:
+            only = SagaStore(self.model, engine)
+            heads = [await put(only) for _ in range(8)]
+            moves = [only.write([step(head)]) for head in heads]
+            orders = [only.advance(head.id, lambda found, now: None) for head in heads]
+
+            await soon(asyncio.gather(*moves, *orders))
+            await only.aclose()
+
+    async def test_a_steady_writer_lets_others_have_the_connection(self, store: Store, url: str) -> None:
+        """Whoever reads gets the pool's one connection while batch follows batch."""
+        async with one_connection(url) as engine:
+            only = SagaStore(self.model, engine)
+            head = await put(only)
+            reading = asyncio.create_task(only.head(head.id))
+            while not reading.done():
+                await only.write([newborn(head.created_at)])
+
+            assert (await reading) is not None
+            await only.aclose()
 
     async def test_more_rows_than_one_statement_takes(self, store: Store) -> None:
         """A batch of any size is written, in several statements of one transaction."""

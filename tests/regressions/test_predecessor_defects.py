@@ -652,10 +652,11 @@ async def test_r_time_is_told_by_the_database_clock(database_url: str, ledger: l
         else:
             await plain.sql("CREATE TABLE skew (by interval)")
             await plain.sql("INSERT INTO skew VALUES ('1 day')")
-            await plain.sql(
-                "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
-                "'SELECT pg_catalog.clock_timestamp() + by FROM public.skew'"
-            )
+            for clock, kind in (("clock_timestamp", "VOLATILE"), ("statement_timestamp", "STABLE")):
+                await plain.sql(
+                    f"CREATE FUNCTION public.{clock}() RETURNS timestamptz LANGUAGE sql {kind} AS "
+                    f"'SELECT pg_catalog.{clock}() + by FROM public.skew'"
+                )
             settings = {"search_path": "public, pg_catalog"}
             engine = create_async_engine(database_url, connect_args={"server_settings": settings})
         skewed = Scene(engine, None)

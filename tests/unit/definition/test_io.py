@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, Json, computed_field, field_serializer
 
-from saga_orchestrator.definition.io import Loaded, Payloads, clean_text
+from saga_orchestrator.definition.io import Payloads, clean_text
 from saga_orchestrator.errors import PayloadError
 
 PLAIN = Payloads()
@@ -370,31 +370,3 @@ class TestCleanText:
     def test_any_text_becomes_one_that_any_database_takes(self, text: str, expected: str) -> None:
         """What a database rejects is escaped, and what is too long is cut after that."""
         assert clean_text(text, 20) == expected
-
-
-TEXTS = {"a": '{"n":1}', "b": "[2]"}
-
-
-class TestLoaded:
-    def test_it_is_a_mapping_of_what_was_stored(self) -> None:
-        """It looks, compares and prints like the dict of its values."""
-        loaded = Loaded(TEXTS, PLAIN)
-
-        assert loaded == {"a": {"n": 1}, "b": [2]}
-        assert repr(loaded) == repr({"a": {"n": 1}, "b": [2]})
-        assert (len(loaded), list(loaded), "c" in loaded) == (2, ["a", "b"], False)
-
-    def test_a_payload_is_read_when_it_is_asked_for(self) -> None:
-        """What nobody looks at is not read, so a payload that cannot be read troubles only who wants it."""
-        loaded = Loaded({**TEXTS, "c": "nonsense"}, PLAIN)
-
-        assert loaded["b"] == [2]
-        with pytest.raises(PayloadError, match="not JSON"):
-            loaded["c"]
-
-    def test_each_reading_is_fresh(self) -> None:
-        """One step that changes what it was shown changes nothing for another."""
-        loaded = Loaded(TEXTS, PLAIN)
-        loaded["b"].append(3)
-
-        assert loaded["b"] == [2]

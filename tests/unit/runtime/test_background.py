@@ -82,7 +82,21 @@ async def test_work_that_is_cut_off_cuts_off_who_waits_for_it(background: Backgr
     caller = asyncio.create_task(background.outcome(endless))
     await begun.wait()
     (task,) = background._tasks
-    assert task is not None
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
+async def test_work_that_is_cut_off_before_it_began_is_not_waited_for(background: Background) -> None:
+    """Also then whoever waits hears of it."""
+
+    async def never() -> None:
+        raise AssertionError("it has begun")
+
+    caller = asyncio.create_task(background.outcome(never))
+    await asyncio.sleep(0)
+    (task,) = background._tasks
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):

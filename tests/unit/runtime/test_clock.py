@@ -92,3 +92,21 @@ async def test_a_database_clock_that_was_set_is_followed(hands: Hands) -> None:
     await clock.sync()
 
     assert clock.now() == hands.database
+
+
+async def test_a_database_that_is_away_is_asked_another_time(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is getting old does until the database is back; without any, nothing can begin."""
+    clock = DatabaseClock(hands.ask)
+    await clock.ready()
+    hands.pass_by(86_400)
+    monkeypatch.setattr(clock, "_ask", away)
+
+    await clock.ready()
+    assert clock.now() == hands.database
+
+    with pytest.raises(ConnectionError):
+        await DatabaseClock(away).ready()
+
+
+async def away() -> datetime:
+    raise ConnectionError("the database is away")

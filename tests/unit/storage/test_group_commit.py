@@ -338,3 +338,40 @@ async def test_closing_an_idle_one_is_immediate(commits: GroupCommit) -> None:
     """There is nothing to wait for, once and again."""
     await commits.aclose()
     await commits.aclose()
+
+
+async def test_blocked_births_take_turns_with_everybody_else(database: Database, commits: GroupCommit) -> None:
+    """However many births somebody's transaction holds up, the others' writes wait for one of them at a time."""
+    blocked = [born() for _ in range(5)]
+    database.blocked = {id(item): 50 for item in blocked}
+    held = [commits.submit(item) for item in blocked]
+    while len(commits._busy) < len(blocked):
+        await soon(commits.submit(born()))
+
+    first = len(database.batches)
+    for _ in range(5):
+        await soon(commits.submit(moved()))
+
+    between = [batch for batch in database.batches[first:] if batch[0] in blocked]
+    assert len(between) <= 6
+    for answer in held:
+        answer.cancel()
+
+
+async def test_a_leader_that_is_cut_off_leaves_nobody_to_wait_for(database: Database, commits: GroupCommit) -> None:
+    """When the event loop's end cancels the leader, closing does not wait for a write that it had held back."""
+    item = moved()
+    database.busy = {id(item): 1}
+    answer = commits.submit(item)
+    await soon(commits.submit(born()))
+    assert commits._busy
+    gate = Gate()
+    database.plan.append(gate)
+    commits._enqueue((item, answer))
+    await soon(gate.wait_reached())
+    assert commits._leader is not None
+    commits._leader.cancel()
+
+    await soon(commits.aclose())
+
+    assert answer.cancelled()

@@ -1,0 +1,40 @@
+"""What an `input_map` is shown of a saga's past, read from the store when it is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..definition.io import Payloads
+from ..definition.step import InputContext
+from .tenure import Tenure
+
+
+class RecordedContext(InputContext):
+    """An `InputContext` of what is stored. Most steps look at few of the outputs of a long saga, or at none.
+
+    All of it is plain JSON values, read afresh for each step: what one does to them no other sees.
+    """
+
+    def __init__(self, tenure: Tenure, payloads: Payloads) -> None:
+        past = tenure.known_past
+        latest = None if past.latest_event is None else payloads.load(past.latest_event)
+        self.__dict__.update(
+            initial_data=tenure.initial_data(payloads),
+            latest_event=latest,
+            events=[payloads.load(text) for text in past.events],
+            _saga_name=tenure.saga_name,
+            _texts=dict(past.outputs),
+            _load=payloads.load,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what is looked at for the first time."""
+        facts = self.__dict__
+        if name == "step_outputs":
+            facts[name] = {step_id: facts["_load"](text) for step_id, text in facts["_texts"].items()}
+        elif name == "context":
+            seen = {"initial_data": self.initial_data, "step_outputs": self.step_outputs}
+            facts[name] = {"saga_name": facts["_saga_name"], **seen}
+        else:
+            raise AttributeError(f"InputContext has no attribute {name!r}")
+        return facts[name]
