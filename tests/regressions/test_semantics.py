@@ -494,7 +494,11 @@ async def test_a_success_that_comes_after_its_undo_is_undone_again(
             await asyncio.sleep(0.001)
         saga_id = await starting
     assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
-    assert ledger == ["reserve", "undo charge without output", "charge", "undo reserve", "undo charge"]
+    assert ledger[:3] == ["reserve", "undo charge without output", "charge"]
+    assert sorted(ledger[3:]) == [
+        "undo charge",
+        "undo reserve",
+    ]  # the second undo begins while that of the step before runs
 
 
 async def test_a_look_at_a_saga_that_waits_leaves_its_token_good(scene: Scene, ledger: list[str]) -> None:
