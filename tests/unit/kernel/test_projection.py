@@ -26,6 +26,7 @@ from saga_orchestrator.kernel.projection import (
     stands,
     status_of,
     wake_at,
+    work_of,
 )
 from saga_orchestrator.kernel.state import (
     Failed,
@@ -216,3 +217,9 @@ def test_quarantine_is_shown_and_an_order_is_not() -> None:
     assert (shown(graph, state(a=Running()), Claimed(crashed=True)) or "").startswith("quarantined")
     assert shown(BESIDE, PAST, Raised("r", 1, "no courier"), AbortOrdered()) == "no courier"
     assert shown(GRAPH, state(a=PAUSED), SkipOrdered()) is None
+
+
+def test_only_a_live_status_has_work() -> None:
+    """To ask for the work of a step at rest is a defect of the asker, and said to be one."""
+    with pytest.raises(AssertionError, match="no work is in flight"):
+        work_of("a", Succeeded())
