@@ -64,9 +64,7 @@ class Side:
         began = time.perf_counter()
         claimed = await self.orchestrator.run_due(limit=LIMIT)
         seconds = time.perf_counter() - began
-        left = await self._count(
-            "deadline_at IS NOT NULL"
-        )  # by the index: to read the whole table would chill the next
+        left = await self._count("deadline_at IS NOT NULL")  # by its index: reading it all would chill the next look
         if (claimed, left) != (expected, 0):
             raise RuntimeError(f"run_due claimed {claimed} of {expected} sagas, and {left} are still due")
         return seconds

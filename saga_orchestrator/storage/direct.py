@@ -57,6 +57,10 @@ MOVE = (
     "finished_at",
 )
 """What is sent of a move. `changes`: the ownership, which is what comes after, is new."""
+STAYING = MOVE.index("changes")
+"""How many columns of a move there are without those of its ownership."""
+KEPT = (False, None, None, None, None, None)
+"""What is sent of the ownership of a move that leaves it as it is."""
 PAST = HistoryRow._fields
 
 _DRIVERS = ("asyncpg", "sqlite3")
@@ -102,8 +106,7 @@ class DirectBatch(ABC):
         Raises:
             DBAPIError: Whatever the driver raised, as SQLAlchemy would.
         """
-        births = [item for item in batch if isinstance(item, Birth)]
-        moves = sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
+        births, moves = parted(batch)
         try:
             async with self._writers, self._held as driver:
                 return await self._write(driver, births, moves)
@@ -123,6 +126,12 @@ class DirectBatch(ABC):
     @abstractmethod
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         """Write what fits, and commit; or write nothing and return None."""
+
+
+def parted(batch: Sequence[Write]) -> tuple[list[Birth], list[Move]]:
+    """Return the births of a batch, and its moves in the order in which all writers lock rows."""
+    births = [item for item in batch if isinstance(item, Birth)]
+    return births, sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
 
 
 def moved(head: str) -> str:

@@ -80,18 +80,19 @@ class HeldConnection:
 
     async def _drop(self) -> None:
         """Throw away a connection of which nobody knows what state it is in."""
-        if self._idle is not None:
-            self._idle.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        if (connection := self._detached()) is not None:
             await connection.invalidate()
             await connection.close()
 
     def _let_go(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        if (connection := self._detached()) is not None:
             closing = asyncio.get_running_loop().create_task(connection.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    def _detached(self) -> AsyncConnection | None:
+        """Return the connection, which is held no longer, if there is one."""
+        if self._idle is not None:
+            self._idle.cancel()
+        connection, self._connection = self._connection, None
+        return connection

@@ -29,17 +29,14 @@ import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import HEAD, MOVE, PAST, DirectBatch, advanced, moved, quoted
+from .direct import HEAD, KEPT, MOVE, PAST, STAYING, DirectBatch, advanced, moved, quoted
 from .rows import Birth, Move
 
 _Row = tuple[Any, ...]
 _Sql = Callable[[int], str]
 _AT_ONCE = 256
 """Rows in one statement: SQLite takes 32 766 parameters."""
-_STAYING = 9
-"""How many of a move's columns there are without those of its ownership."""
 _FITS = "s.id = m.id AND s.revision = m.revision AND s.step_execution_token IS m.token"
-_KEPT: _Row = (0, None, None, None, None, None)
 
 
 class OneHop(DirectBatch):
@@ -78,7 +75,7 @@ class OneHop(DirectBatch):
         rows = _Rows([_born(birth) for birth in births], [], [], [])
         for move in moves:
             row = _moved(move)
-            (rows.changing if row[_STAYING] else rows.staying).append(row)
+            (rows.changing if row[STAYING] else rows.staying).append(row)
             rows.history.extend(_past(move, row))
         hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
         if not await hop(self._sql.transact, driver._conn, rows):  # noqa: SLF001
@@ -116,7 +113,7 @@ class _Statements:
     def _writes(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
         if _written(connection, self._births, rows.births) < len(rows.births):
             return False
-        moved = _written(connection, self._staying, [row[:_STAYING] for row in rows.staying])
+        moved = _written(connection, self._staying, [row[:STAYING] for row in rows.staying])
         left = rows.changing if moved == len(rows.staying) else rows.staying + rows.changing
         if moved + _written(connection, self._changing, left) < len(rows.staying) + len(rows.changing):
             return False
@@ -140,7 +137,7 @@ def _births_sql(head: str) -> _Sql:
 
 def _staying_sql(head: str) -> _Sql:
     """Return the statement for moves that leave the ownership as it is; it passes over those that change the status."""
-    return _update_sql(head, advanced(), MOVE[:_STAYING], f"{_FITS} AND s.status = m.status")
+    return _update_sql(head, advanced(), MOVE[:STAYING], f"{_FITS} AND s.status = m.status")
 
 
 def _changing_sql(head: str) -> _Sql:
@@ -190,10 +187,10 @@ def _born(birth: Birth) -> _Row:
 
 def _moved(move: Move) -> _Row:
     saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, _ = move
-    owned = _KEPT
+    owned: _Row = KEPT
     if ownership is not None:
         new_token, owner, deadline_at, awaiting, finished_at = ownership
-        owned = (1, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
+        owned = (True, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
     here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at)
     return (*here, *owned)
 

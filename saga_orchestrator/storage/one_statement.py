@@ -20,7 +20,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..kernel.state import SagaStatus
-from .direct import HEAD, MOVE, PAST, DirectBatch, moved, quoted
+from .direct import HEAD, KEPT, MOVE, PAST, STAYING, DirectBatch, moved, quoted
 from .rows import Birth, Move
 
 IMPATIENCE = "100ms"
@@ -66,7 +66,6 @@ _HEAD = _columns(HEAD, _HEAD_DEFAULTS)
 _MOVE = _columns(MOVE, _MOVE_DEFAULTS)
 _PAST = _columns(PAST, _PAST_DEFAULTS)
 _JSON = ("state", "context", "input", "output")
-_KEPT = (False, None, None, None, None, None)
 
 
 class OneStatement(DirectBatch):
@@ -98,7 +97,7 @@ class OneStatement(DirectBatch):
 
     def _moved(self, moves: Sequence[Move]) -> tuple[Any, ...]:
         """Return the statement for these moves, and its parameters."""
-        rows = [(*move[:9], *((True, *move.ownership) if move.ownership else _KEPT)) for move in moves]
+        rows = [(*move[:STAYING], *((True, *move.ownership) if move.ownership else KEPT)) for move in moves]
         history = [row for move in moves for row in move.history]
         if len(rows) == len(history) == 1:
             return self._move, *rows[0], *history[0]
@@ -124,7 +123,7 @@ def _values(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
 
 
 def _unnest(columns: Sequence[_Column], alias: str, start: int = 1) -> str:
-    """Return the source of many rows; to set it up costs as much as some twenty rows."""
+    """Return the source of many rows."""
     arrays = ", ".join(f"${start + i}::{column.type}[]" for i, column in enumerate(columns))
     return f"unnest({arrays}) AS {alias}({_names(columns)})"
 

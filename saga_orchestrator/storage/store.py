@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
 from .dialect import Clock, dialect_for, is_passing, through_contention
+from .direct import parted
 from .group_read import GroupRead
 from .mixins import history_table
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
@@ -70,9 +71,8 @@ class SagaStore:
 
     async def _write(self, connection: AsyncConnection, batch: Sequence[Write]) -> set[UUID]:
         """Write what still fits; return the ids of the sagas written."""
-        births = [item for item in batch if isinstance(item, Birth)]
+        births, moves = parted(batch)
         done = await self._insert(connection, births) if births else set()
-        moves = sorted((item for item in batch if isinstance(item, Move)), key=lambda move: move.saga_id.int)
         held = await self._held(connection, moves)
         fitting = [m for m in moves if held.get(m.saga_id) == (m.revision, m.token)]
         await self._move(connection, fitting)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from saga_orchestrator import ActiveSagaAlreadyExistsError, SagaStatus
-from tests.support.sagas import NAME, Site, World, soon, trip
+from tests.support.sagas import NAME, Site, World, soon, stopped_at_hotel, trip
 
 ORDER = {"saga_name": NAME, "initial_data": {}, "aggregation_id": "order-1"}
 OTHER = {**ORDER, "aggregation_id": "order-2"}
@@ -17,10 +17,7 @@ OTHER = {**ORDER, "aggregation_id": "order-2"}
 
 async def test_a_row_that_is_held_delays_no_other_saga(on_postgres: Site, world: World) -> None:
     """While an operator's transaction holds one saga's row, the other sagas of the process go on to their ends."""
-    orchestrator = on_postgres.joins(trip(world))
-    gate = world.gate("hotel")
-    held = asyncio.create_task(orchestrator.start(**ORDER))
-    await gate.wait_reached()
+    orchestrator, gate, held = await stopped_at_hotel(on_postgres, world, **ORDER)
     async with on_postgres.engine.begin() as operator:
         await operator.execute(text("UPDATE trip_saga SET tenant = 'acme'"))
         gate.open()

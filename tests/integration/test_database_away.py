@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStatus, SagaWorker
 from tests.support.postgres import PostgresServer
-from tests.support.sagas import NAME, Site, TripSaga, World, site, soon, trip, until
+from tests.support.sagas import NAME, Site, TripSaga, World, site, soon, stopped_at_hotel, trip, until
 
 ORDER = {"saga_name": NAME, "initial_data": {}, "aggregation_id": "order-1"}
 ALL_THREE = ["flight", "hotel", "car"]
@@ -49,10 +49,7 @@ async def test_a_server_that_crashes_in_the_middle_of_a_saga(
     crashing: Site, server: PostgresServer, world: World
 ) -> None:
     """A step that returns while PostgreSQL is down is committed when it is up again, and nothing runs twice."""
-    orchestrator = crashing.joins(trip(world))
-    gate = world.gate("hotel")
-    running = asyncio.create_task(orchestrator.start(**ORDER))
-    await gate.wait_reached()
+    orchestrator, gate, running = await stopped_at_hotel(crashing, world, **ORDER)
 
     server.stop("immediate")
     gate.open()
@@ -120,10 +117,7 @@ async def until_over(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) ->
 
 async def test_a_connection_that_dies_in_the_middle_of_a_commit(on_postgres: Site, world: World) -> None:
     """A backend killed in the middle of a statement has written nothing: the commit is made again on another."""
-    orchestrator = on_postgres.joins(trip(world))
-    gate = world.gate("hotel")
-    running = asyncio.create_task(orchestrator.start(**ORDER))
-    await gate.wait_reached()
+    orchestrator, gate, running = await stopped_at_hotel(on_postgres, world, **ORDER)
     async with on_postgres.engine.begin() as other:
         await other.execute(text("LOCK TABLE trip_saga_history IN SHARE MODE"))
         gate.open()
@@ -143,10 +137,7 @@ async def _kill_who_waits(connection: AsyncConnection) -> None:
 
 async def test_a_row_that_somebody_holds_delays_its_saga_and_no_renewal(on_postgres: Site, world: World) -> None:
     """While an operator's transaction holds the row, the step's commit waits, and is made when he has finished."""
-    orchestrator = on_postgres.joins(trip(world))
-    gate = world.gate("hotel")
-    running = asyncio.create_task(orchestrator.start(**ORDER))
-    await gate.wait_reached()
+    orchestrator, gate, running = await stopped_at_hotel(on_postgres, world, **ORDER)
     async with on_postgres.engine.begin() as other:
         await other.execute(text("UPDATE trip_saga SET tenant = 'acme'"))
         gate.open()
@@ -235,10 +226,7 @@ async def test_a_claim_that_was_written_and_not_answered_is_found_again(database
 async def test_a_saga_waits_for_a_sqlite_file_that_is_locked(sqlite_url: str, world: World) -> None:
     """While another connection writes, every write of ours is refused, and is made when that one has finished."""
     async with site(f"{sqlite_url}?timeout=0.01") as locked:
-        orchestrator = locked.joins(trip(world))
-        gate = world.gate("hotel")
-        running = asyncio.create_task(orchestrator.start(**ORDER))
-        await gate.wait_reached()
+        orchestrator, gate, running = await stopped_at_hotel(locked, world, **ORDER)
         async with locked.engine.connect() as other:
             await other.exec_driver_sql("BEGIN IMMEDIATE")
             gate.open()

@@ -289,6 +289,17 @@ def _options(url: str) -> dict[str, Any]:
     return {"connect_args": {"server_settings": {"jit": "off"}}} if url.startswith("postgresql") else {}
 
 
+async def stopped_at_hotel(
+    site: Site, world: World, **order: Any
+) -> tuple[SagaOrchestrator[TripSaga], Gate, asyncio.Task[UUID]]:
+    """Start a trip, and return when its step `hotel` is at work: where it goes on, and who waits for it."""
+    orchestrator = site.joins(trip(world))
+    gate = world.gate("hotel")
+    running = asyncio.create_task(orchestrator.start(**order))
+    await gate.wait_reached()
+    return orchestrator, gate, running
+
+
 @asynccontextmanager
 async def site(url: str) -> AsyncIterator[Site]:
     """Open a database with empty saga tables."""
