@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from loguru import logger
 
 T = TypeVar("T")
+
+if sys.version_info >= (3, 12):
+
+    def begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work at once: what needs not wait for anything is done before the event loop turns."""
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+
+else:
+
+    def begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work with the event loop's next turn."""
+        return asyncio.get_running_loop().create_task(work)
 
 
 class Background:
@@ -27,9 +41,9 @@ class Background:
     async def outcome(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what work comes to; it goes on when the caller who waits for it is cancelled."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        task = asyncio.get_running_loop().create_task(self._answer(answer, work, arguments))
+        task = begun(self._answer(answer, work, arguments))
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._leave(task, answer))
+        task.add_done_callback(partial(self._leave, answer))
         return await answer
 
     async def join(self) -> None:
@@ -51,7 +65,7 @@ class Background:
             if not answer.done():
                 answer.set_result(result)
 
-    def _leave(self, task: asyncio.Task[Any], answer: asyncio.Future[Any]) -> None:
+    def _leave(self, answer: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         answer.cancel()  # nobody waits for ever for what was cut off, perhaps before it began
 

@@ -12,6 +12,7 @@ better.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -31,6 +32,7 @@ class DatabaseClock:
         self._bounds: tuple[datetime, datetime] | None = None
         self._zero: float | None = None  # when the event loop's clock stood at zero, in seconds since 1970
         self._measured = 0.0
+        self._good_until = -math.inf
 
     async def sync(self) -> None:
         """Ask the database again."""
@@ -42,6 +44,7 @@ class DatabaseClock:
         self._bounds = earliest, latest = self._narrowed(*bounds, answered)
         self._zero = (earliest + (latest - earliest) / 2).timestamp()
         self._measured = answered
+        self._good_until = answered + (_PRECISE - (latest - earliest)).total_seconds() / (2 * _DRIFT)
 
     async def ready(self) -> None:
         """Ask the database, if it has never been asked, or if its answer was too slow, or is too old, to tell.
@@ -49,7 +52,7 @@ class DatabaseClock:
         One that is away just then is asked another time.
         """
         for _ in range(_TRIES):
-            if self._bounds is not None and self._width() <= _PRECISE:
+            if self.is_ready:
                 return
             try:
                 await self.sync()
@@ -58,11 +61,10 @@ class DatabaseClock:
                     raise
                 return
 
-    def _width(self) -> timedelta:
-        """Return how far apart the bounds are by now: since they were measured the clocks may have parted."""
-        assert self._bounds is not None
-        since = asyncio.get_running_loop().time() - self._measured
-        return self._bounds[1] - self._bounds[0] + timedelta(seconds=2 * _DRIFT * since)
+    @property
+    def is_ready(self) -> bool:
+        """Whether the bounds are narrow enough, although the clocks may have parted since they were measured."""
+        return asyncio.get_running_loop().time() <= self._good_until
 
     def now(self) -> datetime:
         """Return the database's time, as far as it is known."""

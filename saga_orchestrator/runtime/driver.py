@@ -12,7 +12,6 @@ not begun yet. It starts nothing before the commit that ordered it. There are th
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +23,7 @@ from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.state import StepStatus, Undoing
 from ..storage.rows import Ownership, Written
+from .background import begun
 from .moves import Fold, compose, fold, is_at_work, left_to_anybody, read_state, released
 from .tenure import patiently
 
@@ -61,12 +61,12 @@ class Driver:
         self._stale = False
         self._lost = False
         self._fenced = False
-        self._at_rest = asyncio.Event()
-        self._at_rest.set()
+        self._is_driven = False
+        self._stopped: asyncio.Event | None = None
 
     async def run(self) -> None:
         """Drive the saga until it needs this process no longer."""
-        self._at_rest.clear()
+        self._is_driven = True
         try:
             self._begin()
             while is_at_work(self.tenure.state) and not self._lost:
@@ -79,7 +79,9 @@ class Driver:
                     await self._advance(mail)
         finally:
             self._cancel_all()
-            self._at_rest.set()
+            self._is_driven = False
+            if self._stopped is not None:
+                self._stopped.set()
 
     def put(self, event: Event) -> None:
         """Tell the driver that something has happened."""
@@ -105,13 +107,19 @@ class Driver:
         self._ring()
         if tasks:
             await asyncio.wait(tasks, timeout=_GRACE.total_seconds())
-        await self._at_rest.wait()  # a commit in flight comes first: this one would contradict it
+        await self._stop()
         while is_at_work(self.tenure.state) and not self._fenced:
             now = self._tools.now()
             done = self._fold(self._mail, now)
             left = left_to_anybody(now) if is_at_work(done.state) else self._released(done, now)
             if await self._commit(done, now, left):
                 return
+
+    async def _stop(self) -> None:
+        """Wait until nobody drives the saga: a commit in flight comes first, and a later one would contradict it."""
+        if self._is_driven:
+            self._stopped = self._stopped or asyncio.Event()
+            await self._stopped.wait()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -186,13 +194,13 @@ class Driver:
         if self._lost:
             return
         live = self.tenure.state.open
-        for step_id in [i for i, (begun, _) in self._tasks.items() if live.get(i) != begun]:
+        for step_id in [i for i, (status, _) in self._tasks.items() if live.get(i) != status]:
             self._leave_behind(self._tasks.pop(step_id)[1])
             self._began.pop(step_id, None)
         for work in outstanding(self.tenure.state):
             if work.step_id not in self._tasks:
                 known = self.tenure.past_is_known
-                task = _begun(self._perform(work) if known else self._perform_once_known(work))
+                task = begun(self._perform(work) if known else self._perform_once_known(work))
                 self._tasks[work.step_id] = live[work.step_id], task
                 if task.done():
                     self._done(task)
@@ -261,15 +269,3 @@ class Driver:
             self._alarm.cancel()
         for task in (*(task for _, task in self._tasks.values()), *self._left_behind):
             task.cancel()
-
-
-if sys.version_info >= (3, 12):
-
-    def _begun(performing: Coroutine[Any, Any, Event]) -> asyncio.Task[Event]:
-        """Begin work at once: what needs not wait for anything is done before the event loop turns."""
-        return asyncio.Task(performing, loop=asyncio.get_running_loop(), eager_start=True)
-
-else:
-
-    def _begun(performing: Coroutine[Any, Any, Event]) -> asyncio.Task[Event]:
-        return asyncio.get_running_loop().create_task(performing)

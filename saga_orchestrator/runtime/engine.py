@@ -99,7 +99,8 @@ class SagaEngine(Generic[ModelT]):
         """
         if self._closed:
             raise SagaStateError("This orchestrator has been closed; make a new one.")
-        await self._clock.ready()
+        if not self._clock.is_ready:
+            await self._clock.ready()
 
     # --- the doors -------------------------------------------------------------------------------------------
 

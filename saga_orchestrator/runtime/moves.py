@@ -15,7 +15,7 @@ from ..kernel.events import Event, Ticked
 from ..kernel.projection import awaiting, current_step_index, is_live, last_error, retry_counter, status_of, wake_at
 from ..kernel.state import State
 from ..kernel.transition import decide
-from ..storage.rows import Head, HistoryRow, Move, Ownership
+from ..storage.rows import Entry, Head, Move, Ownership
 
 if TYPE_CHECKING:
     from .tenure import Tenure
@@ -92,7 +92,7 @@ def compose(grip: Grip | Tenure, done: Fold, now: datetime, ownership: Ownership
         done.last_error,
         now,
         ownership,
-        tuple([_history(grip, now, record) for record in done.records]),
+        tuple([_entry(grip, record) for record in done.records]),
     )
 
 
@@ -118,18 +118,15 @@ def is_at_work(state: State) -> bool:
     return not state.quarantined and is_live(state)
 
 
-def _history(grip: Grip | Tenure, now: datetime, record: Record) -> HistoryRow:
+def _entry(grip: Grip | Tenure, record: Record) -> Entry:
     step_name = record.step_id if record.phase is Phase.ORDER else grip.definition.step(record.step_id).step_name
-    return HistoryRow(
-        grip.saga_id,
+    return Entry(
         record.seq,
-        now,
         record.phase.value,
         record.status.value,
         record.step_id,
         step_name,
         record.attempt,
-        grip.token,
         record.input,
         record.output,
         record.error,

@@ -23,7 +23,7 @@ class RecordedContext(InputContext):
             latest_event=latest,
             events=[payloads.load(text) for text in past.events],
             _saga_name=tenure.saga_name,
-            _texts=dict(past.outputs),
+            _past=past,
             _load=payloads.load,
         )
 
@@ -31,7 +31,7 @@ class RecordedContext(InputContext):
         """Make what is looked at for the first time."""
         facts = self.__dict__
         if name == "step_outputs":
-            facts[name] = {step_id: facts["_load"](text) for step_id, text in facts["_texts"].items()}
+            facts[name] = {step_id: facts["_load"](text) for step_id, text in facts["_past"].outputs.items()}
         elif name == "context":
             seen = {"initial_data": self.initial_data, "step_outputs": self.step_outputs}
             facts[name] = {"saga_name": facts["_saga_name"], **seen}

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .held import HeldConnection
-from .rows import Birth, HistoryRow, Move, Write
+from .rows import Birth, Entry, HistoryRow, Move, Write
 
 HEAD = (
     "id",
@@ -62,6 +62,8 @@ STAYING = MOVE.index("changes")
 KEPT = (False, None, None, None, None, None)
 """What is sent of the ownership of a move that leaves it as it is."""
 PAST = HistoryRow._fields
+ENTRY = Entry._fields
+"""What is sent of a history row; it begins with what its move says already."""
 
 _DRIVERS = ("asyncpg", "sqlite3")
 _OWNERSHIP = (
@@ -101,7 +103,7 @@ class DirectBatch(ABC):
         return not birth.values and not self._has_defaults
 
     async def write(self, batch: Sequence[Write]) -> set[UUID] | None:
-        """Write what fits, durably; return the ids of the sagas written, or None if the portable form has to.
+        """Write what fits, durably; return the ids of what did not, or None if the portable form has to do it all.
 
         Raises:
             DBAPIError: Whatever the driver raised, as SQLAlchemy would.
@@ -125,7 +127,7 @@ class DirectBatch(ABC):
 
     @abstractmethod
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
-        """Write what fits, and commit; or write nothing and return None."""
+        """Write what fits, commit, and return the ids of what did not; or write nothing and return None."""
 
 
 def parted(batch: Sequence[Write]) -> tuple[list[Birth], list[Move]]:

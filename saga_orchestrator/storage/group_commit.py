@@ -101,9 +101,9 @@ class GroupCommit:
         while self._queue and len(batch) < self._max_batch:
             queued = self._queue.popleft()
             item = queued[0]
-            saga_id = item.head.id if isinstance(item, Birth) else item.saga_id
-            (waiting if saga_id in sagas else batch).append(queued)
-            sagas.add(saga_id)
+            before = len(sagas)
+            sagas.add(item.head.id if isinstance(item, Birth) else item.saga_id)
+            (batch if len(sagas) > before else waiting).append(queued)
         self._queue.extendleft(reversed(waiting))
         return batch
 

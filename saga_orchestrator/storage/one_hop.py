@@ -78,9 +78,7 @@ class OneHop(DirectBatch):
             (rows.changing if row[STAYING] else rows.staying).append(row)
             rows.history.extend(_past(move, row))
         hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
-        if not await hop(self._sql.transact, driver._conn, rows):  # noqa: SLF001
-            return None
-        return {birth.head.id for birth in births} | {move.saga_id for move in moves}
+        return set() if await hop(self._sql.transact, driver._conn, rows) else None  # noqa: SLF001
 
 
 class _Rows(NamedTuple):
@@ -195,20 +193,9 @@ def _moved(move: Move) -> _Row:
     return (*here, *owned)
 
 
-def _past(move: Move, moving: _Row) -> list[_Row]:
+def _past(move: Move, row: _Row) -> list[_Row]:
     """Return the history rows of a move; what they share with it is written out already."""
-    return [
-        (
-            moving[0],
-            row.seq,
-            moving[8] if row.timestamp is move.updated_at else _text(row.timestamp),
-            *row[3:8],
-            moving[2] if row.token is move.token else _hex(row.token),
-            *row[9:15],
-            _text(row.started_at),
-        )
-        for row in move.history
-    ]
+    return [(row[0], row[8], row[2], *entry[:-1], _text(entry.started_at)) for entry in move.history]
 
 
 def _hex(value: UUID | None) -> str | None:

@@ -42,18 +42,36 @@ class Head:
     finished_at: datetime | None = None
 
 
-class HistoryRow(NamedTuple):
-    """One history row. `input` and `output` are JSON texts."""
+class Entry(NamedTuple):
+    """What a move adds to the history; whose it is, when and under which token, the move says."""
 
-    saga_id: UUID
     seq: int
-    timestamp: datetime
     phase: str
     status: str
     step_id: str
     step_name: str
     attempt: int
+    input: str | None
+    output: str | None
+    error: str | None
+    skipped: bool
+    actor: str | None
+    reason: str | None
+    started_at: datetime | None
+
+
+class HistoryRow(NamedTuple):
+    """One history row: an `Entry`, and what its move said. `input` and `output` are JSON texts."""
+
+    saga_id: UUID
+    timestamp: datetime
     token: UUID | None
+    seq: int
+    phase: str
+    status: str
+    step_id: str
+    step_name: str
+    attempt: int
     input: str | None
     output: str | None
     error: str | None
@@ -92,7 +110,11 @@ class Move(NamedTuple):
     last_error: str | None
     updated_at: datetime
     ownership: Ownership | None
-    history: tuple[HistoryRow, ...]
+    history: tuple[Entry, ...]
+
+    def rows(self) -> list[HistoryRow]:
+        """Return the history rows that the move leaves."""
+        return [HistoryRow(self.saga_id, self.updated_at, self.token, *entry) for entry in self.history]
 
 
 @value(frozen=True, slots=True)

@@ -52,15 +52,14 @@ class SagaStore:
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
-        done = await self._write_directly(batch)
-        if done is None:
+        missed = await self._write_directly(batch)
+        if missed is None:
             async with self.dialect.writing(self.engine) as connection:
-                done = await self._write(connection, batch)
-        if len(done) == len(batch):
+                missed = await self._write(connection, batch)
+        if not missed:
             return [Written.DONE] * len(batch)
-        missed = [item for item in batch if _id_of(item) not in done]
-        answers = await self._explain(missed) if missed else {}
-        return [Written.DONE if _id_of(item) in done else answers[_id_of(item)] for item in batch]
+        answers = await self._explain([item for item in batch if _id_of(item) in missed])
+        return [answers.get(_id_of(item), Written.DONE) for item in batch]
 
     async def _write_directly(self, batch: Sequence[Write]) -> set[UUID] | None:
         """Write the batch in the database's own form, if there is one and it can; None if nothing has been written."""
@@ -70,13 +69,13 @@ class SagaStore:
         return await fast.write(batch)
 
     async def _write(self, connection: AsyncConnection, batch: Sequence[Write]) -> set[UUID]:
-        """Write what still fits; return the ids of the sagas written."""
+        """Write what still fits; return the ids of the sagas that did not."""
         births, moves = parted(batch)
-        done = await self._insert(connection, births) if births else set()
+        there = await self._insert(connection, births) if births else set()
         held = await self._held(connection, moves)
         fitting = [m for m in moves if held.get(m.saga_id) == (m.revision, m.token)]
         await self._move(connection, fitting)
-        return done | {move.saga_id for move in fitting}
+        return {_id_of(item) for item in batch} - there - {move.saga_id for move in fitting}
 
     async def _insert(self, connection: AsyncConnection, births: Sequence[Birth]) -> set[UUID]:
         """Insert newborn sagas, passing over those that clash; return the ids of those that are there now."""
@@ -104,7 +103,7 @@ class SagaStore:
             await connection.execute(self._sql.move_kept, [kept(move) for move in staying])
         if changed:
             await connection.execute(self._sql.move_owned, [owned(move) for move in changed])
-        if rows := [past(row) for move in moves for row in move.history]:
+        if rows := [past(row) for move in moves for row in move.rows()]:
             await connection.execute(self._sql.insert_history, rows)
 
     async def _explain(self, missed: Sequence[Write]) -> dict[UUID, Written]:

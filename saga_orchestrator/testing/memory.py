@@ -111,7 +111,7 @@ class MemoryStore:
         if not moved.status.is_terminal and (rival := self._rival(moved)) is not None:
             raise ActiveSagaAlreadyExistsError(moved.aggregation_id, rival.id)
         _refuse_stranded(moved)
-        past = [*self.past[head.id], *move.history]
+        past = [*self.past[head.id], *move.rows()]
         if len({row.seq for row in past}) != len(past):
             raise SagaStateError(f"Saga {head.id} has this history already.")
         self.rows[head.id] = moved

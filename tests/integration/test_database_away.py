@@ -128,7 +128,7 @@ async def test_a_connection_that_dies_in_the_middle_of_a_commit(on_postgres: Sit
 
 async def _kill_who_waits(connection: AsyncConnection) -> None:
     """Wait until a backend of this database waits for a lock, and kill it."""
-    waits = "datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%trip_saga%'"
+    waits = "datname = current_database() AND wait_event_type = 'Lock' AND backend_type = 'client backend'"
     killing = text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waits}")
     async with asyncio.timeout(20):
         while not (await connection.execute(killing)).all():

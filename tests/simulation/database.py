@@ -14,7 +14,18 @@ from saga_orchestrator.kernel.effects import Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
 from saga_orchestrator.kernel.state import Running, SagaStatus, State, Succeeded, Undone
-from saga_orchestrator.storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from saga_orchestrator.storage.rows import (
+    Birth,
+    Claimable,
+    Entry,
+    Head,
+    HistoryRow,
+    Judge,
+    Move,
+    SagaFilter,
+    Write,
+    Written,
+)
 from saga_orchestrator.testing.memory import MemoryStore
 
 from .plan import LEASE
@@ -77,7 +88,7 @@ class WatchedStore(MemoryStore):
             self._check_error(head, row)
         self._check(head.id)
 
-    def _check_error(self, head: Head, row: HistoryRow) -> None:
+    def _check_error(self, head: Head, row: Entry) -> None:
         """Object to an error that nobody in this world has made, and to a timeout before its time."""
         if row.error is not None and not any(known in row.error for known in KNOWN_ERRORS):
             self._blame(head.id, f"{row.step_id} is said to have failed by {row.error}")

@@ -28,7 +28,7 @@ class ReadingContract(Contract):
         """The rows of each saga come in the order of their numbers, and to nobody else."""
         first, second = await put(store), await put(store)
         at = first.created_at
-        rows = tuple(entry(first.id, seq, at) for seq in (2, 0, 1))
+        rows = tuple(entry(seq, at) for seq in (2, 0, 1))
         await store.write([step(first, history=rows), step(second)])
 
         past = await store.history([second.id, first.id])

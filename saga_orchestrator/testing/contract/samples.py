@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
-from ...storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership, Write, Written
+from ...storage.rows import Birth, Claimable, Entry, Head, HistoryRow, Judge, Move, Ownership, Write, Written
 
 T = TypeVar("T")
 
@@ -86,18 +86,15 @@ async def past_of(store: Store, saga_id: UUID) -> list[HistoryRow]:
     return (await store.history([saga_id]))[saga_id]
 
 
-def entry(saga_id: UUID, seq: int, at: datetime, **facts: Any) -> HistoryRow:
-    """Return a history row of a step that has succeeded; `facts` are columns that are otherwise."""
-    row = HistoryRow(
-        saga_id=saga_id,
+def entry(seq: int, at: datetime, **facts: Any) -> Entry:
+    """Return what a step that has succeeded leaves; `facts` are columns that are otherwise."""
+    row = Entry(
         seq=seq,
-        timestamp=at,
         phase="EXECUTE",
         status="SUCCESS",
         step_id="flight",
         step_name="Flight",
         attempt=1,
-        token=None,
         input='{"seat":"1A"}',
         output='{"ref":"é"}',
         error=None,
@@ -124,7 +121,7 @@ def step(head: Head, count: int | None = None, *, ownership: Ownership | None = 
         last_error=None,
         updated_at=at,
         ownership=ownership,
-        history=(entry(head.id, before, at, token=head.step_execution_token),),
+        history=(entry(before, at),),
     )
     return move._replace(**facts)
 
