@@ -8,7 +8,7 @@ Each such form keeps the same contract as the portable one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, ClassVar
 from uuid import UUID
@@ -90,7 +90,7 @@ class DirectBatch(ABC):
     ) -> None:
         self._writers = writers or nullcontext()
         self._has_defaults = any(column.default is not None for column in head.columns)
-        self._held = HeldConnection(engine, self._prepare)
+        self._held = HeldConnection(engine, self._prepare, self._tidy)
 
     @classmethod
     def fits(cls, head: Table, engine: AsyncEngine) -> bool:
@@ -125,6 +125,10 @@ class DirectBatch(ABC):
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         """Make a connection ready that has just been taken from the pool."""
 
+    async def _tidy(self, connection: AsyncConnection) -> None:
+        """Leave nothing of its own on a connection that goes back to the pool; by default there is nothing."""
+        return
+
     @abstractmethod
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         """Write what fits, commit, and return the ids of what did not; or write nothing and return None."""
@@ -136,18 +140,24 @@ def parted(batch: Sequence[Write]) -> tuple[list[Birth], list[Move]]:
     return births, sorted([item for item in batch if isinstance(item, Move)], key=_by_id)
 
 
-def moved(head: str) -> str:
-    """Return the SET clause by which a saga moves; `m` is what was sent, `head` names the row as it was."""
+def moved(head: str, sent: Callable[[str], str]) -> str:
+    """Return the SET clause by which a saga moves.
+
+    Args:
+        head: What the row is called.
+        sent: Returns what a value that was sent is called.
+    """
     ownership = ", ".join(
-        f"{column} = CASE WHEN m.changes THEN m.{given} ELSE {head}.{column} END" for column, given in _OWNERSHIP
+        f"{column} = CASE WHEN {sent('changes')} THEN {sent(given)} ELSE {head}.{column} END"
+        for column, given in _OWNERSHIP
     )
-    return f"{advanced()}, status = m.status, {ownership}"
+    return f"{advanced(sent)}, status = {sent('status')}, {ownership}"
 
 
-def advanced() -> str:
+def advanced(sent: Callable[[str], str]) -> str:
     """Return the part of it that every move has."""
     columns = ("state", "current_step_index", "retry_counter", "last_error", "updated_at")
-    return f"revision = m.revision + 1, {', '.join(f'{column} = m.{column}' for column in columns)}"
+    return f"revision = {sent('revision')} + 1, {', '.join(f'{column} = {sent(column)}' for column in columns)}"
 
 
 def quoted(names: Iterable[str]) -> str:

@@ -22,11 +22,18 @@ class HeldConnection:
 
     Args:
         prepare: Makes a connection ready that has just been taken from the pool.
+        tidy: Takes back what `prepare` did, where others would see it.
     """
 
-    def __init__(self, engine: AsyncEngine, prepare: Callable[[AsyncConnection], Awaitable[AsyncConnection]]) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        prepare: Callable[[AsyncConnection], Awaitable[AsyncConnection]],
+        tidy: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+    ) -> None:
         self._engine = engine
         self._prepare = prepare
+        self._tidy = tidy
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
         self._turn = asyncio.Lock()
@@ -86,9 +93,19 @@ class HeldConnection:
 
     def _let_go(self) -> None:
         if (connection := self._detached()) is not None:
-            closing = asyncio.get_running_loop().create_task(connection.close())
+            closing = asyncio.get_running_loop().create_task(self._give_back(connection))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    async def _give_back(self, connection: AsyncConnection) -> None:
+        """Return a connection to the pool as it came from there, or, if it cannot be made so, not at all."""
+        try:
+            if self._tidy is not None:
+                await self._tidy(connection)
+        except Exception:  # noqa: BLE001 - the pool makes another one
+            await connection.invalidate()
+        finally:
+            await connection.close()
 
     def _detached(self) -> AsyncConnection | None:
         """Return the connection, which is held no longer, if there is one."""

@@ -1,15 +1,16 @@
-"""SQLite's form of a batched write: one hop to the driver's thread, and there one statement for each kind of row.
+"""SQLite's form of a batched write: one hop to the driver's thread, and there a single statement.
 
 SQLite itself is quick. What costs is the way to it: `aiosqlite` runs a connection in a thread of its own, and each call
-is a hop there and back, which waits for the event loop's turn. And between any two rows of an `executemany` that thread
-waits for the interpreter's lock. So the whole transaction is one function, run there, and all rows of a kind are the
-VALUES of one statement, during which the lock is free for whoever drives the sagas meanwhile.
+is a hop there and back. Worse, that thread has to wait for the interpreter's lock each time SQLite answers it, which on
+a busy event loop is up to 5 ms, while the database does nothing. So a whole batch is one statement: it is a transaction
+by itself, and all the while it runs the lock is free for whoever drives the sagas meanwhile.
 
-A batch all of whose items fit, as nearly every batch does, is written this way. One that holds an item that does not is
-left to the portable form, which finds out which.
+The statement inserts the batch into a temporary view, whose triggers do with each row what it is for: a birth, a move
+with its entry in the history, or a further entry. If one of them does not fit, none is written, and the batch is left
+to the portable form, which finds out which; nearly all batches fit.
 
-A step in the middle of a saga leaves alone what is indexed, its status and its timer. Such moves are written by a
-statement of their own, since SQLite writes an index anew for whatever column a statement so much as names.
+A step in the middle of a saga leaves alone what is indexed, its status and its timer. Such a move has an update of its
+own, since SQLite writes an index anew for whatever column a statement so much as names.
 
 The types are written as SQLAlchemy writes them: UUIDs as 32 hexadecimal digits, times as UTC texts.
 """
@@ -18,25 +19,34 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any
 from uuid import UUID
 
 import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import HEAD, KEPT, MOVE, PAST, STAYING, DirectBatch, advanced, moved, quoted
+from .direct import ENTRY, HEAD, KEPT, MOVE, PAST, DirectBatch, advanced, moved, quoted
 from .rows import Birth, Move
 
 _Row = tuple[Any, ...]
-_Sql = Callable[[int], str]
-_AT_ONCE = 256
-"""Rows in one statement: SQLite takes 32 766 parameters."""
-_FITS = "s.id = m.id AND s.revision = m.revision AND s.step_execution_token IS m.token"
+_HEAD = (*HEAD, "updated_at")
+_SENT = (*MOVE, *(f"entry_{name}" for name in ENTRY))
+_BIRTH, _MOVE, _ENTRY = range(3)
+"""What a row of the view is for."""
+_WIDTH = 1 + max(len(_HEAD), len(_SENT))
+_NO_MOVE: _Row = (None,) * (_WIDTH - 1 - len(_HEAD))
+_NO_ENTRY: _Row = (None,) * len(ENTRY)
+_NOTHING: _Row = (None,) * _WIDTH
+_MOST_ROWS = 32_766 // _WIDTH
+"""SQLite takes no more parameters than this makes."""
+_FEW, _STEP = 4, 16
+_PATIENCE = 0.001
 
 
 class OneHop(DirectBatch):
@@ -58,111 +68,139 @@ class OneHop(DirectBatch):
         prepare: Callable[[AsyncConnection], Awaitable[None]],
     ) -> None:
         super().__init__(head, engine, writers)
-        quote = engine.dialect.identifier_preparer.format_table
-        self._sql = _Statements(quote(head), quote(past))
+        quote = engine.dialect.identifier_preparer.quote_identifier
+        self._view = quote(f"{head.name} batch")
+        self._setup = _setup(quote, head.name, past.name)
         self._make_ready = prepare
 
     @classmethod
     def fits(cls, head: Table, engine: AsyncEngine) -> bool:
-        return super().fits(head, engine) and hasattr(aiosqlite.Connection, "_execute")
+        is_plain = head.schema is None and hasattr(aiosqlite.Connection, "_execute")
+        return super().fits(head, engine) and is_plain
 
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         await self._make_ready(connection)
         await connection.rollback()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.executescript(self._setup)
         return connection
 
+    async def _tidy(self, connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql(f"DROP VIEW temp.{self._view}")
+
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
-        rows = _Rows([_born(birth) for birth in births], [], [], [])
-        for move in moves:
-            row = _moved(move)
-            (rows.changing if row[STAYING] else rows.staying).append(row)
-            rows.history.extend(_past(move, row))
+        rows = _rows(births, moves)
+        if len(rows) > _MOST_ROWS:
+            return None
+        sql, values, begun = _insert(self._view, len(rows)), tuple(chain.from_iterable(rows)), Lock()
+        begun.acquire()
         hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
-        return set() if await hop(self._sql.transact, driver._conn, rows) else None  # noqa: SLF001
+        fits = await _AtOnce(hop(_transact, driver._conn, sql, values, begun), begun)  # noqa: SLF001
+        return set() if fits else None
 
 
-class _Rows(NamedTuple):
-    """What a batch consists of. `staying`: the moves that leave the ownership as it is."""
+class _AtOnce:
+    """Awaits what hands work over to another thread, and holds still until that is at it.
 
-    births: list[_Row]
-    staying: list[_Row]
-    changing: list[_Row]
-    history: list[_Row]
+    Otherwise it would begin some milliseconds later, as soon as this thread is made to share the interpreter's lock.
+    """
 
+    def __init__(self, handing: Coroutine[Any, Any, bool], begun: Lock) -> None:
+        self._handing = handing
+        self._begun = begun
 
-class _Statements:
-    """The transaction, as it runs in the driver's thread."""
-
-    def __init__(self, head: str, past: str) -> None:
-        self._births, self._past = _births_sql(head), _past_sql(past)
-        self._staying, self._changing = _staying_sql(head), _changing_sql(head)
-
-    def transact(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
-        """Write it all and commit, or write nothing and return False, or raise; the write lock is let go of at once."""
-        connection.execute("BEGIN IMMEDIATE")
+    def __await__(self) -> Generator[Any, Any, bool]:
+        waiting = self._handing.__await__()
+        future = next(waiting)
+        self._begun.acquire(timeout=_PATIENCE)
         try:
-            fits = self._writes(connection, rows)
-            connection.execute("COMMIT" if fits else "ROLLBACK")
-        except BaseException:
-            connection.rollback()
+            yield future
+        except BaseException as error:
+            waiting.throw(error)
             raise
-        return fits
-
-    def _writes(self, connection: sqlite3.Connection, rows: _Rows) -> bool:
-        if _written(connection, self._births, rows.births) < len(rows.births):
-            return False
-        moved = _written(connection, self._staying, [row[:STAYING] for row in rows.staying])
-        left = rows.changing if moved == len(rows.staying) else rows.staying + rows.changing
-        if moved + _written(connection, self._changing, left) < len(rows.staying) + len(rows.changing):
-            return False
-        _written(connection, self._past, rows.history)
-        return True
+        return (yield from waiting)
 
 
-def _written(connection: sqlite3.Connection, sql: _Sql, rows: Sequence[_Row]) -> int:
-    """Write rows, and return how many it were: of those that do not fit, none is."""
-    count = 0
-    for start in range(0, len(rows), _AT_ONCE):
-        chosen = rows[start : start + _AT_ONCE]
-        count += connection.execute(sql(len(chosen)), tuple(chain.from_iterable(chosen))).rowcount
-    return count
+def _transact(connection: sqlite3.Connection, sql: str, values: Sequence[Any], begun: Lock) -> bool:
+    """Write it all durably, or write nothing and return False, or raise. It runs in the driver's thread."""
+    begun.release()
+    try:
+        connection.execute(sql, values)
+        connection.commit()  # for a connection that its owner has told to be always in a transaction
+    except BaseException as error:
+        connection.rollback()
+        if not isinstance(error, sqlite3.IntegrityError):
+            raise
+        return False
+    return True
 
 
-def _births_sql(head: str) -> _Sql:
-    names = quoted((*HEAD, "updated_at"))
-    return _with_values(f"INSERT INTO {head} ({names}) ", len(HEAD) + 1, " ON CONFLICT DO NOTHING")
+@lru_cache(maxsize=256)
+def _insert(view: str, count: int) -> str:
+    """Return the statement for so many rows. It does not begin with INSERT: `sqlite3` would begin a transaction."""
+    names = ", ".join(_names())
+    row = f"({', '.join('?' * _WIDTH)})"
+    rows = ", ".join([row] * count)
+    return f"WITH sent ({names}) AS (VALUES {rows}) INSERT INTO temp.{view} SELECT * FROM sent"
 
 
-def _staying_sql(head: str) -> _Sql:
-    """Return the statement for moves that leave the ownership as it is; it passes over those that change the status."""
-    return _update_sql(head, advanced(), MOVE[:STAYING], f"{_FITS} AND s.status = m.status")
+def _names() -> list[str]:
+    return ["kind", *(f"value{place}" for place in range(1, _WIDTH))]
 
 
-def _changing_sql(head: str) -> _Sql:
-    return _update_sql(head, moved("s"), MOVE, _FITS)
+def _setup(quote: Callable[[str], str], head: str, past: str) -> str:
+    """Return the script that makes the view and its triggers, all named after the table."""
+    view, columns = quote(f"{head} batch"), ", ".join(f"NULL AS {name}" for name in _names())
+    script = [f"DROP VIEW IF EXISTS temp.{view}; CREATE TEMP VIEW {view} AS SELECT {columns};"]
+    entry = _entry_sql(quote(past))
+    actions = (_BIRTH, _birth_sql(quote(head))), (_MOVE, f"{_move_sql(quote(head))}; {entry}"), (_ENTRY, entry)
+    for kind, sql in actions:
+        event = f"INSTEAD OF INSERT ON {view} WHEN NEW.kind = {kind}"
+        script.append(f"CREATE TEMP TRIGGER {quote(f'{head} batch {kind}')} {event} BEGIN {sql}; END;")
+    return "\n".join(script)
 
 
-def _update_sql(head: str, assignments: str, columns: Sequence[str], condition: str) -> _Sql:
-    """Return an update from the rows sent. It begins with UPDATE: of what does not, `sqlite3` tells no row count."""
-    named = ", ".join(f'column{place} AS "{name}"' for place, name in enumerate(columns, 1))
-    before = f"UPDATE {head} AS s SET {assignments} FROM (SELECT {named} FROM ("
-    return _with_values(before, len(columns), f")) AS m WHERE {condition}")
+def _birth_sql(head: str) -> str:
+    values = ", ".join(f"NEW.value{place}" for place, _ in enumerate(_HEAD, 1))
+    return f"INSERT INTO {head} ({quoted(_HEAD)}) VALUES ({values})"
 
 
-def _past_sql(past: str) -> _Sql:
-    return _with_values(f"INSERT INTO {past} ({quoted(PAST)}) ", len(PAST), "")
+def _entry_sql(past: str) -> str:
+    values = ", ".join(map(_sent, ("id", "updated_at", "token", *(f"entry_{name}" for name in ENTRY))))
+    return f"INSERT INTO {past} ({quoted(PAST)}) SELECT {values} WHERE {_sent('entry_seq')} IS NOT NULL"
 
 
-def _with_values(before: str, width: int, after: str) -> _Sql:
-    """Return the statement for each number of rows; the same text again is one that SQLite need not read again."""
-    row = f"({', '.join('?' * width)})"
-    return lru_cache(maxsize=_AT_ONCE)(lambda count: f"{before}VALUES {', '.join([row] * count)}{after}")
+def _move_sql(head: str) -> str:
+    """Return what a move is: refused if it does not fit, or one of two updates; the second misses the first's."""
+    found = f"id = {_sent('id')} AND revision = {_sent('revision')}"
+    fits = f"EXISTS (SELECT 1 FROM {head} WHERE {found} AND step_execution_token IS {_sent('token')})"
+    stays = f"NOT {_sent('changes')} AND status = {_sent('status')}"
+    return (
+        f"SELECT RAISE(ABORT, 'a saga is not where its move begins') WHERE NOT {fits}; "
+        f"UPDATE {head} SET {advanced(_sent)} WHERE {found} AND {stays}; "
+        f"UPDATE {head} SET {moved(head, _sent)} WHERE {found}"
+    )
+
+
+def _sent(name: str) -> str:
+    return f"NEW.value{1 + _SENT.index(name)}"
+
+
+def _rows(births: Sequence[Birth], moves: Sequence[Move]) -> list[_Row]:
+    """Return the rows of a batch, filled up to one of few lengths: each length is a statement that SQLite keeps."""
+    rows = [_born(birth) for birth in births]
+    for move in moves:
+        rows += _moved(move)
+    if len(rows) > _FEW:
+        rows += [_NOTHING] * (-len(rows) % _STEP)
+    return rows
 
 
 def _born(birth: Birth) -> _Row:
     head = birth.head
     created = _text(head.created_at)
     return (
+        _BIRTH,
         head.id.hex,
         head.saga_name,
         head.definition_version,
@@ -180,22 +218,22 @@ def _born(birth: Birth) -> _Row:
         head.priority,
         created,
         created,
+        *_NO_MOVE,
     )
 
 
-def _moved(move: Move) -> _Row:
-    saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, _ = move
+def _moved(move: Move) -> list[_Row]:
+    saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, history = move
     owned: _Row = KEPT
     if ownership is not None:
         new_token, owner, deadline_at, awaiting, finished_at = ownership
         owned = (True, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
     here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at)
-    return (*here, *owned)
-
-
-def _past(move: Move, row: _Row) -> list[_Row]:
-    """Return the history rows of a move; what they share with it is written out already."""
-    return [(row[0], row[8], row[2], *entry[:-1], _text(entry.started_at)) for entry in move.history]
+    if not history:
+        return [(_MOVE, *here, *owned, *_NO_ENTRY)]
+    rows = [(_ENTRY, *here, *owned, *entry[:-1], _text(entry.started_at)) for entry in history]
+    rows[0] = (_MOVE, *rows[0][1:])
+    return rows
 
 
 def _hex(value: UUID | None) -> str | None:

@@ -164,7 +164,7 @@ locked AS MATERIALIZED (
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 moved AS (
-    UPDATE {head} AS s SET {moved("s")}
+    UPDATE {head} AS s SET {moved("s", "m.{}".format)}
     FROM locked AS m WHERE s.id = m.id
     RETURNING s.id
 ),

@@ -52,6 +52,8 @@ class SagaStore:
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
+        if not batch:
+            return []
         missed = await self._write_directly(batch)
         if missed is None:
             async with self.dialect.writing(self.engine) as connection:

@@ -115,11 +115,22 @@ class TestSqliteInOneHop(OnSqlite):
             await only.aclose()
 
     async def test_more_rows_than_one_statement_takes(self, store: Store) -> None:
-        """A batch of any size is written, in several statements of one transaction."""
-        births = [newborn(await store.now()) for _ in range(600)]
+        """A batch of any size is written; one that is too large for a single statement, in the portable form."""
+        births = [newborn(await store.now()) for _ in range(1200)]
 
         assert set(await store.write(births)) == {Written.DONE}
         assert set(await store.write([step(birth.head) for birth in births])) == {Written.DONE}
+
+    async def test_a_connection_goes_back_to_the_pool_as_it_came(self, store: Store, url: str) -> None:
+        """What a batch is written through is not left on a connection of the application's, where it may rename."""
+        async with one_connection(url) as engine:
+            only = SagaStore(self.model, engine)
+            await put(only)
+            await only.aclose()
+
+            async with engine.connect() as connection:
+                left = await connection.execute(text("SELECT name FROM sqlite_temp_master"))
+                assert left.scalars().all() == []
 
 
 class TestSqlitePortable(OnSqlite):
