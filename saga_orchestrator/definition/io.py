@@ -23,7 +23,7 @@ from ..errors import PayloadError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _MAY_NEST_TOO_DEEP = 400
 """A text of this many bytes or fewer cannot hold more than 200 levels, which is where the reader of JSON gives up."""
 
@@ -93,11 +93,12 @@ class Payloads:
                 f"{what} takes {len(raw)} bytes, and the limit is {self.max_bytes}. "
                 "Store a reference to it, or raise max_payload_bytes."
             )
-        if b"\\u0000" in raw and _NUL.search(raw):
+        text = raw.decode()
+        if "\\u0000" in text and _NUL.search(text):
             raise PayloadError(f"{what} holds a NUL character, which PostgreSQL rejects. Remove it, or send bytes.")
-        if len(raw) > _MAY_NEST_TOO_DEEP or b"NaN" in raw or b"Infinity" in raw:
+        if len(raw) > _MAY_NEST_TOO_DEEP or "NaN" in text or "Infinity" in text:
             _check_readable(raw, what)
-        return raw.decode()
+        return text
 
     def _check_floats(self, value: BaseModel, text: str, what: str) -> None:
         """Refuse a model that turns a float which is not finite into null, as models do unless told otherwise."""

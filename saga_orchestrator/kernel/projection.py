@@ -122,17 +122,12 @@ def residue(graph: Graph, state: State) -> tuple[str, ...]:
 
 def current_step_index(graph: Graph, state: State) -> int:
     """Return the position of the first step that is not at rest; of a saga at rest, how many steps are."""
-    return min(map(graph.position.__getitem__, state.open), default=len(state.done))
+    return min([graph.position[step_id] for step_id in state.open] or [len(state.done)])
 
 
 def retry_counter(state: State) -> int:
     """Return how many attempts of the step in trouble have failed."""
-    return max(map(_failures, state.open.values()), default=0)
-
-
-def _failures(status: StepStatus) -> int:
-    failures: int = getattr(status, "failures", 0)
-    return failures
+    return max([getattr(status, "failures", 0) for status in state.open.values()] or [0])
 
 
 def last_error(shown: str | None, before: State, decision: Decision) -> str | None:

@@ -11,7 +11,6 @@ from typing import TypeGuard
 
 from .draft import Draft
 from .state import (
-    PENDING,
     Course,
     Failed,
     Passed,
@@ -65,10 +64,10 @@ def _start_ready(draft: Draft) -> None:
     """Start every pending step whose predecessors are all done."""
     nodes, dependents = draft.graph.nodes, draft.graph.dependents
     is_done = draft.done.__contains__
-    candidates = [step_id for moved in draft.touched for step_id in (moved, *dependents[moved])]
-    for step_id in candidates:
-        if draft.of(step_id) is PENDING and all(map(is_done, nodes[step_id].after)):
-            draft.start(step_id, 1)
+    for moved in tuple(draft.touched):
+        for step_id in (moved, *dependents[moved]):
+            if step_id not in draft.open and step_id not in draft.done and all(map(is_done, nodes[step_id].after)):
+                draft.start(step_id, 1)
 
 
 def _try_again(draft: Draft) -> None:

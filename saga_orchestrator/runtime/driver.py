@@ -51,6 +51,8 @@ class Driver:
 
     def __init__(self, tenure: Tenure, tools: Tools) -> None:
         self.tenure = tenure
+        self.task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
+        """The task that the driver is in."""
         self._tools = tools
         self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event]]] = {}
         self._began: dict[str, datetime] = {}

@@ -80,7 +80,6 @@ class SagaEngine(Generic[ModelT]):
         self._tools = Tools(self._commits, Performer(self.payloads), self.now)
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
-        self._driving: dict[UUID, asyncio.Task[None]] = {}
         self._background = Background()
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -126,8 +125,7 @@ class SagaEngine(Generic[ModelT]):
     async def _existing(self, birth: Birth, rival: Head | None) -> UUID:
         """Answer a start that met a saga of the same key, or refuse one that met its aggregate's active saga."""
         existing = self._claims.rival(birth, rival)
-        if existing.id in self._driving:
-            await asyncio.wait([self._driving[existing.id]])
+        await self._driven(existing.id)
         return existing.id
 
     async def add(self, session: AsyncSession, birth: Birth) -> UUID:
@@ -169,15 +167,21 @@ class SagaEngine(Generic[ModelT]):
         head, move = await self.store.advance(saga_id, self._claims.judge_if_due)
         if move is not None and (task := self._launch(head, move, lease_until)) is not None:
             await asyncio.wait([task])
-        elif saga_id in self._driving:
-            await asyncio.wait([self._driving[saga_id]])
+        else:
+            await self._driven(saga_id)
 
     async def rest(self, saga_id: UUID, seconds: float) -> None:
         """Wait a while, or until this process has no more to do for the saga."""
-        if (driving := self._driving.get(saga_id)) is not None:
-            await asyncio.shield(asyncio.wait([driving]))
-        else:
+        if not await self._driven(saga_id):
             await asyncio.sleep(seconds)
+
+    async def _driven(self, saga_id: UUID) -> bool:
+        """Wait until this process has no more to do for the saga; return False if it has nothing to do with it."""
+        driver = self.drivers.get(saga_id)
+        if driver is None:
+            return False
+        await asyncio.wait([driver.task])
+        return True
 
     def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
         """Look at some sagas in the background."""
@@ -231,7 +235,6 @@ class SagaEngine(Generic[ModelT]):
         if (older := self.drivers.get(saga_id)) is not None:
             older.lose()  # its lease ran out, and it was this engine that took the saga
         self.drivers[saga_id] = driver
-        self._driving[saga_id] = asyncio.current_task()  # type: ignore[assignment]
         self._leases.wake()
         in_time = self._leases.lasts(tenure.lease_until)
         try:
@@ -240,7 +243,7 @@ class SagaEngine(Generic[ModelT]):
             logger.opt(exception=error).error("saga {}: driving it failed; it is left to its lease", saga_id)
         finally:
             if self.drivers.get(saga_id) is driver:
-                del self.drivers[saga_id], self._driving[saga_id]
+                del self.drivers[saga_id]
         if not in_time:  # the answer that gave us the saga came so late that only a new lease can be believed in
             await self._wake_quietly(saga_id)
 
