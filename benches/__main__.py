@@ -62,9 +62,7 @@ def main() -> None:
 
 def _finish(results: dict[str, Any], complete: bool) -> None:
     for target in targets(results):
-        bound = "at most" if target.at_most else "at least"
-        verdict = "met    " if target.met else "NOT MET"
-        print(f"{verdict}  {target.reached:8.2f} {target.unit} ({bound} {target.wanted:g})  {target.name}")
+        print(f"{target.verdict:7}  {target.reached:8.2f} {target.unit} ({target.bound})  {target.name}")
     if not complete:
         print("Not everything was measured at full length: no results file, no page.")
         return

@@ -65,7 +65,8 @@ ENTRANTS = (
     Entrant("ours-sqlite", "this library", "benches.ours", _audit("bench_saga"), "sqlite"),
     Entrant("floor-sqlite", "raw sqlite3, batched commits", "benches.floor_sqlite", _audit("floor_saga"), "sqlite"),
 )
-PEERS = {"as they come": ("pso", "dbos-default"), "tuned": ("pso", "dbos")}
+TUNED = "tuned"
+PEERS = {"as they come": ("pso", "dbos-default"), TUNED: ("pso", "dbos")}
 CASES = {
     "postgresql": tuple(Case(steps, in_flight) for steps in STEPS for in_flight in IN_FLIGHT),
     "sqlite": tuple(Case(steps, 256) for steps in STEPS),

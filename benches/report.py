@@ -96,10 +96,8 @@ def _targets(results: Results) -> Iterator[str]:
     yield "| | target | reached | |"
     yield "|---|---:|---:|---|"
     for target in targets(results):
-        bound = "at most" if target.at_most else "at least"
-        verdict = "met" if target.met else "**not met**"
-        figures = f"{bound} {target.wanted:g} {target.unit} | {target.reached:.2f} {target.unit}"
-        yield f"| {target.name} | {figures} | {verdict} |"
+        verdict = f"**{target.verdict}**" if target.verdict == "not met" else target.verdict
+        yield f"| {target.name} | {target.bound} | {target.reached:.2f} {target.unit} | {verdict} |"
     yield ""
 
 

@@ -6,24 +6,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .cases import PEERS
+from .cases import PEERS, TUNED
 
 Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One aim: `reached` has to be at least (or at most) `wanted`."""
+    """One aim: `reached` has to be at least (or at most) `wanted`; without a `wanted` it is stated, and no aim."""
 
     name: str
-    wanted: float
+    wanted: float | None
     reached: float
     unit: str = "times"
     at_most: bool = False
 
     @property
-    def met(self) -> bool:
-        return self.reached <= self.wanted if self.at_most else self.reached >= self.wanted
+    def verdict(self) -> str:
+        if self.wanted is None:
+            return "stated"
+        return "met" if self._is_met(self.wanted) else "not met"
+
+    @property
+    def bound(self) -> str:
+        if self.wanted is None:
+            return "none"
+        return f"{'at most' if self.at_most else 'at least'} {self.wanted:g} {self.unit}"
+
+    def _is_met(self, wanted: float) -> bool:
+        return self.reached <= wanted if self.at_most else self.reached >= wanted
 
 
 def targets(results: Results) -> list[Target]:
@@ -49,7 +60,7 @@ def _speed(results: Results) -> Iterator[Target]:
                 peers = [r for name in names if (r := rate(results, name, steps, in_flight))]
                 if ours and len(peers) == len(names):
                     title = f"{in_flight} in flight, {at}: to the faster peer, {condition}"
-                    yield Target(title, peer, ours / max(peers))
+                    yield Target(title, None if condition == TUNED else peer, ours / max(peers))
             if ours and below:
                 named = "batched" if floor == "floor-batch" else "one-commit"
                 yield Target(f"{in_flight} in flight, {at}: of the {named} floor", least, ours / below)
