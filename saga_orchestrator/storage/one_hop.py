@@ -115,8 +115,8 @@ class _AtOnce:
         self._begun.acquire(timeout=_PATIENCE)
         try:
             yield future
-        except BaseException as error:
-            waiting.throw(error)
+        except BaseException:
+            self._handing.close()
             raise
         return (yield from waiting)
 
