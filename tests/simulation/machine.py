@@ -31,6 +31,11 @@ class Machine:
         """Whether it can be asked for something, with any hope of an answer."""
         return self.host.is_running and not self._stopping
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was begun here goes on, not even what its caller has turned his back on."""
+        return not self.orchestrator.engine._background._tasks
+
     def boot(self) -> None:
         """Begin anew."""
         self._boots += 1

@@ -59,6 +59,7 @@ class World:
         self.people = People(self)
         self.definitions = draw(self)
         self.machines: list[Machine] = []
+        self._postponed = 0
         self._deeds_begun: list[tuple[Host, asyncio.Task[Any]]] = []
 
     # --- what the parts ask ---------------------------------------------------------------------------------
@@ -130,9 +131,12 @@ class World:
         self.blame(f"not everything has come to rest within {_PATIENCE} seconds after the last fault")
 
     def _is_at_rest(self) -> bool:
-        """Return whether every machine is up, nobody who lives waits for an answer, and no saga goes on by itself."""
-        waiting = any(host.is_running and not task.done() for host, task in self._deeds_begun)
-        if waiting or not all(machine.is_up for machine in self.machines):
+        """Return whether every machine is up, nobody who lives waits for an answer, and no saga goes on by itself.
+
+        What a caller has begun goes on when he has lost patience, and some have put off what they want.
+        """
+        waiting = self._postponed or any(host.is_running and not task.done() for host, task in self._deeds_begun)
+        if waiting or not all(machine.is_up and machine.is_idle for machine in self.machines):
             return False
         return all(h.status.is_terminal or h.status is SagaStatus.STUCK for h in self.database.rows.values())
 
@@ -177,7 +181,12 @@ class World:
 
     def later(self, deed: Callable[..., Any], *arguments: Any) -> None:
         """Have somebody do it on some machine a second from now."""
-        asyncio.get_running_loop().call_later(1.0, lambda: self._do(deed, *arguments), context=Context())
+        self._postponed += 1
+        asyncio.get_running_loop().call_later(1.0, self._do_now, deed, *arguments, context=Context())
+
+    def _do_now(self, deed: Callable[..., Any], *arguments: Any) -> None:
+        self._postponed -= 1
+        self._do(deed, *arguments)
 
     def _do(self, deed: Callable[..., Any], *arguments: Any, fickle: bool = False) -> None:
         """Have somebody do something on a machine, as soon as one is up; the fickle lose patience over it."""
