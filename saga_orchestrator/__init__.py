@@ -4,6 +4,7 @@ from loguru import logger as _logger
 
 from .admin import SagaAdmin, SagaPage
 from .definition.builder import SagaBuilder
+from .definition.function import FunctionStep, step
 from .definition.graph import StepKind
 from .definition.io import PayloadCodec
 from .definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
@@ -35,6 +36,7 @@ __all__ = [
     "BaseStep",
     "ExponentialRetry",
     "FixedRetry",
+    "FunctionStep",
     "HistoryEntry",
     "InputContext",
     "NoRetry",
@@ -66,6 +68,7 @@ __all__ = [
     "StepRef",
     "TypeValidationError",
     "__version__",
+    "step",
 ]
 
 _logger.disable("saga_orchestrator")

@@ -15,10 +15,13 @@ from pydantic import BaseModel
 
 from ..errors import SagaDefinitionError
 from . import checks
+from .constant import Nothing, constant
 from .frontier import Frontier, ParallelBlock
+from .function import FunctionStep
 from .graph import Graph
 from .input_map import check_input_map
 from .options import Refs, StepOptions, make_node
+from .parts import first_step, spliced
 from .saga import SagaDefinition
 from .step import BaseStep, InputContext, InputT, OutputT, StepDefinition, StepRef
 
@@ -73,10 +76,20 @@ class SagaBuilder:
         **options: Unpack[StepOptions],
     ) -> StepRef[OutputT]: ...
 
+    @overload
     def add_step(
         self,
         *,
-        step: BaseStep[Any, Any],
+        step: FunctionStep[OutputT],
+        input_map: Callable[..., Any],
+        depends_on: Refs = None,
+        **options: Unpack[StepOptions],
+    ) -> StepRef[OutputT]: ...
+
+    def add_step(
+        self,
+        *,
+        step: BaseStep[Any, Any] | FunctionStep[Any],
         input_map: Callable[..., Any],
         depends_on: Refs = None,
         **options: Unpack[StepOptions],
@@ -84,6 +97,7 @@ class SagaBuilder:
         """Add a step after the previous one, and return a reference to its output.
 
         Args:
+            step: An object of a class of yours, or what `step` has made of a function.
             input_map: Makes the step's input, or a dict that fits it. Called on every attempt, with the outputs of
                 `depends_on` in that order, or with an `InputContext` when there is no `depends_on`.
             depends_on: One ref or several: steps that come before, and whose outputs `input_map` is given.
@@ -103,18 +117,70 @@ class SagaBuilder:
             TypeValidationError: `input_map` is annotated with other types than it is given or must return.
         """
         step_id = self._free_id(options.get("step_id"))
+        if isinstance(step, FunctionStep):
+            step = step.to_step()
         if not isinstance(step, BaseStep):
             raise SagaDefinitionError(
-                f"Step '{step_id}': step is {step!r}; give it an instance of a BaseStep subclass."
+                f"Step '{step_id}': step is {step!r}; give it an instance of a BaseStep subclass, or a @step function."
             )
         sources = self._refs(step_id, "depends_on", depends_on)
         node = make_node(step_id, self._before(step_id, options.get("after"), sources), step, options)
         placed = StepDefinition(step_id=step_id, step=step, input_map=input_map, depends_on=sources, node=node)
-        given = tuple(ref.output_model for ref in sources)
-        check_input_map(step_id, input_map, given or (InputContext,), placed.input_model)
-        self._steps[step_id] = placed
-        self._frontier.add(step_id)
-        return StepRef(step_id, placed.output_model, self._owner)
+        check_input_map(step_id, input_map, _given(sources), placed.input_model)
+        return self._place(placed)
+
+    def add_constant(self, value: Any, *, step_id: str | None = None, after: Refs = None) -> StepRef[Any]:
+        """Add a value as a step, and return a reference to it.
+
+        It is recorded when a saga comes to it: a saga keeps the value of its own day when newer code has another.
+
+        Args:
+            value: A model, or plain data; the next step finds plain data in `.root`.
+
+        Raises:
+            PayloadError: The value cannot be stored.
+            SagaDefinitionError: As for a step.
+        """
+        name = self._free_id(step_id)
+        return self.add_step(step=constant(name, value), input_map=lambda _: Nothing(), step_id=name, after=after)
+
+    def add_saga(
+        self,
+        definition: SagaDefinition,
+        *,
+        input_map: Callable[..., Any],
+        depends_on: Refs = None,
+        after: Refs = None,
+        namespace: str | None = None,
+    ) -> StepRef[Any]:
+        """Add all the steps of another saga, as a part of this one, and return a reference to its last step's output.
+
+        The part has no row of its own: it fails, waits and is undone with the saga that it is a part of. Its steps are
+        called `namespace.step_id`; they see what the part was given as their `initial_data`, and only each other's
+        outputs. One definition may be a part several times, under several namespaces.
+
+        Args:
+            input_map: Makes the part's `initial_data`, a model or plain data, from the outputs of `depends_on`, or from
+                an `InputContext`. Called once: what it returns is recorded.
+            depends_on: As for a step.
+            after: As for a step.
+            namespace: `step_<n>` by default.
+
+        Raises:
+            SagaDefinitionError: The part ends with several steps side by side, or is to be left standing when it fails
+                and this saga is not; or as for a step.
+        """
+        name = self._free_id(namespace)
+        checks.check_part(name, definition, compensate_on_failure=self._compensate_on_failure)
+        sources = self._refs(name, "depends_on", depends_on)
+        check_input_map(name, input_map, _given(sources), object)
+        first = first_step(name, definition, self._before(name, after, sources), sources, input_map)
+        inner = spliced(name, definition, self._owner)
+        for step in inner:
+            checks.check_step_id(step.step_id, self._steps)
+        self._steps |= {step.step_id: step for step in (first, *inner)}
+        self._frontier.add(str(first.stands_for))
+        return self._ref(str(first.stands_for))
 
     @contextmanager
     def parallel(self) -> Iterator[ParallelBlock]:
@@ -144,6 +210,14 @@ class SagaBuilder:
         checks.check_way_back(graph)
         return SagaDefinition(tuple(self._steps.values()), graph, self._version)
 
+    def _place(self, step: StepDefinition) -> StepRef[Any]:
+        self._steps[step.step_id] = step
+        self._frontier.add(step.step_id)
+        return self._ref(step.step_id)
+
+    def _ref(self, step_id: str) -> StepRef[Any]:
+        return StepRef(step_id, self._steps[step_id].output_model, self._owner)
+
     def _free_id(self, wanted: str | None) -> str:
         step_id = f"step_{len(self._steps)}" if wanted is None else wanted
         checks.check_step_id(step_id, self._steps)
@@ -170,3 +244,8 @@ class SagaBuilder:
                     "give it what add_step of this builder returned."
                 )
         return listed
+
+
+def _given(sources: tuple[StepRef[Any], ...]) -> tuple[type, ...]:
+    """Return what an `input_map` is called with."""
+    return tuple(ref.output_model for ref in sources) or (InputContext,)

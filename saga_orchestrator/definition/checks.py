@@ -82,6 +82,19 @@ def check_compensation(step_id: str, kind: StepKind, shape: StepShape, *, declar
         )
 
 
+def check_part(name: str, part: Any, *, compensate_on_failure: bool) -> None:
+    """Refuse what is no definition, and one that wants another end when it fails than the saga around it."""
+    if not hasattr(part, "graph"):
+        raise SagaDefinitionError(
+            f"Saga '{name}': the definition is {part!r}; give it what SagaBuilder.build returned."
+        )
+    if part.graph.compensate_on_failure is not compensate_on_failure:
+        raise SagaDefinitionError(
+            f"Saga '{name}' has compensate_on_failure={part.graph.compensate_on_failure}, and the saga around it "
+            f"{compensate_on_failure}; they fail together, so give both the same."
+        )
+
+
 def check_settings(compensate_on_failure: Any, version: Any, max_recoveries: Any) -> None:
     """Refuse settings of a builder that mean nothing."""
     if not isinstance(compensate_on_failure, bool):

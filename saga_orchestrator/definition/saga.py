@@ -60,6 +60,13 @@ class SagaDefinition:
             known = ", ".join(self._by_id)
             raise SagaDefinitionError(f"There is no step '{step_id}' in this saga; its steps are: {known}.") from None
 
+    def seen_from(self, scope: str | None) -> Mapping[str, str]:
+        """Return what the steps of a part call each step whose output they see; those outside of any part with None.
+
+        A part's own steps are seen from inside it only, and from outside the part itself, as its last step.
+        """
+        return self._seen[scope]
+
     def to_mermaid(self) -> str:
         """Return the graph as a Mermaid flowchart; the shape of a step shows its kind."""
         return diagram.mermaid(self.graph, self._labels)
@@ -71,6 +78,14 @@ class SagaDefinition:
     @cached_property
     def _by_id(self) -> Mapping[str, StepDefinition]:
         return MappingProxyType({step.step_id: step for step in self.steps})
+
+    @cached_property
+    def _seen(self) -> Mapping[str | None, Mapping[str, str]]:
+        found: dict[str | None, dict[str, str]] = {step.scope: {} for step in self.steps}
+        for step in self.steps:
+            name = step.step_id if step.scope is None else step.step_id.removeprefix(f"{step.scope}.")
+            found[step.scope][name] = step.stands_for or step.step_id
+        return found
 
     @property
     def _labels(self) -> dict[str, tuple[str, str]]:

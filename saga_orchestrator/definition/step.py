@@ -131,6 +131,8 @@ class StepDefinition:
     Attributes:
         input_map: Makes the step's input from the outputs of `depends_on`, or from an `InputContext` without any.
         node: Everything about it that the kernel decides by.
+        scope: The first step of the part of the saga that this step belongs to; None outside of any part.
+        stands_for: Of the first step of a part: the part's last one, whose output is that of the part.
     """
 
     step_id: str
@@ -138,6 +140,8 @@ class StepDefinition:
     input_map: Callable[..., Any]
     depends_on: tuple[StepRef[Any], ...]
     node: Node
+    scope: str | None = None
+    stands_for: str | None = None
 
     @cached_property
     def input_model(self) -> type[BaseModel]:

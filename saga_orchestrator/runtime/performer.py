@@ -136,7 +136,7 @@ class Performer:
     def _arguments(self, step: StepDefinition, tenure: Tenure) -> list[Any]:
         """Return what `input_map` is called with, the same whether the saga is live or was restored."""
         if not step.depends_on:
-            return [RecordedContext(tenure, self._payloads)]
+            return [RecordedContext(tenure, self._payloads, step.scope)]
         past = tenure.known_past
         return [self._payloads.load_model(ref.output_model, past.output(ref.step_id)) for ref in step.depends_on]
 
@@ -152,6 +152,7 @@ class Performer:
 
     def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
         phase = "compensate" if isinstance(work, Compensate) else "execute"
+        scope = tenure.definition.step(work.step_id).scope
         return StepContext(
             saga_id=tenure.saga_id,
             saga_name=tenure.saga_name,
@@ -161,7 +162,7 @@ class Performer:
             attempt=work.attempt,
             idempotency_key=idempotency_key(tenure.saga_id, work.step_id, phase),
             in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
-            initial_data=tenure.initial_data(self._payloads),
+            initial_data=tenure.initial_data(self._payloads, scope),
             deadline=None if timeout is None else started + timeout,
         )
 

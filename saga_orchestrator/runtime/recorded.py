@@ -15,15 +15,16 @@ class RecordedContext(InputContext):
     All of it is plain JSON values, read afresh for each step: what one does to them no other sees.
     """
 
-    def __init__(self, tenure: Tenure, payloads: Payloads) -> None:
+    def __init__(self, tenure: Tenure, payloads: Payloads, scope: str | None) -> None:
         past = tenure.known_past
         latest = None if past.latest_event is None else payloads.load(past.latest_event)
         self.__dict__.update(
-            initial_data=tenure.initial_data(payloads),
+            initial_data=tenure.initial_data(payloads, scope),
             latest_event=latest,
             events=[payloads.load(text) for text in past.events],
             _saga_name=tenure.saga_name,
-            _past=past,
+            _outputs=past.outputs,
+            _seen=tenure.definition.seen_from(scope),
             _load=payloads.load,
         )
 
@@ -31,7 +32,8 @@ class RecordedContext(InputContext):
         """Make what is looked at for the first time."""
         facts = self.__dict__
         if name == "step_outputs":
-            facts[name] = {step_id: facts["_load"](text) for step_id, text in facts["_past"].outputs.items()}
+            texts = {name: facts["_outputs"].get(step_id) for name, step_id in facts["_seen"].items()}
+            facts[name] = {name: facts["_load"](text) for name, text in texts.items() if text is not None}
         elif name == "context":
             seen = {"initial_data": self.initial_data, "step_outputs": self.step_outputs}
             facts[name] = {"saga_name": facts["_saga_name"], **seen}

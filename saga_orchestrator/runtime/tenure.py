@@ -118,9 +118,9 @@ class Tenure:
                 self.known_past, self.past_is_known = found, True
         return self.known_past
 
-    def initial_data(self, payloads: Payloads) -> Any:
-        """Return what the saga was started with, as fresh plain values."""
-        return payloads.load(self.initial)
+    def initial_data(self, payloads: Payloads, scope: str | None = None) -> Any:
+        """Return what the saga, or a part of it, was started with, as fresh plain values."""
+        return payloads.load(self.initial if scope is None else self.known_past.output(scope))
 
 
 async def patiently(read: Callable[[], Awaitable[T]], is_over: Callable[[], bool] = lambda: False) -> T:

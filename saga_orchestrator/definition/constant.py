@@ -1,0 +1,38 @@
+"""A value as a step: recorded when a saga comes to it, so that a saga keeps the value of its own day."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from pydantic import BaseModel, RootModel
+
+from .graph import StepKind
+from .io import Payloads
+from .step import BaseStep
+
+_payloads = Payloads()
+
+
+class Nothing(BaseModel):
+    """The input of a step that needs none."""
+
+
+def constant(step_id: str, value: Any) -> BaseStep[Nothing, Any]:
+    """Return a step that returns this value, as it is now.
+
+    Raises:
+        PayloadError: It cannot be stored.
+    """
+    model = type(value) if isinstance(value, BaseModel) else RootModel[Any]
+    output = value if isinstance(value, BaseModel) else model(value)  # type: ignore[call-arg]
+    text = _payloads.dump(output, what=f"The constant '{step_id}'")
+
+    async def execute(self: Any, inp: Nothing) -> Any:
+        return _payloads.load_model(model, text)
+
+    execute.__annotations__ |= {"return": model}
+    members: dict[str, Any] = {"kind": StepKind.READ_ONLY, "execute": execute}
+    base: Any = BaseStep[Nothing, model]  # type: ignore[valid-type]
+    made: BaseStep[Nothing, Any] = types.new_class("Constant", (base,), {}, lambda it: it.update(members))()
+    return made

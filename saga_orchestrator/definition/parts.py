@@ -1,0 +1,85 @@
+"""A saga inside a saga: its steps become the outer saga's, in a namespace of their own.
+
+There is no second engine for the part, and no second row. The part begins with a step of its own, named like the
+namespace, whose recorded output is what the part's steps see as their `initial_data`; so what they are given is
+decided once. Its steps keep their order, retries, compensations and probes, and see only each other's outputs; the
+outer steps see one, the part's last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from pydantic import RootModel
+
+from ..errors import SagaDefinitionError
+from .graph import Node, StepKind
+from .saga import SagaDefinition
+from .step import BaseStep, StepDefinition, StepRef
+
+
+class SagaInput(RootModel[Any]):
+    """What a part is started with: plain data, or a model."""
+
+
+class SagaBegins(BaseStep[SagaInput, SagaInput]):
+    """The first step of a part: it records what the part is given."""
+
+    kind = StepKind.READ_ONLY
+
+    async def execute(self, inp: SagaInput) -> SagaInput:
+        return inp
+
+
+def first_step(
+    namespace: str,
+    part: SagaDefinition,
+    after: tuple[str, ...],
+    depends_on: tuple[StepRef[Any], ...],
+    input_map: Callable[..., Any],
+) -> StepDefinition:
+    """Return the step by which a part begins.
+
+    Raises:
+        SagaDefinitionError: The part does not end with a single step.
+    """
+    return StepDefinition(
+        step_id=namespace,
+        step=SagaBegins(),
+        input_map=lambda *given: SagaInput(input_map(*given)),
+        depends_on=depends_on,
+        node=Node(step_id=namespace, after=tuple(dict.fromkeys(after)), kind=StepKind.READ_ONLY, nothing_to_undo=True),
+        stands_for=f"{namespace}.{_last(namespace, part).step_id}",
+    )
+
+
+def spliced(namespace: str, part: SagaDefinition, owner: object) -> list[StepDefinition]:
+    """Return the part's steps as steps of the saga around it."""
+    return [_moved(namespace, step, owner) for step in part.steps]
+
+
+def _moved(namespace: str, step: StepDefinition, owner: object) -> StepDefinition:
+    def named(step_id: str) -> str:
+        return f"{namespace}.{step_id}"
+
+    return replace(
+        step,
+        step_id=named(step.step_id),
+        depends_on=tuple(StepRef(named(ref.step_id), ref.output_model, owner) for ref in step.depends_on),
+        node=replace(step.node, step_id=named(step.step_id), after=tuple(map(named, step.node.after)) or (namespace,)),
+        scope=namespace if step.scope is None else named(step.scope),
+        stands_for=None if step.stands_for is None else named(step.stands_for),
+    )
+
+
+def _last(namespace: str, part: SagaDefinition) -> StepDefinition:
+    last = [step for step in part.steps if not part.graph.dependents[step.step_id]]
+    if len(last) != 1:
+        names = ", ".join(f"'{step.step_id}'" for step in last)
+        raise SagaDefinitionError(
+            f"Saga '{namespace}' ends with {len(last)} steps side by side ({names}), and a part has one output. "
+            "Add a step that comes after them."
+        )
+    return last[0]
