@@ -51,6 +51,24 @@ class SagaStateError(SagaError):
     """The saga is not in a state in which this can be done; nothing was changed."""
 
 
+class SagaFailedError(SagaError):
+    """A saga that was to be run has not completed.
+
+    Attributes:
+        status: Where it stands: COMPENSATED, FAILED or STUCK.
+        error: The error of the step that failed, as text.
+        residue: The steps whose effects stand.
+    """
+
+    def __init__(self, saga_id: UUID, status: str, error: str | None, residue: tuple[str, ...]) -> None:
+        standing = f" What stands: {', '.join(residue)}." if residue else ""
+        super().__init__(f"Saga {saga_id} is {status}: {error or 'no step has failed'}.{standing}")
+        self.saga_id = saga_id
+        self.status = status
+        self.error = error
+        self.residue = residue
+
+
 class PayloadError(SagaError, ValueError):
     """A value cannot be stored: it is not JSON-able, too large, or holds characters that PostgreSQL rejects."""
 

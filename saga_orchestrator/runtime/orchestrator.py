@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Required, Self, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -16,22 +16,33 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ..definition.io import PayloadCodec
 from ..definition.saga import SagaDefinition
-from ..errors import SagaNotFoundError
+from ..errors import SagaFailedError
 from ..kernel.effects import Verdict
 from ..kernel.events import Notified
 from ..kernel.state import SagaStatus
 from ..storage.contract import Store
 from ..storage.dialect import Clock
 from ..storage.mixins import SagaStateMixin
-from ..storage.rows import Birth, Head
+from ..storage.rows import Birth
 from .after_commit import after_commit
 from .birth import Beginning, unborn
 from .engine import SagaEngine
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
+from .watching import ended, head_of, moves
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
-_POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Seconds between looks at a saga that another process drives; the last one repeats."""
+
+
+class Start(TypedDict, total=False):
+    """What `SagaOrchestrator.start` takes, and documents, of a saga that is run."""
+
+    saga_name: Required[str]
+    initial_data: Required[Any]
+    aggregation_id: Required[str]
+    trace_id: str | None
+    idempotency_key: str | None
+    priority: int
+    values: Mapping[str, Any] | None
 
 
 class SagaOrchestrator(Generic[ModelT]):
@@ -179,7 +190,18 @@ class SagaOrchestrator(Generic[ModelT]):
         Raises:
             SagaNotFoundError: No saga has this id.
         """
-        return snapshot(await self._head(saga_id), self._engine.registry)
+        return snapshot(await head_of(self._engine, saga_id), self._engine.registry)
+
+    async def watch(self, saga_id: UUID) -> AsyncIterator[SagaSnapshot]:
+        """Yield where a saga stands, and again whenever it has moved; end when it is over, or STUCK.
+
+        What follows quickly on each other comes as one. It does not matter which process drives the saga.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+        """
+        async for head in moves(self._engine, saga_id):
+            yield snapshot(head, self._engine.registry)
 
     async def result(self, saga_id: UUID, timeout: timedelta | None = None) -> SagaResult:
         """Wait until a saga is over, or STUCK, and return what it has come to.
@@ -189,22 +211,30 @@ class SagaOrchestrator(Generic[ModelT]):
             TimeoutError: It took longer than `timeout`; the saga goes on.
         """
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            head = await self._ended(saga_id)
+            head = await ended(self._engine, saga_id)
         rows = (await self._engine.store.history([saga_id]))[saga_id]
         return result(head, rows, self._engine.registry, self._engine.payloads)
 
-    async def _ended(self, saga_id: UUID) -> Head:
-        looks = 0
-        while not ((head := await self._head(saga_id)).status.is_terminal or head.status is SagaStatus.STUCK):
-            await self._engine.rest(saga_id, _POLLS[min(looks, len(_POLLS) - 1)])
-            looks += 1
-        return head
+    async def run(
+        self, *, raise_on_error: bool = True, timeout: timedelta | None = None, **wanted: Unpack[Start]
+    ) -> SagaResult:
+        """Start a saga, wait until it is over, and return what it has come to.
 
-    async def _head(self, saga_id: UUID) -> Head:
-        head = await self._engine.store.head(saga_id)
-        if head is None:
-            raise SagaNotFoundError(saga_id)
-        return head
+        It is as durable as any: when the caller is cancelled, or its process dies, the saga goes on.
+
+        Args:
+            raise_on_error: False returns the result of a saga that has not completed, too.
+            timeout: How long to wait; the saga goes on.
+
+        Raises:
+            SagaFailedError: It is over, or STUCK, and has not completed.
+            TimeoutError: It took longer than `timeout`.
+            SagaError: As for `start`.
+        """
+        result = await self.result(await self.start(**wanted), timeout)
+        if raise_on_error and result.status is not SagaStatus.COMPLETED:
+            raise SagaFailedError(result.saga_id, result.status.value, result.error, result.residue)
+        return result
 
     async def aclose(self) -> None:
         """Hand back every lease at once, so that others take over without delay, and every connection.

@@ -47,6 +47,7 @@ PUBLIC = [
     "BaseStep",
     "ExponentialRetry",
     "FixedRetry",
+    "FunctionStep",
     "HistoryEntry",
     "InputContext",
     "NoRetry",
@@ -63,6 +64,7 @@ PUBLIC = [
     "SagaDefinitionError",
     "SagaEngine",
     "SagaError",
+    "SagaFailedError",
     "SagaNotFoundError",
     "SagaOrchestrator",
     "SagaPage",
@@ -78,6 +80,7 @@ PUBLIC = [
     "StepRef",
     "TypeValidationError",
     "__version__",
+    "step",
 ]
 
 

@@ -1,0 +1,63 @@
+"""Waiting for what becomes of a saga, by whatever process it is driven: its row is looked at, now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from ..errors import SagaNotFoundError
+from ..kernel.state import SagaStatus
+from ..storage.rows import Head
+from .engine import SagaEngine
+
+_POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds between looks at a saga; the last one repeats."""
+
+
+async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
+    """Return a saga's row.
+
+    Raises:
+        SagaNotFoundError: No saga has this id.
+    """
+    head = await engine.store.head(saga_id)
+    if head is None:
+        raise SagaNotFoundError(saga_id)
+    return head
+
+
+async def ended(engine: SagaEngine[Any], saga_id: UUID) -> Head:
+    """Return the row of a saga that has come to rest, and wait until it has."""
+    looks = 0
+    while not is_at_rest(head := await head_of(engine, saga_id)):
+        await engine.rest(saga_id, _pause(looks))
+        looks += 1
+    return head
+
+
+async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:
+    """Yield a saga's row, and again whenever it has moved since; the last one is that of a saga that has come to rest.
+
+    Moves that follow quickly on each other are one. The longer nothing happens, the seldomer it is looked at.
+    """
+    seen, looks = -1, 0
+    while True:
+        head = await head_of(engine, saga_id)
+        if head.revision != seen:
+            seen, looks = head.revision, 0
+            yield head
+        if is_at_rest(head):
+            return
+        await asyncio.sleep(_pause(looks))
+        looks += 1
+
+
+def is_at_rest(head: Head) -> bool:
+    """Return whether nothing will move a saga by itself: it is over, or a person has to decide."""
+    return head.status.is_terminal or head.status is SagaStatus.STUCK
+
+
+def _pause(looks: int) -> float:
+    return _POLLS[min(looks, len(_POLLS) - 1)]
