@@ -1,34 +1,24 @@
-"""Writes a saga down, step by step, and refuses what could not be carried out or taken back.
-
-Steps are sequential in the order in which they are added. `after=` and `parallel()` make the graph explicit;
-`depends_on=` adds edges and hands typed outputs to `input_map`. Since a step can only refer to steps added before it,
-the graph that comes out has no cycle, and the order of adding respects every edge.
-"""
+"""Writes a saga down, step by step and part by part, and refuses what could not be carried out or taken back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar, Unpack, overload
-
-from pydantic import BaseModel
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import SagaDefinitionError
 from . import checks
+from .choice import REFUSE, Otherwise, branches_of, choice
 from .constant import Nothing, constant
-from .frontier import Frontier, ParallelBlock
-from .function import FunctionStep
-from .graph import Graph
+from .graph import Graph, Node
 from .input_map import check_input_map
-from .options import Refs, StepOptions, make_node
-from .parts import first_step, spliced
+from .options import Refs
+from .parts import steps_of
 from .saga import SagaDefinition
-from .step import BaseStep, InputContext, InputT, OutputT, StepDefinition, StepRef
+from .step import InputContext, StepDefinition, StepRef
+from .step_builder import StepBuilder, given_by
 
-DependencyT = TypeVar("DependencyT", bound=BaseModel)
 
-
-class SagaBuilder:
+class SagaBuilder(StepBuilder):
     """Builds a frozen `SagaDefinition`.
 
     Args:
@@ -38,96 +28,11 @@ class SagaBuilder:
     """
 
     def __init__(self, *, compensate_on_failure: bool = True, version: int = 1, max_recoveries: int = 5) -> None:
+        super().__init__()
         checks.check_settings(compensate_on_failure, version, max_recoveries)
         self._compensate_on_failure = compensate_on_failure
         self._version = version
         self._max_recoveries = max_recoveries
-        self._steps: dict[str, StepDefinition] = {}
-        self._frontier = Frontier()
-        self._owner = object()
-
-    @overload
-    def add_step(
-        self,
-        *,
-        step: BaseStep[InputT, OutputT],
-        input_map: Callable[[InputContext], InputT | Mapping[str, Any]],
-        depends_on: None = None,
-        **options: Unpack[StepOptions],
-    ) -> StepRef[OutputT]: ...
-
-    @overload
-    def add_step(
-        self,
-        *,
-        step: BaseStep[InputT, OutputT],
-        input_map: Callable[[DependencyT], InputT | Mapping[str, Any]],
-        depends_on: StepRef[DependencyT],
-        **options: Unpack[StepOptions],
-    ) -> StepRef[OutputT]: ...
-
-    @overload
-    def add_step(
-        self,
-        *,
-        step: BaseStep[InputT, OutputT],
-        input_map: Callable[..., InputT | Mapping[str, Any]],
-        depends_on: Sequence[StepRef[Any]],
-        **options: Unpack[StepOptions],
-    ) -> StepRef[OutputT]: ...
-
-    @overload
-    def add_step(
-        self,
-        *,
-        step: FunctionStep[OutputT],
-        input_map: Callable[..., Any],
-        depends_on: Refs = None,
-        **options: Unpack[StepOptions],
-    ) -> StepRef[OutputT]: ...
-
-    def add_step(
-        self,
-        *,
-        step: BaseStep[Any, Any] | FunctionStep[Any],
-        input_map: Callable[..., Any],
-        depends_on: Refs = None,
-        **options: Unpack[StepOptions],
-    ) -> StepRef[Any]:
-        """Add a step after the previous one, and return a reference to its output.
-
-        Args:
-            step: An object of a class of yours, or what `step` has made of a function.
-            input_map: Makes the step's input, or a dict that fits it. Called on every attempt, with the outputs of
-                `depends_on` in that order, or with an `InputContext` when there is no `depends_on`.
-            depends_on: One ref or several: steps that come before, and whose outputs `input_map` is given.
-            after: The refs to come after *instead of* the previous step; an empty list starts with the saga.
-            step_id: The step's name in rows, logs and keys; keep it when the code changes. `step_<n>` by default.
-            kind: A `StepKind`, overriding that of the step's class.
-            timeout: A `timedelta`: how long one attempt may take. One that takes longer is in doubt.
-            retry_policy: When to try again. One attempt by default.
-            compensation: None declares that there is nothing to undo.
-            compensation_retry: When to try the compensation again. One attempt by default.
-            compensation_timeout: How long one attempt to undo may take.
-            on_undo_failure: "continue" (the default) or "stop" undoing the rest when this step's compensation has
-                failed for good.
-
-        Raises:
-            SagaDefinitionError: Something of this cannot be carried out; the message names the step.
-            TypeValidationError: `input_map` is annotated with other types than it is given or must return.
-        """
-        step_id = self._free_id(options.get("step_id"))
-        if isinstance(step, FunctionStep):
-            step = step.to_step()
-        if not isinstance(step, BaseStep):
-            raise SagaDefinitionError(
-                f"Step '{step_id}': step is {step!r}; give it an instance of a BaseStep subclass, or a @step function."
-            )
-        sources = self._refs(step_id, "depends_on", depends_on)
-        node = make_node(step_id, self._before(step_id, options.get("after"), sources), step, options)
-        placed = StepDefinition(step_id=step_id, step=step, input_map=input_map, depends_on=sources, node=node)
-        check_input_map(step_id, input_map, _given(sources), placed.input_model)
-        return self._place(placed)
 
     def add_constant(self, value: Any, *, step_id: str | None = None, after: Refs = None) -> StepRef[Any]:
         """Add a value as a step, and return a reference to it.
@@ -173,23 +78,54 @@ class SagaBuilder:
         name = self._free_id(namespace)
         checks.check_part(name, definition, compensate_on_failure=self._compensate_on_failure)
         sources = self._refs(name, "depends_on", depends_on)
-        check_input_map(name, input_map, _given(sources), object)
-        first = first_step(name, definition, self._before(name, after, sources), sources, input_map)
-        inner = spliced(name, definition, self._owner)
-        for step in inner:
-            checks.check_step_id(step.step_id, self._steps)
-        self._steps |= {step.step_id: step for step in (first, *inner)}
-        self._frontier.add(str(first.stands_for))
-        return self._ref(str(first.stands_for))
+        check_input_map(name, input_map, given_by(sources), object)
+        first = Node(step_id=name, after=tuple(dict.fromkeys(self._before(name, after, sources))))
+        (end,) = self._splice(steps_of(definition, first, sources, input_map, self._owner))
+        self._frontier.add(end)
+        return self._ref(end)
 
-    @contextmanager
-    def parallel(self) -> Iterator[ParallelBlock]:
-        """Let the steps added inside run side by side; the next step after the block waits for all of them.
+    def add_choice(
+        self,
+        *,
+        choose: Callable[..., Any],
+        branches: Mapping[str, SagaDefinition],
+        otherwise: Otherwise = REFUSE,
+        input_map: Callable[[InputContext], Any] | None = None,
+        depends_on: Refs = None,
+        after: Refs = None,
+        step_id: str | None = None,
+    ) -> StepRef[Any]:
+        """Add a choice between several sagas, of which one becomes a part of this one; return a ref to the answer.
 
-        Use `branch()` of what it gives for a branch of several steps.
+        The answer is recorded, and stays. The steps of the other branches are OMITTED. What is added next comes after
+        whichever branch was taken. Each branch is called `step_id.label`; see `add_saga` for what its steps see.
+
+        Args:
+            choose: Answers with the label of a branch, given the outputs of `depends_on`, or an `InputContext`.
+            branches: The definitions, by label.
+            otherwise: What an answer takes that is no label: a definition, or None for nothing at all. Without it
+                such an answer is an error, and the step fails.
+            input_map: Makes the `initial_data` of the branch; the saga's own by default.
+            depends_on: As for a step.
+            after: As for a step.
+            step_id: As for a step.
+
+        Raises:
+            SagaDefinitionError: As for `add_saga`; or there is no branch.
         """
-        with self._frontier.block(parallel=True) as block:
-            yield ParallelBlock(self._frontier, block)
+        name = self._free_id(step_id)
+        parts = branches_of(name, branches, otherwise)
+        for label, part in parts.items():
+            checks.check_part(f"{name}.{label}", part, compensate_on_failure=self._compensate_on_failure)
+        sources = self._refs(name, "depends_on", depends_on)
+        check_input_map(name, choose, given_by(sources), object)
+        node = Node(step_id=name, after=tuple(dict.fromkeys(self._before(name, after, sources))))
+        steps = [choice(node, sources, choose, branches.keys(), otherwise)]
+        for label, part in parts.items():
+            first = Node(step_id=f"{name}.{label}", after=(name,), branches=((name, label),))
+            steps += steps_of(part, first, (), input_map or _same, self._owner)
+        self._frontier.add(*self._splice(steps))
+        return self._ref(name)
 
     def build(self) -> SagaDefinition:
         """Return the definition, frozen; the builder may go on and build another.
@@ -210,42 +146,13 @@ class SagaBuilder:
         checks.check_way_back(graph)
         return SagaDefinition(tuple(self._steps.values()), graph, self._version)
 
-    def _place(self, step: StepDefinition) -> StepRef[Any]:
-        self._steps[step.step_id] = step
-        self._frontier.add(step.step_id)
-        return self._ref(step.step_id)
-
-    def _ref(self, step_id: str) -> StepRef[Any]:
-        return StepRef(step_id, self._steps[step_id].output_model, self._owner)
-
-    def _free_id(self, wanted: str | None) -> str:
-        step_id = f"step_{len(self._steps)}" if wanted is None else wanted
-        checks.check_step_id(step_id, self._steps)
-        return step_id
-
-    def _before(self, step_id: str, after: Refs, sources: tuple[StepRef[Any], ...]) -> tuple[str, ...]:
-        """Return the steps that this one comes after; `after` replaces the frontier, `depends_on` only adds to it."""
-        explicit = self._refs(step_id, "after", after)
-        default = self._frontier.after if after is None else ()
-        return (*default, *(ref.step_id for ref in (*explicit, *sources)))
-
-    def _refs(self, step_id: str, keyword: str, refs: Refs) -> tuple[StepRef[Any], ...]:
-        """Return the refs as a tuple, after checking that this builder gave them out."""
-        given: Any = () if refs is None else refs
-        listed = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-        for ref in listed:
-            if not isinstance(ref, StepRef):
-                raise SagaDefinitionError(
-                    f"Step '{step_id}': {keyword} holds {ref!r}; give it what add_step returned for the other step."
-                )
-            if ref.owner is not self._owner:
-                raise SagaDefinitionError(
-                    f"Step '{step_id}': {keyword} refers to step '{ref.step_id}' of another SagaBuilder; "
-                    "give it what add_step of this builder returned."
-                )
-        return listed
+    def _splice(self, steps: list[StepDefinition]) -> tuple[str, ...]:
+        """Add the steps of parts, or none of them; return the last step of each part."""
+        for step in steps:
+            checks.check_step_id(step.step_id, self._steps)
+        self._steps |= {step.step_id: step for step in steps}
+        return tuple(step.stands_for for step in steps if step.stands_for is not None and step.scope is None)
 
 
-def _given(sources: tuple[StepRef[Any], ...]) -> tuple[type, ...]:
-    """Return what an `input_map` is called with."""
-    return tuple(ref.output_model for ref in sources) or (InputContext,)
+def _same(ctx: InputContext) -> Any:
+    return ctx.initial_data

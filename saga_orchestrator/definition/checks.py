@@ -139,7 +139,7 @@ def _first_final(graph: Graph) -> list[str]:
 
 def _check_before_final(graph: Graph, final: Node, certain: frozenset[str]) -> None:
     for node in graph.nodes.values():
-        if node.kind is StepKind.COMPENSATABLE and node.step_id not in certain:
+        if node.kind is StepKind.COMPENSATABLE and node.step_id not in certain and not node.excludes(final):
             raise SagaDefinitionError(
                 f"Step '{node.step_id}' is COMPENSATABLE, but can run after '{final.step_id}' ({final.kind.name}) has "
                 f"succeeded, when nothing is undone any more. Put it before '{final.step_id}', "
@@ -154,7 +154,7 @@ def _check_can_be_undone(graph: Graph, node: Node) -> None:
     may_fail = [
         step_id
         for step_id, other in graph.nodes.items()
-        if step_id not in certain and other.kind is not StepKind.RETRIABLE
+        if step_id not in certain and other.kind is not StepKind.RETRIABLE and not other.excludes(node)
     ]
     if may_fail:
         raise SagaDefinitionError(

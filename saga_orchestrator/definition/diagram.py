@@ -27,10 +27,12 @@ def mermaid(graph: Graph, labels: Labels) -> str:
     """Return the graph as a Mermaid flowchart."""
     lines = ["flowchart TD"]
     for step_id, index in graph.position.items():
-        left, right = _MERMAID_SHAPES[graph.nodes[step_id].kind]
+        left, right = ("{", "}") if step_id in graph.choices else _MERMAID_SHAPES[graph.nodes[step_id].kind]
         label = "<br/>".join(_mermaid_text(line) for line in labels[step_id])
         lines.append(f'    n{index}{left}"{label}"{right}')
-    lines += [f"    {before} --> {step}" for before, step in _edges(graph)]
+    for before, step, answer in _edges(graph):
+        label = f'|"{_mermaid_text(answer)}"|' if answer else ""
+        lines.append(f"    {before} -->{label} {step}")
     return "\n".join(lines) + "\n"
 
 
@@ -39,14 +41,18 @@ def dot(graph: Graph, labels: Labels) -> str:
     lines = ["digraph saga {", "    rankdir=TB;"]
     for step_id, index in graph.position.items():
         label = "\\n".join(_dot_text(line) for line in labels[step_id])
-        lines.append(f'    n{index} [shape={_DOT_SHAPES[graph.nodes[step_id].kind]}, label="{label}"];')
-    lines += [f"    {before} -> {step};" for before, step in _edges(graph)]
+        shape = "diamond" if step_id in graph.choices else _DOT_SHAPES[graph.nodes[step_id].kind]
+        lines.append(f'    n{index} [shape={shape}, label="{label}"];')
+    for before, step, answer in _edges(graph):
+        label = f' [label="{_dot_text(answer)}"]' if answer else ""
+        lines.append(f"    {before} -> {step}{label};")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _edges(graph: Graph) -> list[tuple[str, str]]:
+def _edges(graph: Graph) -> list[tuple[str, str, str | None]]:
+    """Return which box leads to which; from a choice, with the answer that leads there."""
     return [
-        (f"n{graph.position[before]}", f"n{graph.position[node.step_id]}")
+        (f"n{graph.position[before]}", f"n{graph.position[node.step_id]}", dict(node.branches).get(before))
         for node in graph.nodes.values()
         for before in node.after
     ]

@@ -44,9 +44,9 @@ class Frontier:
         """Whether some parallel block has not been closed yet."""
         return len(self._blocks) > 1
 
-    def add(self, step_id: str) -> None:
-        """Record that a step was added at the frontier."""
-        self._blocks[-1].join((step_id,))
+    def add(self, *ends: str) -> None:
+        """Record that a step was added at the frontier, or that several were which the next one comes after."""
+        self._blocks[-1].join(ends)
 
     @contextmanager
     def block(self, *, parallel: bool) -> Iterator[_Block]:

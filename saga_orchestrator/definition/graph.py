@@ -47,6 +47,7 @@ class Node:
         undo_without_output: Its compensation can run when the output was never learnt.
         nothing_to_undo: It has no effect, or its author declared that there is nothing to undo.
         probes: It can be asked whether an attempt in doubt has acted.
+        branches: The choices on which it depends whether it runs, each with the answer by which it does.
     """
 
     step_id: str
@@ -61,6 +62,12 @@ class Node:
     compensation_retry: RetryPolicy = field(default_factory=NoRetry)
     compensation_timeout: timedelta | None = None
     on_undo_failure: Literal["continue", "stop"] = "continue"
+    branches: tuple[tuple[str, str], ...] = ()
+
+    def excludes(self, other: Node) -> bool:
+        """Return whether a saga never runs both this step and the other."""
+        answers = dict(other.branches)
+        return any(answers.get(choice, label) != label for choice, label in self.branches)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,15 @@ class Graph:
     def final(self) -> tuple[str, ...]:
         """The steps whose effect forbids any way back."""
         return tuple(step_id for step_id, node in self.nodes.items() if node.kind.is_final)
+
+    @cached_property
+    def choices(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """For each choice, the steps that belong to one of its branches, each with the answer by which it runs."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for node in self.nodes.values():
+            for choice, label in node.branches:
+                found.setdefault(choice, []).append((node.step_id, label))
+        return {choice: tuple(steps) for choice, steps in found.items()}
 
     @cached_property
     def position(self) -> Mapping[str, int]:

@@ -33,43 +33,46 @@ class SagaBegins(BaseStep[SagaInput, SagaInput]):
         return inp
 
 
-def first_step(
-    namespace: str,
+def steps_of(
     part: SagaDefinition,
-    after: tuple[str, ...],
+    first: Node,
     depends_on: tuple[StepRef[Any], ...],
     input_map: Callable[..., Any],
-) -> StepDefinition:
-    """Return the step by which a part begins.
+    owner: object,
+) -> list[StepDefinition]:
+    """Return the part's steps as steps of the saga around it; what holds of the first one's branches holds of all.
 
     Raises:
         SagaDefinitionError: The part does not end with a single step.
     """
-    return StepDefinition(
-        step_id=namespace,
+    begins = StepDefinition(
+        step_id=first.step_id,
         step=SagaBegins(),
         input_map=lambda *given: SagaInput(input_map(*given)),
         depends_on=depends_on,
-        node=Node(step_id=namespace, after=tuple(dict.fromkeys(after)), kind=StepKind.READ_ONLY, nothing_to_undo=True),
-        stands_for=f"{namespace}.{_last(namespace, part).step_id}",
+        node=replace(first, kind=StepKind.READ_ONLY, nothing_to_undo=True),
+        stands_for=f"{first.step_id}.{_last(first.step_id, part).step_id}",
     )
+    return [begins, *(_moved(step, first, owner) for step in part.steps)]
 
 
-def spliced(namespace: str, part: SagaDefinition, owner: object) -> list[StepDefinition]:
-    """Return the part's steps as steps of the saga around it."""
-    return [_moved(namespace, step, owner) for step in part.steps]
-
-
-def _moved(namespace: str, step: StepDefinition, owner: object) -> StepDefinition:
+def _moved(step: StepDefinition, first: Node, owner: object) -> StepDefinition:
     def named(step_id: str) -> str:
-        return f"{namespace}.{step_id}"
+        return f"{first.step_id}.{step_id}"
 
+    branches = tuple((named(choice), label) for choice, label in step.node.branches)
+    node = replace(
+        step.node,
+        step_id=named(step.step_id),
+        after=tuple(map(named, step.node.after)) or (first.step_id,),
+        branches=first.branches + branches,
+    )
     return replace(
         step,
-        step_id=named(step.step_id),
+        step_id=node.step_id,
         depends_on=tuple(StepRef(named(ref.step_id), ref.output_model, owner) for ref in step.depends_on),
-        node=replace(step.node, step_id=named(step.step_id), after=tuple(map(named, step.node.after)) or (namespace,)),
-        scope=namespace if step.scope is None else named(step.scope),
+        node=node,
+        scope=first.step_id if step.scope is None else named(step.scope),
         stands_for=None if step.stands_for is None else named(step.stands_for),
     )
 

@@ -42,6 +42,7 @@ class SagaDefinition:
             "compensate_on_failure": self.compensate_on_failure,
             "steps": {
                 node.step_id: {"after": sorted(node.after), "kind": node.kind.value, "undoable": node.undoable}
+                | ({"branches": node.branches} if node.branches else {})
                 for node in self.graph.nodes.values()
             },
         }

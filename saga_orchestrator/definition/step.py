@@ -133,6 +133,7 @@ class StepDefinition:
         node: Everything about it that the kernel decides by.
         scope: The first step of the part of the saga that this step belongs to; None outside of any part.
         stands_for: Of the first step of a part: the part's last one, whose output is that of the part.
+        is_choice: Its output is the answer that takes one of its branches.
     """
 
     step_id: str
@@ -142,6 +143,7 @@ class StepDefinition:
     node: Node
     scope: str | None = None
     stands_for: str | None = None
+    is_choice: bool = False
 
     @cached_property
     def input_model(self) -> type[BaseModel]:

@@ -17,6 +17,7 @@ from typing import Any
 from .state import (
     Course,
     Failed,
+    Omitted,
     Passed,
     Probing,
     Retrying,
@@ -47,6 +48,7 @@ _CODES: dict[type[StepStatus], str] = {
     Undone: "N",
     Passed: "A",
     Waived: "Y",
+    Omitted: "O",
 }
 _CLASSES = {code: cls for cls, code in _CODES.items()}
 _FACTS = {cls: tuple((f.name, f.default) for f in fields(cls)) for cls in _CODES}

@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack
 from ..definition.graph import Graph
 from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
 from .projection import work_of
-from .state import PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing, Waived
+from .state import OMITTED, PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing, Waived
 
 _LONGEST = timedelta(days=36_500)
 """The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
@@ -64,6 +64,12 @@ class Draft:
         """Set a compensation of the step going."""
         until = self._until(self.graph.nodes[step_id].compensation_timeout)
         self.put(step_id, Undoing(attempt, failures, until, with_output))
+
+    def choose(self, choice: str, label: str | None) -> None:
+        """Omit whatever belongs to another branch of this choice, if it is one."""
+        for step_id, wanted in self.graph.choices.get(choice, ()):
+            if wanted != label:
+                self.put(step_id, OMITTED)
 
     def after(self, pause: timedelta) -> datetime:
         """Return the time when a pause that begins now will be over."""

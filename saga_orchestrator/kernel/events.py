@@ -34,13 +34,14 @@ class Notified:
 
 @value(frozen=True, slots=True)
 class Returned:
-    """An attempt returned: the step has acted."""
+    """An attempt returned: the step has acted. `chosen`: of a choice, the branch to take; None takes none."""
 
     step_id: str
     attempt: int
     input: str | None = None
     output: str | None = None
     started_at: datetime | None = None
+    chosen: str | None = None
 
 
 @value(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def skip(draft: Draft, order: SkipOrdered) -> Answer:
         return refuse(draft, f"skip_step needs exactly one step that has failed or waits for a retry; found: {found}")
     step_id = targets[0][0]
     draft.put(step_id, Skipped(order.acted))
+    draft.choose(step_id, None)
     release(draft)
     actor, reason = order.actor, order.reason
     draft.record(

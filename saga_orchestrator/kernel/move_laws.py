@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..definition.graph import Graph
+from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
 from .effects import Decision, Phase, Verdict
 from .events import Claimed, Compensated, CompensationRaised, Order, Probed, Raised, Reply, Returned
 from .projection import outstanding, stands, status_of
 from .state import (
     Course,
     Failed,
+    Omitted,
+    Passed,
     Pending,
     Probing,
     Retrying,
@@ -148,7 +151,7 @@ def _is_out_of_the_way(graph: Graph, state: State, step_id: str) -> bool:
     status = state.of(step_id)
     if isinstance(status, UndoFailed):
         return graph.nodes[step_id].on_undo_failure == "continue" and not status.again
-    if isinstance(status, Waived):
+    if isinstance(status, Waived | Omitted | Passed):
         return all(_is_out_of_the_way(graph, state, dependent) for dependent in graph.dependents[step_id])
     return isinstance(status, Pending) or not (status.is_live or stands(graph, step_id, status))
 
@@ -189,4 +192,6 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     _taint_stays,
     _no_turning_back_twice,
     _what_acted_stays_recorded,
+    what_is_omitted_stays_so,
+    what_was_chosen_is_done,
 )

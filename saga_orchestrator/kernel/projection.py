@@ -9,6 +9,7 @@ from .effects import Compensate, Decision, Execute, Phase, Probe, Record, Record
 from .state import (
     Course,
     Failed,
+    Omitted,
     Passed,
     Pending,
     Probing,
@@ -100,7 +101,7 @@ def stands(graph: Graph, step_id: str, status: StepStatus) -> bool:
     match status:
         case Pending() | Failed(tainted=False) | Retrying(tainted=False) | Skipped(acted=False):
             return False
-        case Undone() | Waived() | Passed():
+        case Undone() | Waived() | Passed() | Omitted():
             return False
         case _:
             return step_id in graph.nodes and not graph.nodes[step_id].nothing_to_undo

@@ -98,6 +98,7 @@ def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> Non
 
 def _succeeded(draft: Draft, reply: Returned | Probed) -> None:
     draft.put(reply.step_id, Succeeded(reply.attempt))
+    draft.choose(reply.step_id, getattr(reply, "chosen", None))
     _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS)
 
 

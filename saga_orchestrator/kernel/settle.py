@@ -13,6 +13,7 @@ from .draft import Draft
 from .state import (
     Course,
     Failed,
+    Omitted,
     Passed,
     Pending,
     Retrying,
@@ -100,13 +101,13 @@ def _unwind(draft: Draft) -> None:
 def is_quiet(draft: Draft, step_id: str) -> bool:
     """Return whether the step holds back no undo.
 
-    A waiver speaks for its own step only: what comes after that step must be quiet, too.
+    One that was waived, passed or omitted says nothing of what comes after it: that must be quiet, too.
     """
     found = [step_id]
     for looked_at in found:  # grows
         if not _is_settled(draft, looked_at):
             return False
-        if isinstance(draft.of(looked_at), Waived):
+        if isinstance(draft.of(looked_at), Waived | Omitted | Passed):
             found.extend(after for after in draft.graph.dependents[looked_at] if after not in found)
     return True
 
@@ -115,7 +116,7 @@ def _is_settled(draft: Draft, step_id: str) -> bool:
     """Return whether the step never ran, failed without an effect, or is settled backwards."""
     node = draft.graph.nodes[step_id]
     match draft.of(step_id):
-        case Pending() | Undone() | Passed() | Waived():
+        case Pending() | Undone() | Passed() | Waived() | Omitted():
             return True
         case Failed(tainted=tainted):
             return not tainted or node.nothing_to_undo

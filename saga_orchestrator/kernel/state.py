@@ -1,4 +1,4 @@
-"""What is true of one saga: one frozen class per step status, each carrying exactly the facts that the status has.
+"""What is true of one saga: one class per step status, each carrying exactly the facts that the status has.
 
 `State` keeps the steps in two maps so that the cost of a decision does not grow with the length of the saga: `open`
 holds every step that is in flight, waits, or has failed; `done` holds those at rest. A step in neither is pending.
@@ -9,35 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from datetime import datetime
-from enum import StrEnum
 from typing import ClassVar
 
+from .status import Course as Course  # noqa: PLC0414 - part of what is true of a saga, and imported from here
+from .status import SagaStatus as SagaStatus  # noqa: PLC0414
 from .value import value
-
-
-class SagaStatus(StrEnum):
-    """Where a saga stands. RUNNING, SUSPENDED, COMPENSATING and STUCK are active; the others are final."""
-
-    RUNNING = "RUNNING"
-    SUSPENDED = "SUSPENDED"
-    COMPENSATING = "COMPENSATING"
-    STUCK = "STUCK"
-    COMPLETED = "COMPLETED"
-    COMPENSATED = "COMPENSATED"
-    FAILED = "FAILED"
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing will move this saga any more, save an operator's order."""
-        return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
-
-
-class Course(StrEnum):
-    """Which way a saga goes."""
-
-    FORWARD = "F"
-    BACKWARD = "B"
-    HALTED = "H"
 
 
 @value(frozen=True, slots=True)
@@ -169,7 +145,12 @@ class Waived(StepStatus):
     """A named operator took it on himself: its effect need not be undone."""
 
 
-PENDING = Pending()
+@value(frozen=True, slots=True)
+class Omitted(StepStatus):
+    """It belongs to a branch that was not chosen, and never ran."""
+
+
+PENDING, OMITTED = Pending(), Omitted()
 
 
 @value(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..definition.graph import Graph
+from .choice_laws import one_branch_at_most
 from .projection import awaiting, outstanding, residue, stands, status_of, wake_at
 from .state import (
     Course,
     Failed,
+    Omitted,
     Passed,
     Pending,
     Probing,
@@ -43,10 +45,10 @@ def _over_is_over(graph: Graph, state: State) -> bool:
 
 
 def _completed_means_all(graph: Graph, state: State) -> bool:
-    """COMPLETED: every step has acted or was skipped."""
+    """COMPLETED: every step has acted, was skipped, or belongs to a branch that was not chosen."""
     if status_of(graph, state) is not SagaStatus.COMPLETED:
         return True
-    return all(isinstance(state.of(step_id), Succeeded | Skipped) for step_id in graph.nodes)
+    return all(isinstance(state.of(step_id), Succeeded | Skipped | Omitted) for step_id in graph.nodes)
 
 
 def _compensated_means_undone(graph: Graph, state: State) -> bool:
@@ -70,11 +72,11 @@ def _crash_loops_end(graph: Graph, state: State) -> bool:
 
 
 def _forward_order(graph: Graph, state: State) -> bool:
-    """A step has started only if all before it had come to rest with success."""
+    """A step has started, or was omitted, only if all before it had come to rest with success, or were omitted."""
     if state.course is not Course.FORWARD:
         return True
     return all(
-        isinstance(state.of(before), Succeeded | Skipped)
+        isinstance(state.of(before), Succeeded | Skipped | Omitted)
         for step_id, _ in state.all()
         for before in graph.nodes[step_id].after
     )
@@ -100,7 +102,7 @@ def _undo_only_backwards(graph: Graph, state: State) -> bool:
 
 def _no_way_back_past_the_pivot(graph: Graph, state: State) -> bool:
     """Nothing is undone unless it is certain that no PIVOT or RETRIABLE step has acted, or may yet."""
-    innocent = (Pending(), Skipped(), Passed(0, acted=False))
+    innocent = (Pending(), Omitted(), Skipped(), Passed(0, acted=False))
     return state.course is not Course.BACKWARD or all(
         status in innocent or (isinstance(status, Failed) and not status.tainted)
         for status in map(state.of, graph.final)
@@ -132,6 +134,13 @@ def _undo_with_output_or_permission(graph: Graph, state: State) -> bool:
     )
 
 
+def _stuck_for_a_reason(graph: Graph, state: State) -> bool:
+    """A rollback is STUCK only because of an undo that has failed, or that nobody can try."""
+    if state.course is not Course.BACKWARD or state.quarantined or status_of(graph, state) is not SagaStatus.STUCK:
+        return True
+    return any(isinstance(status, UndoFailed) for status in state.open.values())
+
+
 def _known_steps(graph: Graph, state: State) -> bool:
     """Every step belongs to the graph, and is either open or done."""
     return all(i in graph.nodes for i, _ in state.all()) and not (state.open.keys() & state.done.keys())
@@ -157,6 +166,8 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     _attempts_bounded,
     _undo_with_output_or_permission,
     _retries_only_forward,
+    one_branch_at_most,
+    _stuck_for_a_reason,
 )
 
 STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
@@ -166,6 +177,7 @@ STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
     _undo_only_backwards,
     _no_way_back_past_the_pivot,
     _retries_only_forward,
+    one_branch_at_most,
 )
 """Those by which a row edited into nonsense is told from one that a saga of this graph could have: they ask nothing of
 retry policies and compensations, which may have changed since the row was written."""

@@ -80,7 +80,8 @@ class Performer:
         except (PayloadError, SagaStateError) as error:
             shown = describe(error)
             return Raised(work.step_id, work.attempt, shown, False, True, None, stored, started)
-        return Returned(work.step_id, work.attempt, stored, output, started)
+        chosen = value.root if step.is_choice else None
+        return Returned(work.step_id, work.attempt, stored, output, started, chosen)
 
     def _dump_output(self, step: StepDefinition, value: Any) -> str:
         if not isinstance(value, step.output_model):

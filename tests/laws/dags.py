@@ -33,7 +33,7 @@ BEFORE_THE_PIVOT: tuple[dict[str, Any], ...] = (
 
 def random_graph(tape: Tape) -> Graph:
     """Return a saga that passes the builder's own checks."""
-    nodes: list[Node] = []
+    nodes = _choice(tape) if tape.is_of_choices else []
     for name in "abcde"[: 1 + tape.number(5)]:
         nodes.append(_node(tape, name, _some(tape, nodes), **tape.pick(BEFORE_THE_PIVOT)))
     certain = beside = [node for node in nodes if node.kind is StepKind.COMPENSATABLE or tape.happens(2)]
@@ -46,6 +46,22 @@ def random_graph(tape: Tape) -> Graph:
     for name in ("q1", "q2", "q3")[: tape.pick((0, 3, 1, 2))]:
         nodes.append(_node(tape, name, tape.pick((nodes[-1:], beside, beside, _some(tape, nodes))), **READ_ONLY))
     return _checked(nodes[:8], compensate_on_failure=not tape.happens(5), max_recoveries=tape.pick((2, 0, 1, 3)))
+
+
+def _choice(tape: Tape) -> list[Node]:
+    """Return a choice between two branches, one of up to two steps and one that may hold a choice of its own."""
+    first = [_node(tape, "p", [], undoable=True)] if tape.happens(2) else []
+    nodes = [*first, _node(tape, "choice", first, **READ_ONLY)]
+    for name, label in (("x1", "x"), ("x2", "x"), ("y1", "y"))[tape.pick((0, 1)) :]:
+        own = [node for node in nodes if dict(node.branches).get("choice") == label]
+        before = own[-1:] or nodes[len(first) : len(first) + 1]
+        facts = {"branches": (("choice", label),), **tape.pick(BEFORE_THE_PIVOT)}
+        nodes.append(_node(tape, name, before, **facts))
+    if tape.happens(2):
+        last = nodes[-1]
+        inner = replace(last, step_id="y2", after=(last.step_id,), branches=(*last.branches, (last.step_id, "z")))
+        nodes[-1:] = [replace(last, probes=False, undoable=False, undo_without_output=False, **READ_ONLY), inner]
+    return nodes
 
 
 def relisted(graph: Graph, tape: Tape) -> Graph:

@@ -151,7 +151,8 @@ class World:
         end = self.tape.pick(self.mood.reads if reads else self.mood.steps)
         acts = self.tape.happens(2) if end.in_doubt else end is FINE or flight.acted
         if acts and self.ledger.act(flight) and not end.in_doubt:
-            self.reply(self.k.Returned(step_id, attempt, "{}", '{"n":1}'))
+            chosen = self.tape.pick(("x", "y", "z", None)) if step_id in self.graph.choices else None
+            self.reply(self.k.Returned(step_id, attempt, "{}", '{"n":1}', chosen=chosen))
             return
         pause = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
         self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable, end.in_doubt, pause))
@@ -267,7 +268,7 @@ class World:
 
     def denies(self, step: Any) -> bool:
         k = self.k
-        never = (k.Pending(), k.Skipped())
+        never = (k.Pending(), k.Omitted(), k.Skipped())
         return (
             step in never
             or isinstance(step, k.Undone)

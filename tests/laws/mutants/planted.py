@@ -50,7 +50,7 @@ MUTANTS = (
         "replies",
         "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
         "doubted = replace(status, tainted=reply.in_doubt)",
-        14,
+        0,
     ),
     Mutant(
         "a probe that knows nothing clears the doubt",
@@ -59,7 +59,7 @@ MUTANTS = (
         "tainted = False",
         10,
     ),
-    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f", 13),
+    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f", 5),
     Mutant(
         "one attempt too many to undo",
         "replies",
@@ -75,11 +75,7 @@ MUTANTS = (
         7,
     ),
     Mutant(
-        "a pause without end overflows the calendar",
-        "draft",
-        "self.now + min(pause, _LONGEST)",
-        "self.now + pause",
-        5,
+        "a pause without end overflows the calendar", "draft", "self.now + min(pause, _LONGEST)", "self.now + pause", 42
     ),
     Mutant(
         "a probe that leads nowhere counts as progress",
@@ -149,22 +145,23 @@ MUTANTS = (
         "settle",
         "all(map(is_done, nodes[step_id].after))",
         "all(map(is_done, nodes[step_id].after[:1]))",
+        3,
     ),
     Mutant("the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:", 27),
-    Mutant("a saga turns back while its pivot is in flight", "settle", "elif draft.finals_live():", "elif False:", 82),
+    Mutant("a saga turns back while its pivot is in flight", "settle", "elif draft.finals_live():", "elif False:", 101),
     Mutant(
         "a start that was held after a failure is lost when the saga commits itself",
         "settle",
         "draft.touched.extend(draft.graph.nodes)\n    elif draft.finals_live():",
         "pass\n    elif draft.finals_live():",
-        363,
+        3150,
     ),
     Mutant(
         "a saga commits itself although it has failed",
         "settle",
         "if draft.course is Course.FORWARD and draft.has_failed() and not _choose_way(draft):\n        return\n",
         "if draft.course is Course.FORWARD and draft.has_failed():\n        _choose_way(draft)\n",
-        363,
+        3150,
     ),
     Mutant("doubt does not commit", "draft", 'return acted or getattr(status, "tainted", False)', "return acted", 70),
     Mutant(
@@ -187,14 +184,14 @@ MUTANTS = (
         "settle",
         "return all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])",
         "return all(is_quiet(draft, before) for before in draft.graph.nodes[step_id].after)",
-        13,
+        3,
     ),
     Mutant(
         "undo without waiting for what is in flight",
         "settle",
         "        case _:\n            return False\n\n\ndef _may_be_undone",
         "        case found:\n            return found.is_live\n\n\ndef _may_be_undone",
-        14,
+        23,
     ),
     Mutant(
         "undo goes on although the author wanted it to stop",
@@ -213,9 +210,16 @@ MUTANTS = (
     Mutant(
         "a waiver speaks for the steps that come after",
         "settle",
-        "if isinstance(draft.of(looked_at), Waived):",
-        "if False:",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Passed)",
+        "isinstance(draft.of(looked_at), Omitted | Passed)",
         72,
+    ),
+    Mutant(
+        "a step that has nothing to undo hides what comes after it from an undo that is resumed",
+        "settle",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Passed)",
+        "isinstance(draft.of(looked_at), Waived | Omitted)",
+        140,
     ),
     Mutant("a step in doubt is left alone", "settle", "return not tainted or node.nothing_to_undo", "return True", 12),
     Mutant(
@@ -230,7 +234,7 @@ MUTANTS = (
         "settle",
         "return node.undoable and (with_output or node.undo_without_output)",
         "return node.undoable",
-        5,
+        0,
     ),
     Mutant(
         "only the neighbours of what moved are looked at, and not theirs",
@@ -245,7 +249,7 @@ MUTANTS = (
         "backward_orders",
         "def abort(draft: Draft) -> Answer:\n    if stands_at(draft).is_terminal:",
         "def abort(draft: Draft) -> Answer:\n    if False:",
-        0,
+        1,
     ),
     Mutant(
         "a saga past its pivot can be cancelled",
@@ -269,7 +273,7 @@ MUTANTS = (
         9,
     ),
     Mutant(
-        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:", 14
+        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:", 13
     ),
     Mutant(
         "an ordered retry forgets the doubt",
@@ -299,7 +303,7 @@ MUTANTS = (
         "projection",
         "undone = any(isinstance(status, Undone) for",
         "undone = any(isinstance(status, Undone | Passed) for",
-        21,
+        34,
     ),
     Mutant(
         "a waiver counts as undone",
@@ -356,5 +360,32 @@ MUTANTS = (
         "_MICROSECOND = timedelta(microseconds=1)",
         "_MICROSECOND = timedelta(seconds=1)",
         1,
+    ),
+    # --- choices
+    Mutant("the chosen branch is omitted", "draft", "if wanted != label:", "if wanted == label:", 3),
+    Mutant("every branch of a choice is taken", "draft", "if wanted != label:", "if False:", 3),
+    Mutant(
+        "a choice that is skipped takes every branch", "forward_orders", "    draft.choose(step_id, None)\n", "", 519
+    ),
+    Mutant(
+        "an omitted step hides from a rollback what comes after it",
+        "settle",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Passed)",
+        "isinstance(draft.of(looked_at), Waived | Passed)",
+        233,
+    ),
+    Mutant(
+        "an omitted step holds up the rollback",
+        "settle",
+        "case Pending() | Undone() | Passed() | Waived() | Omitted():",
+        "case Pending() | Undone() | Passed() | Waived():",
+        14,
+    ),
+    Mutant(
+        "an omitted step is residue",
+        "projection",
+        "case Undone() | Waived() | Passed() | Omitted():",
+        "case Undone() | Waived() | Passed():",
+        14,
     ),
 )

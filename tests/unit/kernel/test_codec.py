@@ -18,6 +18,7 @@ from saga_orchestrator.kernel.codec import NewerStateError, UnreadableStateError
 from saga_orchestrator.kernel.state import (
     Course,
     Failed,
+    Omitted,
     Passed,
     Pending,
     Probing,
@@ -52,6 +53,7 @@ statuses = st.one_of(
     st.builds(Undone, counts, st.booleans()),
     st.builds(Passed, counts, st.booleans()),
     st.builds(Waived),
+    st.builds(Omitted),
 )
 
 

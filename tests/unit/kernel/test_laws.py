@@ -11,6 +11,7 @@ from saga_orchestrator.kernel.events import CancelOrdered, Claimed, Compensated,
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
 from saga_orchestrator.kernel.state import (
     Failed,
+    Omitted,
     Passed,
     Probing,
     Retrying,
@@ -31,6 +32,7 @@ from .sagas import LATER, TWICE, back, halted, pivot, read, state, step
 GRAPH = Graph.of(step("a", retry=TWICE, compensation_retry=TWICE), step("b", "a"), max_recoveries=1)
 STOP = Graph.of(step("a"), step("b", "a", on_undo_failure="stop"), step("c", "b"))
 PIVOT = Graph.of(step("a"), pivot("p", "a"), read("q", "a"), read("s", "a"))
+CHOICE = Graph.of(read("c"), step("x", "c", branches=(("c", "x"),)), step("y", "c", branches=(("c", "y"),)))
 SPLIT = State("", {"a": Running()}, {"a": Succeeded()})
 
 BAD_STATES = [
@@ -51,6 +53,11 @@ BAD_STATES = [
     ("_attempts_bounded", GRAPH, state(a=Running(3, 2))),
     ("_attempts_bounded", GRAPH, back(a=UndoRetrying(2, 2, LATER))),
     ("_undo_with_output_or_permission", GRAPH, back(a=Undoing(with_output=False))),
+    ("one_branch_at_most", CHOICE, state(c=Succeeded(), x=Running(), y=Running())),
+    ("one_branch_at_most", CHOICE, state(c=Succeeded(), x=Running())),
+    ("one_branch_at_most", CHOICE, state(x=Running(), y=Omitted())),
+    ("one_branch_at_most", GRAPH, state(a=Omitted())),
+    ("_stuck_for_a_reason", GRAPH, back(a=Succeeded())),
     ("_retries_only_forward", GRAPH, back(a=Retrying(1, 1, LATER))),
 ]
 
@@ -89,6 +96,7 @@ def moved(after: State, *work: Work, rows: tuple[Record, ...] = (), verdict: Ver
 
 
 RUNS, RUNS_AGAIN = state(a=Running()), state(a=Running(tainted=True))
+CHOOSES = Returned("c", 1, chosen="x")
 UNDONE = back(a=Undone())
 HELD = state(a=Succeeded(), p=Running(), q=Failed())
 BAD_MOVES = [
@@ -120,6 +128,10 @@ BAD_MOVES = [
     ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=Waived(), c=Succeeded()))),
     ("_taint_stays", GRAPH, state(a=Running(tainted=True)), Raised("a", 1), moved(state(a=Failed()))),
     ("_no_turning_back_twice", GRAPH, halted(a=Failed()), Ticked(), moved(state(a=Failed()))),
+    ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=Passed(), c=Undoing()))),
+    ("what_is_omitted_stays_so", CHOICE, state(y=Omitted()), Ticked(), moved(state(y=Running()))),
+    ("what_was_chosen_is_done", CHOICE, state(c=Running()), CHOOSES, moved(state(c=Succeeded(), x=Running()))),
+    ("what_was_chosen_is_done", CHOICE, state(c=Running()), CHOOSES, moved(state(c=Succeeded(), x=Omitted()))),
     ("_what_acted_stays_recorded", GRAPH, state(a=Succeeded(), b=Running()), Ticked(), moved(state(b=Running()))),
 ]
 

@@ -8,6 +8,7 @@ from saga_orchestrator.kernel.settle import is_quiet, settle, turn
 from saga_orchestrator.kernel.state import (
     Course,
     Failed,
+    Omitted,
     Passed,
     Pending,
     Probing,
@@ -48,6 +49,22 @@ def test_a_rollback_finds_its_way_through_what_has_no_effect() -> None:
     before = back(a=Succeeded(), b=Succeeded(), c=Skipped(), d=Undone())
     draft = settled(graph, before, "d")
     assert (draft.of("c"), draft.of("b"), draft.of("a")) == (Passed(0, acted=False), Passed(1), Undoing())
+
+
+def test_a_rollback_looks_through_a_branch_that_was_not_taken() -> None:
+    """What comes before a choice waits for what comes after it, although its branches have nothing to undo."""
+    graph = Graph.of(step("a"), read("c", "a"), step("x", "c", branches=(("c", "x"),)), step("j", "x"))
+    before = back(a=Succeeded(), c=Succeeded(), x=Omitted(), j=Undoing())
+    assert settled(graph, before, "a", "c", "x", "j").open == {"j": Undoing()}
+    undone = settled(graph, back(a=Succeeded(), c=Succeeded(), x=Omitted(), j=Undone()), "j")
+    assert (undone.of("x"), undone.of("c"), undone.of("a")) == (Omitted(), Passed(1), Undoing())
+
+
+def test_an_undo_that_is_resumed_waits_through_what_was_passed() -> None:
+    """A step whose undo is ordered again waits for those that come after it, also beyond one without an effect."""
+    graph = Graph.of(step("a"), read("b", "a"), step("c", "b"), step("d", "c"))
+    before = back(a=UndoFailed(1, again=True), b=Passed(1), c=UndoFailed(1, again=True), d=Undoing(2))
+    assert settled(graph, before, "a", "b", "c", "d").of("a") == UndoFailed(1, again=True)
 
 
 def test_a_join_is_undone_before_its_branches_and_these_before_the_fork() -> None:

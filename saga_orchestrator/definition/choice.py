@@ -1,0 +1,81 @@
+"""A choice between parts of a saga: its answer is recorded, so that newer code never decides an older saga anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from pydantic import RootModel
+
+from ..errors import PermanentError, SagaDefinitionError
+from .graph import Node, StepKind
+from .saga import SagaDefinition
+from .step import BaseStep, StepDefinition, StepRef
+
+OTHERWISE = "otherwise"
+"""The answer that is recorded where `choose` names none of the branches, and that is declared to be right."""
+
+
+class Refuse:
+    """The default of `otherwise`: an answer that names none of the branches is an error."""
+
+
+REFUSE: Final = Refuse()
+Otherwise = SagaDefinition | Refuse | None
+
+
+class Answer(RootModel[str]):
+    """Which branch a saga takes."""
+
+
+class Choose(BaseStep[Answer, Answer]):
+    """The step that records the answer."""
+
+    kind = StepKind.READ_ONLY
+
+    async def execute(self, inp: Answer) -> Answer:
+        return inp
+
+
+def choice(
+    node: Node,
+    depends_on: tuple[StepRef[Any], ...],
+    choose: Callable[..., Any],
+    labels: Collection[str],
+    otherwise: Otherwise,
+) -> StepDefinition:
+    """Return the step that asks `choose` and records what it answers."""
+
+    def answer(*given: Any) -> Answer:
+        said = choose(*given)
+        if isinstance(said, str) and said in labels:
+            return Answer(str(said))
+        if isinstance(otherwise, Refuse):
+            known = ", ".join(f"'{label}'" for label in labels)
+            raise PermanentError(f"choose answered {said!r}, and the branches are {known}")
+        return Answer(OTHERWISE)
+
+    reads = replace(node, kind=StepKind.READ_ONLY, nothing_to_undo=True)
+    return StepDefinition(
+        step_id=node.step_id, step=Choose(), input_map=answer, depends_on=depends_on, node=reads, is_choice=True
+    )
+
+
+def branches_of(
+    step_id: str, branches: Mapping[str, SagaDefinition], otherwise: Otherwise
+) -> dict[str, SagaDefinition]:
+    """Return all the branches by their answers.
+
+    Raises:
+        SagaDefinitionError: There is none, one has no name, or one has the name that `otherwise` is recorded under.
+    """
+    if not branches or "" in branches:
+        raise SagaDefinitionError(
+            f"Choice '{step_id}': branches is {branches!r}; give it a definition for each answer."
+        )
+    if OTHERWISE in branches:
+        raise SagaDefinitionError(
+            f"Choice '{step_id}' has a branch named '{OTHERWISE}'; give it as otherwise=, or under another name."
+        )
+    return {**branches, **({OTHERWISE: otherwise} if isinstance(otherwise, SagaDefinition) else {})}
