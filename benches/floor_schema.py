@@ -77,7 +77,7 @@ def postgresql() -> tuple[str, ...]:
 
 def sqlite() -> tuple[str, ...]:
     """Return the statements that create the tables in SQLite."""
-    types = {"uuid": "char(32)", "json": "json", "time": "datetime"}
+    types = {"uuid": "char(32)", "json": "text", "time": "datetime"}
     return (HEAD.format(**types), PAST.format(**types), *INDEXES)
 
 

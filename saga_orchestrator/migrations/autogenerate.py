@@ -17,5 +17,5 @@ def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[Fal
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, Json):
         autogen_context.imports.add("from sqlalchemy.dialects import postgresql")
-        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
+        return 'sa.Text().with_variant(postgresql.JSONB(), "postgresql")'
     return False

@@ -100,7 +100,7 @@ def _history_columns(head: sa.Table) -> list[sa.Column[Any]]:
 
 
 def _json() -> sa.types.TypeEngine[Any]:
-    return sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+    return sa.Text().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def _instant() -> sa.types.TypeEngine[Any]:

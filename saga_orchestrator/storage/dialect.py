@@ -13,12 +13,13 @@ from datetime import datetime
 from socket import gaierror
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Dialect, Table, func, literal
+from sqlalchemy import ColumnElement, Table, func, literal
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import StaticPool
 
 from ..errors import SagaDefinitionError
 from .direct import DirectBatch
@@ -127,20 +128,30 @@ class SqliteDialect(SqlDialect):
                 raise
 
 
-def dialect_for(dialect: Dialect, database: str | None, clock: Clock | None) -> SqlDialect:
+def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:
     """Return how to talk to this database.
 
     Raises:
-        SagaDefinitionError: It is an in-memory SQLite database, whose one connection cannot hold two transactions.
+        SagaDefinitionError: It has one connection for everybody, which cannot hold two transactions: it is an in-memory
+            SQLite database, or its pool is a StaticPool.
     """
-    if dialect.name != "sqlite":
+    if isinstance(engine.pool, StaticPool) and not _is_in_memory(engine):
+        raise SagaDefinitionError(
+            "A StaticPool has one connection for everybody, and the transactions on it would mix; use another pool."
+        )
+    if engine.dialect.name != "sqlite":
         return SqlDialect(clock)
-    if database in (None, "", ":memory:") or "mode=memory" in str(database):
+    if _is_in_memory(engine):
         raise SagaDefinitionError(
             "An in-memory SQLite database has one connection for everything and cannot hold sagas; "
             "use a file (a temporary one in tests), or saga_orchestrator.testing.MemoryStore."
         )
     return SqliteDialect(clock)
+
+
+def _is_in_memory(engine: AsyncEngine) -> bool:
+    database = engine.url.database
+    return engine.dialect.name == "sqlite" and (database in (None, "", ":memory:") or "mode=memory" in str(database))
 
 
 async def through_contention(transaction: Callable[[], Awaitable[T]]) -> T:

@@ -94,9 +94,13 @@ class DirectBatch(ABC):
 
     @classmethod
     def fits(cls, head: Table, engine: AsyncEngine) -> bool:
-        """Return whether this form can be used: not if a column is one that only SQLAlchemy keeps up to date."""
+        """Return whether this form can be used: not for what only SQLAlchemy does.
+
+        That is a column which it keeps up to date, or a table that it writes elsewhere than its name says.
+        """
         is_spoken_to = (engine.dialect.name, engine.dialect.driver) == cls.speaks
-        return is_spoken_to and all(column.onupdate is None for column in head.columns)
+        is_elsewhere = bool(engine.get_execution_options().get("schema_translate_map"))
+        return is_spoken_to and not is_elsewhere and all(column.onupdate is None for column in head.columns)
 
     def bears(self, birth: Birth) -> bool:
         """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""

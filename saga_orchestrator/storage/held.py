@@ -72,6 +72,7 @@ class HeldConnection:
             connection = await self._prepare(connection)
             self._driver = (await connection.get_raw_connection()).driver_connection
         except BaseException:
+            await connection.invalidate()
             await connection.close()
             raise
         self._connection, self._since = connection, asyncio.get_running_loop().time()

@@ -2,8 +2,8 @@
 
 SQLite itself is quick. What costs is the way to it: `aiosqlite` runs a connection in a thread of its own, and each call
 is a hop there and back. Worse, that thread has to wait for the interpreter's lock each time SQLite answers it, which on
-a busy event loop is up to 5 ms, while the database does nothing. So a whole batch is one statement: it is a transaction
-by itself, and all the while it runs the lock is free for whoever drives the sagas meanwhile.
+a busy event loop is up to 5 ms, while the database does nothing. So a whole batch is one statement, in a transaction of
+its own: while it runs, the lock is free for whoever drives the sagas meanwhile.
 
 The statement inserts the batch into a temporary view, whose triggers do with each row what it is for: a birth, a move
 with its entry in the history, or a further entry. If one of them does not fit, none is written, and the batch is left
@@ -86,7 +86,8 @@ class OneHop(DirectBatch):
         return connection
 
     async def _tidy(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql(f"DROP VIEW temp.{self._view}")
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.executescript(f"DROP VIEW temp.{self._view}")
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         rows = _rows(births, moves)
@@ -122,11 +123,17 @@ class _AtOnce:
 
 
 def _transact(connection: sqlite3.Connection, sql: str, values: Sequence[Any], begun: Lock) -> bool:
-    """Write it all durably, or write nothing and return False, or raise. It runs in the driver's thread."""
-    begun.release()
+    """Write it all durably, or write nothing and return False, or raise. It runs in the driver's thread.
+
+    A statement is not always a transaction: what an application's own triggers refuse with FAIL stays half done.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    finally:
+        begun.release()
     try:
         connection.execute(sql, values)
-        connection.commit()  # for a connection that its owner has told to be always in a transaction
+        connection.execute("COMMIT")
     except BaseException as error:
         connection.rollback()
         if not isinstance(error, sqlite3.IntegrityError):
@@ -137,11 +144,11 @@ def _transact(connection: sqlite3.Connection, sql: str, values: Sequence[Any], b
 
 @lru_cache(maxsize=256)
 def _insert(view: str, count: int) -> str:
-    """Return the statement for so many rows. It does not begin with INSERT: `sqlite3` would begin a transaction."""
+    """Return the statement for so many rows; the same text again is one that SQLite need not read again."""
     names = ", ".join(_names())
     row = f"({', '.join('?' * _WIDTH)})"
     rows = ", ".join([row] * count)
-    return f"WITH sent ({names}) AS (VALUES {rows}) INSERT INTO temp.{view} SELECT * FROM sent"
+    return f"INSERT INTO temp.{view} ({names}) VALUES {rows}"
 
 
 def _names() -> list[str]:
@@ -162,7 +169,11 @@ def _setup(quote: Callable[[str], str], head: str, past: str) -> str:
 
 def _birth_sql(head: str) -> str:
     values = ", ".join(f"NEW.value{place}" for place, _ in enumerate(_HEAD, 1))
-    return f"INSERT INTO {head} ({quoted(_HEAD)}) VALUES ({values})"
+    arrived = f"EXISTS (SELECT 1 FROM {head} WHERE id = NEW.value1)"
+    return (
+        f"INSERT INTO {head} ({quoted(_HEAD)}) VALUES ({values}); "
+        f"SELECT RAISE(ABORT, 'a saga has not arrived') WHERE NOT {arrived}"
+    )
 
 
 def _entry_sql(past: str) -> str:

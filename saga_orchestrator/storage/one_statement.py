@@ -77,8 +77,9 @@ class OneStatement(DirectBatch):
     def __init__(self, head: Table, past: Table, engine: AsyncEngine) -> None:
         super().__init__(head, engine)
         quote = engine.dialect.identifier_preparer.format_table
-        self._births = _Sql(*(_births_sql(quote(head), source(_BIRTH)) for source in (_one, _many)))
-        self._moves = _Sql(*(_moves_sql(quote(head), quote(past), source(_MOVE)) for source in (_one, _many)))
+        sent = engine.dialect.identifier_preparer.quote_identifier(f"{head.name} sent")  # no name of theirs
+        self._births = _Sql(*(_births_sql(quote(head), sent, source(_BIRTH)) for source in (_one, _many)))
+        self._moves = _Sql(*(_moves_sql(quote(head), quote(past), sent, source(_MOVE)) for source in (_one, _many)))
 
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -141,24 +142,24 @@ def _names(columns: Iterable[_Column]) -> str:
     return quoted(column.name for column in columns)
 
 
-def _births_sql(head: str, source: str) -> str:
+def _births_sql(head: str, sent: str, source: str) -> str:
     names = _names(_BIRTH)
     return f"""
-WITH sent AS MATERIALIZED ({source}),
+WITH {sent} AS MATERIALIZED ({source}),
 born AS (
     INSERT INTO {head} ({names}, updated_at)
-    SELECT {names}, created_at FROM sent, (SELECT set_config('lock_timeout', '{IMPATIENCE}', true)) AS impatience
+    SELECT {names}, created_at FROM {sent}, (SELECT set_config('lock_timeout', '{IMPATIENCE}', true)) AS impatience
     ON CONFLICT DO NOTHING RETURNING id
 )
-SELECT id FROM sent EXCEPT SELECT id FROM born
+SELECT id FROM {sent} EXCEPT SELECT id FROM born
 """
 
 
-def _moves_sql(head: str, past: str, source: str) -> str:
+def _moves_sql(head: str, past: str, sent: str, source: str) -> str:
     return f"""
-WITH sent AS MATERIALIZED ({source}),
+WITH {sent} AS MATERIALIZED ({source}),
 locked AS MATERIALIZED (
-    SELECT m.* FROM sent AS m
+    SELECT m.* FROM {sent} AS m
     JOIN {head} AS s ON s.id = m.id AND s.revision = m.revision
         AND s.step_execution_token IS NOT DISTINCT FROM m.token
     ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -170,8 +171,8 @@ moved AS (
 ),
 past AS (
     INSERT INTO {past} ({quoted(PAST)})
-    SELECT id, updated_at, token, {_names(_MOVE[len(MOVE) :])} FROM sent JOIN moved USING (id)
+    SELECT id, updated_at, token, {_names(_MOVE[len(MOVE) :])} FROM {sent} JOIN moved USING (id)
     WHERE entry_seq IS NOT NULL
 )
-SELECT id FROM sent EXCEPT SELECT id FROM moved
+SELECT id FROM {sent} EXCEPT SELECT id FROM moved
 """

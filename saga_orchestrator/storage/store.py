@@ -44,7 +44,7 @@ class SagaStore:
         self.engine = engine
         self.table: Table = model.__table__
         self.past: Table = history_table(self.table)
-        self.dialect = dialect_for(engine.dialect, engine.url.database, clock)
+        self.dialect = dialect_for(engine, clock)
         self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
@@ -17,8 +19,20 @@ class JsonText(str):
     __slots__ = ()
 
 
+class _JsonInText(sqlite.JSON):
+    """JSON in a column of type TEXT. In one of type JSON, SQLite makes a number of a text that looks like one.
+
+    So ``0.30000000000000004`` would come back as ``0.3``, and ``1e400`` as ``Inf``.
+    """
+
+
+@compiles(_JsonInText)
+def _text(*_: Any, **__: Any) -> str:
+    return "TEXT"
+
+
 class Json(TypeDecorator[Any]):
-    """JSON, JSONB on PostgreSQL; a `JsonText` is not encoded a second time."""
+    """JSON: JSONB on PostgreSQL, and a text on SQLite; a `JsonText` is not encoded a second time."""
 
     impl = JSON
     cache_ok = True
@@ -28,6 +42,8 @@ class Json(TypeDecorator[Any]):
         self._none_as_null = none_as_null
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return _JsonInText(none_as_null=self._none_as_null)
         kind = JSONB if dialect.name == "postgresql" else JSON
         return dialect.type_descriptor(kind(none_as_null=self._none_as_null))
 

@@ -11,13 +11,28 @@ import aiosqlite
 import pytest
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import StaticPool
 
+from saga_orchestrator import SagaDefinitionError, SagaStateMixin
 from saga_orchestrator.storage.contract import Store
 from saga_orchestrator.storage.one_hop import OneHop
 from saga_orchestrator.storage.rows import Written
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
-from saga_orchestrator.testing.contract.samples import HOUR, KNOWN, OWNER, newborn, put, put_due, step, takes
+from saga_orchestrator.testing.contract.samples import (
+    HOUR,
+    KNOWN,
+    OWNER,
+    newborn,
+    past_of,
+    put,
+    put_due,
+    raised_by,
+    read,
+    step,
+    takes,
+)
 from tests.support.sagas import PlainSaga, TripSaga, site, soon
 
 
@@ -114,6 +129,31 @@ class TestSqliteInOneHop(OnSqlite):
             assert (await reading) is not None
             await only.aclose()
 
+    @pytest.mark.parametrize("table", ["plain_saga", "plain_saga_history"])
+    async def test_what_a_trigger_of_the_application_fails_leaves_nothing(self, store: Store, table: str) -> None:
+        """FAIL does not take back what its statement has done; the batch does. No move is taken for written."""
+        heads = [await put(store) for _ in range(3)]
+        event = "UPDATE" if table == "plain_saga" else "INSERT"
+        refused = f"WHEN NEW.{'id' if event == 'UPDATE' else 'saga_id'} = '{heads[1].id.hex}'"
+        await _execute(store, f"CREATE TRIGGER limits AFTER {event} ON {table} {refused} BEGIN {_FAIL}; END")
+
+        await raised_by(store.write([step(head) for head in heads]))
+
+        assert [(await read(store, head.id)).revision for head in heads] == [0, 0, 0]
+        assert [len(await past_of(store, head.id)) for head in heads] == [0, 0, 0]
+
+    async def test_a_birth_that_a_trigger_of_the_application_ignores_is_not_done(self, store: Store) -> None:
+        """Nobody drives a saga that has no row."""
+        await _execute(
+            store,
+            "CREATE TRIGGER limits BEFORE INSERT ON plain_saga WHEN NEW.aggregation_id = 'bad' "
+            "BEGIN SELECT RAISE(IGNORE); END",
+        )
+        now = await store.now()
+        births = [newborn(now), newborn(now, aggregation_id="bad"), newborn(now)]
+
+        assert await store.write(births) == [Written.DONE, Written.TAKEN, Written.DONE]
+
     async def test_more_rows_than_one_statement_takes(self, store: Store) -> None:
         """A batch of any size is written; one that is too large for a single statement, in the portable form."""
         births = [newborn(await store.now()) for _ in range(1200)]
@@ -131,6 +171,15 @@ class TestSqliteInOneHop(OnSqlite):
             async with engine.connect() as connection:
                 left = await connection.execute(text("SELECT name FROM sqlite_temp_master"))
                 assert left.scalars().all() == []
+
+
+_FAIL = "SELECT RAISE(FAIL, 'limit')"
+
+
+async def _execute(store: Store, sql: str) -> None:
+    assert isinstance(store, SagaStore)
+    async with store.engine.begin() as connection:
+        await connection.execute(text(sql))
 
 
 class TestSqlitePortable(OnSqlite):
@@ -213,3 +262,51 @@ class TestPostgresInOneStatement(OnPostgres):
 
 class TestPostgresPortable(OnPostgres):
     """What any other database would be spoken to with."""
+
+
+class Names(DeclarativeBase):
+    pass
+
+
+class SentSaga(Names, SagaStateMixin):
+    __tablename__ = "sent"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_table_may_be_called_what_a_statement_calls_its_own(
+    kind: str, sqlite_url: str, shared_postgres_url: str
+) -> None:
+    """Sagas in a table called `sent` are born, and moved."""
+    engine = create_async_engine(sqlite_url if kind == "sqlite" else shared_postgres_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Names.metadata.drop_all)
+        await connection.run_sync(Names.metadata.create_all)
+    store = SagaStore(SentSaga, engine)
+    heads = [await put(store) for _ in range(2)]
+
+    assert await store.write([step(head) for head in heads]) == [Written.DONE] * 2
+    assert await store.write([step(await read(store, heads[0].id))]) == [Written.DONE]
+
+    await store.aclose()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_table_that_sqlalchemy_writes_elsewhere_is_left_to_it(
+    kind: str, sqlite_url: str, shared_postgres_url: str
+) -> None:
+    """Under a `schema_translate_map` only SQLAlchemy knows where the table is."""
+    engine = create_async_engine(sqlite_url if kind == "sqlite" else shared_postgres_url)
+    elsewhere = engine.execution_options(schema_translate_map={None: "other"})
+
+    assert SagaStore(PlainSaga, engine)._fast is not None
+    assert SagaStore(PlainSaga, elsewhere)._fast is None
+    await engine.dispose()
+
+
+async def test_one_connection_for_everybody_is_refused(sqlite_url: str) -> None:
+    """On a StaticPool one transaction would take the other's work back."""
+    engine = create_async_engine(sqlite_url, poolclass=StaticPool)
+    with pytest.raises(SagaDefinitionError, match="A StaticPool has one connection for everybody"):
+        SagaStore(PlainSaga, engine)
+    await engine.dispose()

@@ -36,6 +36,15 @@ class ReadingContract(Contract):
         assert [row.seq for row in past[first.id]] == [0, 1, 2]
         assert [row.saga_id for row in past[second.id]] == [second.id]
 
+    async def test_a_number_is_read_as_it_was_written(self, store: Store) -> None:
+        """A payload that is nothing but a number comes back to the last digit: it may be money."""
+        head = await put(store)
+        numbers = ("0.30000000000000004", "12345678901234567890", "12345678901234567.25", "-7", "true")
+        rows = tuple(entry(seq, head.created_at, output=number) for seq, number in enumerate(numbers))
+        await store.write([step(head, history=rows)])
+
+        assert tuple(row.output for row in await past_of(store, head.id)) == numbers
+
     async def test_sagas_are_listed_newest_first_and_page_by_page(self, store: Store) -> None:
         """The greatest id comes first; a page begins where the one before ended."""
         heads = await _numbered(store, 5)

@@ -33,16 +33,17 @@ def numbers(connection: sqlite3.Connection) -> list[int]:
     return [row[0] for row in connection.execute("SELECT number FROM some")]
 
 
-def test_it_is_durable_on_a_connection_that_is_in_a_transaction(
+def test_a_connection_that_is_in_a_transaction_is_refused(
     connect: Callable[[], sqlite3.Connection], begun: Lock
 ) -> None:
-    """Whatever mode its owner has chosen for the connection, what has been written is committed."""
+    """Nothing is written that its owner might take back; who waits for the thread to begin is let go."""
     connection = connect()
     connection.execute("BEGIN")
 
-    assert _transact(connection, "INSERT INTO some VALUES (?)", (1,), begun)
+    with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
+        _transact(connection, "INSERT INTO some VALUES (?)", (1,), begun)
 
-    assert numbers(connect()) == [1]
+    assert not begun.locked()
 
 
 def test_what_does_not_fit_leaves_nothing(connect: Callable[[], sqlite3.Connection], begun: Lock) -> None:
