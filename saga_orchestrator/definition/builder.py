@@ -124,7 +124,8 @@ class SagaBuilder(StepBuilder):
         for label, part in parts.items():
             first = Node(step_id=f"{name}.{label}", after=(name,), branches=((name, label),))
             steps += steps_of(part, first, (), input_map or _same, self._owner)
-        self._frontier.add(*self._splice(steps))
+        self._ends[name] = self._splice(steps)
+        self._frontier.add(*self._ends[name])
         return self._ref(name)
 
     def build(self) -> SagaDefinition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
@@ -30,6 +31,8 @@ class StepBuilder:
     def __init__(self) -> None:
         self._steps: dict[str, StepDefinition] = {}
         self._frontier = Frontier()
+        self._ends: dict[str, tuple[str, ...]] = {}
+        """For each choice, the steps that its branches end with: to come after it is to come after these."""
         self._owner = object()
 
     @overload
@@ -141,7 +144,8 @@ class StepBuilder:
         """Return the steps that this one comes after; `after` replaces the frontier, `depends_on` only adds to it."""
         explicit = self._refs(step_id, "after", after)
         default = self._frontier.after if after is None else ()
-        return (*default, *(ref.step_id for ref in (*explicit, *sources)))
+        ends = [self._ends.get(ref.step_id, (ref.step_id,)) for ref in (*explicit, *sources)]
+        return (*default, *chain.from_iterable(ends))
 
     def _refs(self, step_id: str, keyword: str, refs: Refs) -> tuple[StepRef[Any], ...]:
         """Return the refs as a tuple, after checking that this builder gave them out."""

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from .state import (
+    SUCCEEDED,
     Course,
     Failed,
     Omitted,
@@ -56,6 +57,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
+
+
+class _Succeeded(dict[str, str]):
+    """The entries of steps that succeeded at once, by step: known by heart, as long as they are not too many."""
+
+    def __missing__(self, step_id: str) -> str:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self[step_id] = entry = _entry(step_id, SUCCEEDED)
+        return entry
+
+
+_MOST_KNOWN = 4096
+_succeeded = _Succeeded()
 _KNOWN: dict[StepStatus, str] = {status: _to_text(_CODES[type(status)]) for status in (Running(), Undone(), Undoing())}
 
 
@@ -70,7 +85,7 @@ class NewerStateError(UnreadableStateError):
 def encode(state: State) -> str:
     """Return the document of a state."""
     done = [
-        _succeeded(step_id) if type(status) is Succeeded and status.attempt == 1 else _entry(step_id, status)
+        _succeeded[step_id] if status is SUCCEEDED else _entry(step_id, status)
         for step_id, status in state.done.items()
     ]
     steps = ",".join(done + [_entry(step_id, status) for step_id, status in state.open.items()])
@@ -119,12 +134,6 @@ def _decode(document: dict[str, Any], key: str) -> State:
     )
 
 
-@lru_cache(maxsize=4096)
-def _succeeded(step_id: str) -> str:
-    """Return the entry of a step that succeeded at once, as most steps of most sagas do: it is known by heart."""
-    return _entry(step_id, Succeeded())
-
-
 def _entry(step_id: str, status: StepStatus) -> str:
     return f"{_quoted(step_id)}:{_KNOWN.get(status) or _to_text(_encode_step(status))}"
 
@@ -149,6 +158,8 @@ def _plain(value: Any) -> Any:
 
 
 def _decode_step(facts: str | list[Any]) -> StepStatus:
+    if facts == "S":
+        return SUCCEEDED
     code, *values = [facts] if isinstance(facts, str) else facts
     cls = _CLASSES[code]
     known = _FACTS[cls][: len(values)]

@@ -10,6 +10,7 @@ from .effects import Phase, Record, RecordStatus, Verdict
 from .events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from .projection import status_of
 from .state import (
+    SUCCEEDED,
     Course,
     Failed,
     Probing,
@@ -97,7 +98,7 @@ def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> Non
 
 
 def _succeeded(draft: Draft, reply: Returned | Probed) -> None:
-    draft.put(reply.step_id, Succeeded(reply.attempt))
+    draft.put(reply.step_id, SUCCEEDED if reply.attempt == 1 else Succeeded(reply.attempt))
     draft.choose(reply.step_id, getattr(reply, "chosen", None))
     _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS)
 

@@ -151,6 +151,8 @@ class Omitted(StepStatus):
 
 
 PENDING, OMITTED = Pending(), Omitted()
+SUCCEEDED = Succeeded()
+"""As most steps of most sagas do: at the first attempt."""
 
 
 @value(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Driver:
         """The task that the driver is in."""
         self._tools = tools
         self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event]]] = {}
-        self._began: dict[str, datetime] = {}
+        self._began: dict[str, tuple[StepStatus, datetime]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -212,7 +212,8 @@ class Driver:
 
     def _perform(self, work: Work) -> Coroutine[Any, Any, Event]:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
-        self._began[work.step_id] = now = self._tools.now()
+        now = self._tools.now()
+        self._began[work.step_id] = self.tenure.state.of(work.step_id), now
         return self._tools.performer.perform(work, self.tenure, now)
 
     async def _perform_once_known(self, work: Work) -> Event:
@@ -255,7 +256,8 @@ class Driver:
         until: datetime | None = getattr(status, "until", None)
         if until is None or not status.is_live:
             return until
-        if (began := self._began.get(step_id)) is None:
+        begun, began = self._began.get(step_id, (None, until))
+        if begun != status:  # what runs out of time is this attempt, not one before it
             return None
         node = self.tenure.definition.graph.nodes[step_id]
         timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout

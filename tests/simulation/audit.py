@@ -9,7 +9,7 @@ from saga_orchestrator import SagaStatus, StepKind
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
-from saga_orchestrator.kernel.state import Course, State, Succeeded, Waived
+from saga_orchestrator.kernel.state import Course, Omitted, State, Succeeded, Waived
 from saga_orchestrator.storage.rows import Head
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _wrong(world: World, head: Head) -> Iterator[str]:
     graph, state = world.graph(head), decode(head.state, key=str(head.id))
     for step_id in graph.order:
         place = head.id, step_id
-        if head.status is SagaStatus.COMPLETED:
+        if head.status is SagaStatus.COMPLETED and not isinstance(state.of(step_id), Omitted):
             yield from _incomplete(world, graph, place)
         elif world.ledger.effect(place).stands and not _is_accounted_for(world, graph, state, place):
             yield f"the effect of {step_id} ({type(state.of(step_id)).__name__}) stands, and nothing says so"

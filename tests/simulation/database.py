@@ -40,6 +40,7 @@ IDLE = ("next_due", "now", "heads", "head")
 
 
 KNOWN_ERRORS = (
+    "choose answered 'nowhere'",
     "it did not act",
     "it may have acted",
     "it may have undone",
@@ -54,6 +55,7 @@ KNOWN_ERRORS = (
     "aborted while in flight",
     "was lost while the attempt was in flight",
     "owners in a row were lost",
+    "has no recorded output",  # somebody has skipped it, and said nothing of one
 )
 TIMED_OUT = "the attempt timed out"
 CLOCK_ERROR = timedelta(seconds=1)

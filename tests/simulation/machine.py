@@ -103,6 +103,7 @@ class Machine:
         if self.line.faults == faults and self._time() - before < LEASE / 4:
             self._check_leases(lasting)
         self._come_back()
+        self.host.kill()  # a process that has ended has nobody in it who might try again
 
     async def stop(self) -> None:
         """Stop for good, at the end."""

@@ -46,6 +46,9 @@ def drawn(world: World, random: Random) -> SagaDefinition:
     for _ in range(random.randint(1, 3)):
         width = random.choice((1, 1, 2, 3))
         layer = [_reversible(builder, world, random, layer) for _ in range(width)]
+    if random.random() < 0.3:
+        layer = [_choice(builder, world, random, layer)]
+        layer = [_reversible(builder, world, random, layer)]
     if random.random() < 0.4:
         layer = [_final(builder, world, random, layer, StepKind.PIVOT)]
         for _ in range(random.randint(0, 2)):
@@ -91,6 +94,23 @@ def _reversible(builder: SagaBuilder, world: World, random: Random, layer: list[
     return builder.add_step(step=step, **options, **_inputs(layer, _some(random, layer)))
 
 
+def _choice(builder: SagaBuilder, world: World, random: Random, layer: list[StepRef[Any]]) -> StepRef[Any]:
+    """Add a choice whose answer is another each time it is asked for."""
+    settings = {"compensate_on_failure": builder._compensate_on_failure}
+    branches = {name: _branch(world, random, settings) for name in ("left", "right")}
+    answers = ("left", "right", "right", "nowhere")
+    declared = {"otherwise": None} if random.random() < 0.5 else {}
+    return builder.add_choice(choose=lambda _: world.random.choice(answers), branches=branches, after=layer, **declared)
+
+
+def _branch(world: World, random: Random, settings: dict[str, Any]) -> SagaDefinition:
+    builder = SagaBuilder(**settings)
+    layer: list[StepRef[Any]] = []
+    for _ in range(random.randint(1, 2)):
+        layer = [_reversible(builder, world, random, layer)]
+    return builder.build()
+
+
 def _final(
     builder: SagaBuilder, world: World, random: Random, layer: list[StepRef[Any]], kind: StepKind
 ) -> StepRef[Any]:
@@ -121,8 +141,8 @@ def _from_the_start(ctx: InputContext) -> Request:
     return Request(aggregate=ctx.initial_data["aggregate"])
 
 
-def _from_receipts(*receipts: Receipt) -> Request:
-    return Request(aggregate="", receipts=[receipt.number for receipt in receipts])
+def _from_receipts(*outputs: Any) -> Request:
+    return Request(aggregate="", receipts=[output.number for output in outputs if isinstance(output, Receipt)])
 
 
 def _some(random: Random, layer: list[StepRef[Any]]) -> list[StepRef[Any]]:

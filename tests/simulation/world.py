@@ -14,6 +14,8 @@ from uuid import UUID
 
 from saga_orchestrator import SagaDefinition, SagaStatus
 from saga_orchestrator.definition.graph import Graph
+from saga_orchestrator.kernel.codec import decode
+from saga_orchestrator.kernel.state import Omitted
 from saga_orchestrator.runtime import driver, engine, lease, worker
 from saga_orchestrator.storage.rows import Head
 from saga_orchestrator.testing.simulation import DeadlockError, Host, Simulation
@@ -151,7 +153,9 @@ class World:
         for saga_id, head in self.database.rows.items():
             if not self.violations:
                 result = await self.machines[0].host.spawn(self.machines[0].orchestrator.result(saga_id))
-                whole = head.status is not SagaStatus.COMPLETED or set(result.outputs) == set(self.graph(head).nodes)
+                state = decode(head.state)
+                ran = {i for i in self.graph(head).nodes if not isinstance(state.of(i), Omitted)}
+                whole = head.status is not SagaStatus.COMPLETED or set(result.outputs) == ran
                 if result.status is not self.database.rows[saga_id].status or not whole:
                     self.blame(f"{self.label(saga_id)} is {head.status}, and its result {result}")
 

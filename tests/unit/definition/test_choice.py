@@ -68,6 +68,17 @@ def test_m15_branches_stand_side_by_side_and_are_joined() -> None:
     assert nodes["mail"].branches == ()
 
 
+def test_m15_to_come_after_a_choice_is_to_come_after_its_branches() -> None:
+    """Also for a step that says so itself, and for one that is given the answer."""
+    builder = SagaBuilder()
+    how = builder.add_choice(choose=lambda ctx: "card", branches={"card": one(), "invoice": one()}, step_id="how")
+    builder.add_step(step=Pay(), input_map=lambda ctx: Sum(), after=[how], step_id="mail")
+    builder.add_step(step=Pay(), input_map=lambda answer: Sum(), depends_on=how, after=[], step_id="log")
+    nodes = builder.build().graph.nodes
+
+    assert nodes["mail"].after == nodes["log"].after == ("how.card.pay", "how.invoice.pay")
+
+
 def test_m15_choices_nest() -> None:
     """A step of a branch of a choice of a branch depends on both answers, by the names that they have there."""
     inner = SagaBuilder()

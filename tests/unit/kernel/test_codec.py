@@ -85,6 +85,14 @@ def test_every_status_of_a_step_has_a_code() -> None:
     assert set(codec._CODES) == classes - {StepStatus, Pending}
 
 
+def test_more_steps_than_are_known_by_heart() -> None:
+    """What is remembered to be quick is forgotten when it is too much; what is written stays the same."""
+    for number in range(codec._MOST_KNOWN + 2):
+        step_id = f"step-{number}"
+        assert encode(state(**{step_id: steps.SUCCEEDED})) == f'{{"v":1,"c":"F","n":0,"s":{{"{step_id}":"S"}}}}'
+    assert len(codec._succeeded) <= codec._MOST_KNOWN
+
+
 def test_the_usual_saga_is_small() -> None:
     """Steps that went well cost their name and a letter."""
     assert encode(state(a=Succeeded(), b=Running())) == '{"v":1,"c":"F","n":0,"s":{"a":"S","b":"R"}}'
