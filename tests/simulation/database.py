@@ -55,7 +55,6 @@ KNOWN_ERRORS = (
     "aborted while in flight",
     "was lost while the attempt was in flight",
     "owners in a row were lost",
-    "has no recorded output",  # somebody has skipped it, and said nothing of one
 )
 TIMED_OUT = "the attempt timed out"
 CLOCK_ERROR = timedelta(seconds=1)
@@ -92,7 +91,12 @@ class WatchedStore(MemoryStore):
 
     def _check_error(self, head: Head, row: Entry) -> None:
         """Object to an error that nobody in this world has made, and to a timeout before its time."""
-        if row.error is not None and not any(known in row.error for known in KNOWN_ERRORS):
+        silent = [
+            f"Step '{past.step_id}' has no recorded output"
+            for past in self.past[head.id]
+            if past.skipped and not past.output
+        ]
+        if row.error is not None and not any(known in row.error for known in (*KNOWN_ERRORS, *silent)):
             self._blame(head.id, f"{row.step_id} is said to have failed by {row.error}")
         if row.error == TIMED_OUT and isinstance(decode(head.state).of(row.step_id), Running):
             timeout = self._world.graph(head).nodes[row.step_id].timeout
