@@ -29,8 +29,9 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 async def crashing(server: PostgresServer) -> AsyncIterator[Site]:
     """A database on that server; what it has committed survives a crash of the server."""
-    async with site(server.url()) as opened:
-        await opened.sql("ALTER DATABASE postgres SET synchronous_commit = on")
+    name = server.create_database()
+    async with site(server.url(name)) as opened:
+        await opened.sql(f"ALTER DATABASE {name} SET synchronous_commit = on")
         await opened.engine.dispose()  # a setting of the database is its new connections'
         yield opened
 

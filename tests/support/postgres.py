@@ -21,6 +21,7 @@ import ctypes
 import importlib.util
 import itertools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -119,7 +120,7 @@ class PostgresServer:
 
         Nobody may be connected to the template meanwhile.
         """
-        name = next(self._names)
+        name = f"{next(self._names)}_{secrets.token_hex(4)}"  # another server may have had this port before
         self._execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template1'}")
         return name
 
