@@ -32,6 +32,7 @@ async def crashing(server: PostgresServer) -> AsyncIterator[Site]:
     name = server.create_database()
     async with site(server.url(name)) as opened:
         await opened.sql(f"ALTER DATABASE {name} SET synchronous_commit = on")
+        await opened.sql("CHECKPOINT")  # the tables were made before that setting, and are to outlive a crash, too
         await opened.engine.dispose()  # a setting of the database is its new connections'
         yield opened
 
