@@ -4,7 +4,6 @@ from loguru import logger as _logger
 
 from .admin import SagaAdmin, SagaPage
 from .definition.builder import SagaBuilder
-from .definition.function import FunctionStep, step
 from .definition.graph import StepKind
 from .definition.io import PayloadCodec
 from .definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
@@ -25,6 +24,7 @@ from .errors import (
 )
 from .kernel.state import SagaStatus
 from .runtime.engine import SagaEngine
+from .runtime.function import FunctionStep, step
 from .runtime.orchestrator import SagaOrchestrator
 from .runtime.snapshots import HistoryEntry, SagaAdminSnapshot, SagaResult, SagaSnapshot
 from .runtime.worker import SagaWorker

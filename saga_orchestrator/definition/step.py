@@ -6,6 +6,7 @@ state of a saga. How a saga uses it (order, input, retries) is said when it is a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -113,6 +114,14 @@ class BaseStep(Generic[InputT, OutputT]):
         still cannot be told.
         """
         raise NotImplementedError
+
+
+class StepSource(ABC, Generic[OutputT]):
+    """Something that a step can be made of, such as a function."""
+
+    @abstractmethod
+    def to_step(self) -> BaseStep[Any, OutputT]:
+        """Return the step."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from pydantic import BaseModel
 from ..errors import SagaDefinitionError
 from . import checks
 from .frontier import Frontier, ParallelBlock
-from .function import FunctionStep
 from .input_map import check_input_map
 from .options import Refs, StepOptions, make_node
-from .step import BaseStep, InputContext, InputT, OutputT, StepDefinition, StepRef
+from .step import BaseStep, InputContext, InputT, OutputT, StepDefinition, StepRef, StepSource
 
 DependencyT = TypeVar("DependencyT", bound=BaseModel)
 
@@ -69,7 +68,7 @@ class StepBuilder:
     def add_step(
         self,
         *,
-        step: FunctionStep[OutputT],
+        step: StepSource[OutputT],
         input_map: Callable[..., Any],
         depends_on: Refs = None,
         **options: Unpack[StepOptions],
@@ -78,7 +77,7 @@ class StepBuilder:
     def add_step(
         self,
         *,
-        step: BaseStep[Any, Any] | FunctionStep[Any],
+        step: BaseStep[Any, Any] | StepSource[Any],
         input_map: Callable[..., Any],
         depends_on: Refs = None,
         **options: Unpack[StepOptions],
@@ -106,7 +105,7 @@ class StepBuilder:
             TypeValidationError: `input_map` is annotated with other types than it is given or must return.
         """
         step_id = self._free_id(options.get("step_id"))
-        if isinstance(step, FunctionStep):
+        if isinstance(step, StepSource):
             step = step.to_step()
         if not isinstance(step, BaseStep):
             raise SagaDefinitionError(

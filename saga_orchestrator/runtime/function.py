@@ -12,15 +12,15 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, RootModel, ValidationError
 
+from ..definition.annotations import admits_none
+from ..definition.arguments import Arguments
+from ..definition.graph import StepKind
+from ..definition.step import BaseStep, StepContext, StepSource
 from ..errors import OutcomeUnknown, SagaDefinitionError
-from .annotations import admits_none
-from .arguments import Arguments
-from .graph import StepKind
-from .step import BaseStep, StepContext
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -58,7 +58,7 @@ def step(function: Any = None, /, *, kind: StepKind = StepKind.COMPENSATABLE) ->
     return partial(FunctionStep, kind=kind) if function is None else FunctionStep(function, kind)
 
 
-class FunctionStep(Generic[ModelT]):
+class FunctionStep(StepSource[ModelT]):
     """A function that can be a step of a saga, and can still be called as it is. Made by `step`."""
 
     def __init__(
