@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from saga_orchestrator import BaseStep, PermanentError, SagaBuilder, SagaDefinition, SagaDefinitionError, StepKind
+from saga_orchestrator import (
+    BaseStep,
+    InputContext,
+    PermanentError,
+    SagaBuilder,
+    SagaDefinition,
+    SagaDefinitionError,
+    StepKind,
+)
 
 
 class Sum(BaseModel):
@@ -157,3 +165,16 @@ def test_a_choice_is_drawn_with_its_answers() -> None:
 def test_the_fingerprint_tells_which_branch_a_step_is_of() -> None:
     """A running saga relies on it."""
     assert chosen().build().fingerprint != chosen(branches={"invoice": one(step_id="bill")}).build().fingerprint
+
+
+async def test_what_is_asked_and_given_is_recorded_as_it_is() -> None:
+    """The choice's output is the answer, and a branch begins with what the saga was started with."""
+    built = chosen().build()
+    how, card = built.step("how"), built.step("how.card")
+    seen = InputContext(initial_data={"cents": 7}, context={}, step_outputs={})
+
+    answer, given = how.make_input(seen), card.make_input(seen)
+
+    assert await how.step.execute(answer) is answer
+    assert await card.step.execute(given) is given
+    assert (answer.root, given.root) == ("card", {"cents": 7})  # type: ignore[attr-defined]
