@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -26,7 +26,7 @@ class Arguments:
         TypeValidationError: It is no plain function, or an annotation cannot be resolved.
     """
 
-    def __init__(self, function: Callable[..., Any], bound: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, function: Callable[..., Any], bound: Collection[str] = ()) -> None:
         self.name = getattr(function, "__name__", type(function).__name__)
         if not (inspect.isfunction(function) or inspect.ismethod(function)) or _yields(function):
             raise self.error(f"{function!r} is no function, or one that yields")
@@ -35,10 +35,10 @@ class Arguments:
             self.hints = get_type_hints(function)
         except NameError as error:
             raise self.error(f"an annotation cannot be resolved here ({error}); import it at run time") from None
-        if unknown := (bound or {}).keys() - self.parameters.keys():
+        if unknown := set(bound) - self.parameters.keys():
             raise self.error(f"it takes no argument {min(unknown)!r}")
         self.contexts = [name for name in self.parameters if self.hints.get(name) is StepContext]
-        self.names = [name for name in self.parameters if name not in self.contexts and name not in (bound or {})]
+        self.names = [name for name in self.parameters if name not in self.contexts and name not in bound]
 
     @cached_property
     def input_model(self) -> type[BaseModel]:

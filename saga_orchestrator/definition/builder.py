@@ -79,7 +79,7 @@ class SagaBuilder(StepBuilder):
         checks.check_part(name, definition, compensate_on_failure=self._compensate_on_failure)
         sources = self._refs(name, "depends_on", depends_on)
         check_input_map(name, input_map, given_by(sources), object)
-        first = Node(step_id=name, after=tuple(dict.fromkeys(self._before(name, after, sources))))
+        first = Node(step_id=name, after=self._before(name, after, sources))
         (end,) = self._splice(steps_of(definition, first, sources, input_map, self._owner))
         self._frontier.add(end)
         return self._ref(end)
@@ -119,7 +119,7 @@ class SagaBuilder(StepBuilder):
             checks.check_part(f"{name}.{label}", part, compensate_on_failure=self._compensate_on_failure)
         sources = self._refs(name, "depends_on", depends_on)
         check_input_map(name, choose, given_by(sources), object)
-        node = Node(step_id=name, after=tuple(dict.fromkeys(self._before(name, after, sources))))
+        node = Node(step_id=name, after=self._before(name, after, sources))
         steps = [choice(node, sources, choose, branches.keys(), otherwise)]
         for label, part in parts.items():
             first = Node(step_id=f"{name}.{label}", after=(name,), branches=((name, label),))

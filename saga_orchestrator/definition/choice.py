@@ -9,9 +9,10 @@ from typing import Any, Final
 from pydantic import RootModel
 
 from ..errors import PermanentError, SagaDefinitionError
-from .graph import Node, StepKind
+from .graph import Node
+from .recording import Records, recording
 from .saga import SagaDefinition
-from .step import BaseStep, StepDefinition, StepRef
+from .step import StepDefinition, StepRef
 
 OTHERWISE = "otherwise"
 """The answer that is recorded where `choose` names none of the branches, and that is declared to be right."""
@@ -29,13 +30,8 @@ class Answer(RootModel[str]):
     """Which branch a saga takes."""
 
 
-class Choose(BaseStep[Answer, Answer]):
+class Choose(Records[Answer]):
     """The step that records the answer."""
-
-    kind = StepKind.READ_ONLY
-
-    async def execute(self, inp: Answer) -> Answer:
-        return inp
 
 
 def choice(
@@ -56,10 +52,7 @@ def choice(
             raise PermanentError(f"choose answered {said!r}, and the branches are {known}")
         return Answer(OTHERWISE)
 
-    reads = replace(node, kind=StepKind.READ_ONLY, nothing_to_undo=True)
-    return StepDefinition(
-        step_id=node.step_id, step=Choose(), input_map=answer, depends_on=depends_on, node=reads, is_choice=True
-    )
+    return replace(recording(Choose(), node, depends_on, answer), is_choice=True)
 
 
 def branches_of(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 from pydantic import BaseModel, RootModel
 
 from .graph import StepKind
 from .io import Payloads
-from .step import BaseStep
+from .step import BaseStep, make_step
 
 _payloads = Payloads()
 
@@ -32,7 +31,7 @@ def constant(step_id: str, value: Any) -> BaseStep[Nothing, Any]:
         return _payloads.load_model(model, text)
 
     execute.__annotations__ |= {"return": model}
-    members: dict[str, Any] = {"kind": StepKind.READ_ONLY, "execute": execute}
-    base: Any = BaseStep[Nothing, model]  # type: ignore[valid-type]
-    made: BaseStep[Nothing, Any] = types.new_class("Constant", (base,), {}, lambda it: it.update(members))()
+    made: BaseStep[Nothing, Any] = make_step(
+        "Constant", Nothing, model, {"kind": StepKind.READ_ONLY, "execute": execute}
+    )
     return made

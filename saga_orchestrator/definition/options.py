@@ -42,7 +42,7 @@ def make_node(step_id: str, before: tuple[str, ...], step: BaseStep[Any, Any], o
     checks.check_compensation(step_id, kind, shape, declared_none=declared_none)
     return Node(
         step_id=step_id,
-        after=tuple(dict.fromkeys(before)),
+        after=before,
         kind=kind,
         undoable=shape.undoable,
         undo_without_output=shape.undo_without_output,

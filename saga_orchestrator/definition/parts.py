@@ -15,22 +15,18 @@ from typing import Any
 from pydantic import RootModel
 
 from ..errors import SagaDefinitionError
-from .graph import Node, StepKind
+from .graph import Node
+from .recording import Records, recording
 from .saga import SagaDefinition
-from .step import BaseStep, StepDefinition, StepRef
+from .step import StepDefinition, StepRef
 
 
 class SagaInput(RootModel[Any]):
     """What a part is started with: plain data, or a model."""
 
 
-class SagaBegins(BaseStep[SagaInput, SagaInput]):
+class SagaBegins(Records[SagaInput]):
     """The first step of a part: it records what the part is given."""
-
-    kind = StepKind.READ_ONLY
-
-    async def execute(self, inp: SagaInput) -> SagaInput:
-        return inp
 
 
 def steps_of(
@@ -45,15 +41,9 @@ def steps_of(
     Raises:
         SagaDefinitionError: The part does not end with a single step.
     """
-    begins = StepDefinition(
-        step_id=first.step_id,
-        step=SagaBegins(),
-        input_map=lambda *given: SagaInput(input_map(*given)),
-        depends_on=depends_on,
-        node=replace(first, kind=StepKind.READ_ONLY, nothing_to_undo=True),
-        stands_for=f"{first.step_id}.{_last(first.step_id, part).step_id}",
-    )
-    return [begins, *(_moved(step, first, owner) for step in part.steps)]
+    begins = recording(SagaBegins(), first, depends_on, lambda *given: SagaInput(input_map(*given)))
+    last = f"{first.step_id}.{_last(first.step_id, part).step_id}"
+    return [replace(begins, stands_for=last), *(_moved(step, first, owner) for step in part.steps)]
 
 
 def _moved(step: StepDefinition, first: Node, owner: object) -> StepDefinition:

@@ -6,6 +6,7 @@ state of a saga. How a saga uses it (order, input, retries) is said when it is a
 
 from __future__ import annotations
 
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -114,6 +115,12 @@ class BaseStep(Generic[InputT, OutputT]):
         still cannot be told.
         """
         raise NotImplementedError
+
+
+def make_step(name: str, given: type[BaseModel], returned: type[BaseModel], members: dict[str, Any]) -> Any:
+    """Return an object of a step class made of these members, which takes one model and returns another."""
+    base: Any = BaseStep[given, returned]  # type: ignore[valid-type]
+    return types.new_class(name, (base,), {}, lambda body: body.update(members))()
 
 
 class StepSource(ABC, Generic[OutputT]):

@@ -144,7 +144,7 @@ class StepBuilder:
         explicit = self._refs(step_id, "after", after)
         default = self._frontier.after if after is None else ()
         ends = [self._ends.get(ref.step_id, (ref.step_id,)) for ref in (*explicit, *sources)]
-        return (*default, *chain.from_iterable(ends))
+        return tuple(dict.fromkeys((*default, *chain.from_iterable(ends))))
 
     def _refs(self, step_id: str, keyword: str, refs: Refs) -> tuple[StepRef[Any], ...]:
         """Return the refs as a tuple, after checking that this builder gave them out."""

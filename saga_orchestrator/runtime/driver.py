@@ -256,8 +256,8 @@ class Driver:
         until: datetime | None = getattr(status, "until", None)
         if until is None or not status.is_live:
             return until
-        begun, began = self._began.get(step_id, (None, until))
-        if begun != status:  # what runs out of time is this attempt, not one before it
+        attempt, began = self._began.get(step_id, (None, until))
+        if attempt != status:  # what runs out of time is this attempt, not one before it
             return None
         node = self.tenure.definition.graph.nodes[step_id]
         timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import types
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -19,7 +18,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from ..definition.annotations import admits_none
 from ..definition.arguments import Arguments
 from ..definition.graph import StepKind
-from ..definition.step import BaseStep, StepContext, StepSource
+from ..definition.step import BaseStep, StepContext, StepSource, make_step
 from ..errors import OutcomeUnknown, SagaDefinitionError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -59,7 +58,12 @@ def step(function: Any = None, /, *, kind: StepKind = StepKind.COMPENSATABLE) ->
 
 
 class FunctionStep(StepSource[ModelT]):
-    """A function that can be a step of a saga, and can still be called as it is. Made by `step`."""
+    """A function that can be a step of a saga, and can still be called as it is. Made by `step`.
+
+    Attributes:
+        input_model: The model of its arguments: what `input_map` returns, or a dict that fits it.
+        output_model: The model of what it returns.
+    """
 
     def __init__(
         self, function: Callable[..., Any], kind: StepKind = StepKind.COMPENSATABLE, bound: Given | None = None
@@ -119,8 +123,7 @@ class FunctionStep(StepSource[ModelT]):
             methods["compensate"] = self._compensate(self._undo)
         if self._question is not None:
             methods["probe"] = self._probe(self._question)
-        base: Any = BaseStep[self.input_model, self.output_model]  # type: ignore[name-defined]
-        made: BaseStep[Any, ModelT] = types.new_class(self._takes.name, (base,), {}, lambda it: it.update(methods))()
+        made: BaseStep[Any, ModelT] = make_step(self._takes.name, self.input_model, self.output_model, methods)
         return made
 
     def _companion(self, function: Callable[..., Any], *more: str) -> _Companion:
@@ -146,8 +149,7 @@ class FunctionStep(StepSource[ModelT]):
             value = out.root if isinstance(out, RootModel) else out
             await undo.call({**self._given(inp), "out": value}, ctx)
 
-        hint = undo.takes.hints.get("out") if "out" in undo.takes.parameters else None
-        takes_none = "out" not in undo.takes.parameters or admits_none(hint)
+        takes_none = "out" not in undo.takes.parameters or admits_none(undo.takes.hints.get("out"))
         out_type = self.output_model | None if takes_none else self.output_model
         compensate.__annotations__ |= {"inp": self.input_model, "out": out_type}
         return compensate

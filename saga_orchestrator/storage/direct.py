@@ -63,7 +63,8 @@ KEPT = (False, None, None, None, None, None)
 """What is sent of the ownership of a move that leaves it as it is."""
 PAST = HistoryRow._fields
 ENTRY = Entry._fields
-"""What is sent of a history row; it begins with what its move says already."""
+"""What is sent of a history row; the rest its move says already."""
+NO_ENTRY = (None,) * len(ENTRY)
 
 _DRIVERS = ("asyncpg", "sqlite3")
 _OWNERSHIP = (

@@ -31,7 +31,7 @@ import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import ENTRY, HEAD, KEPT, MOVE, PAST, DirectBatch, advanced, moved, quoted
+from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, DirectBatch, advanced, moved, quoted
 from .rows import Birth, Move
 
 _Row = tuple[Any, ...]
@@ -41,7 +41,6 @@ _BIRTH, _MOVE, _ENTRY = range(3)
 """What a row of the view is for."""
 _WIDTH = 1 + max(len(_HEAD), len(_SENT))
 _NO_MOVE: _Row = (None,) * (_WIDTH - 1 - len(_HEAD))
-_NO_ENTRY: _Row = (None,) * len(ENTRY)
 _NOTHING: _Row = (None,) * _WIDTH
 _MOST_ROWS = 32_766 // _WIDTH
 """SQLite takes no more parameters than this makes."""
@@ -241,7 +240,7 @@ def _moved(move: Move) -> list[_Row]:
         owned = (True, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
     here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at)
     if not history:
-        return [(_MOVE, *here, *owned, *_NO_ENTRY)]
+        return [(_MOVE, *here, *owned, *NO_ENTRY)]
     rows = [(_ENTRY, *here, *owned, *entry[:-1], _text(entry.started_at)) for entry in history]
     rows[0] = (_MOVE, *rows[0][1:])
     return rows

@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import ENTRY, HEAD, KEPT, MOVE, PAST, STAYING, DirectBatch, moved, quoted
+from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, STAYING, DirectBatch, moved, quoted
 from .rows import Birth, Move
 
 IMPATIENCE = "100ms"
@@ -36,7 +36,6 @@ _TYPES = {
     **dict.fromkeys(("state", "context", "input", "output", "last_error", "error", "reason"), "text"),
 }
 _JSON = ("state", "context", "input", "output")
-_NO_ENTRY: _Row = (None,) * len(ENTRY)
 
 
 class _Column(NamedTuple):
@@ -96,7 +95,7 @@ class OneStatement(DirectBatch):
 def _rows(move: Move) -> list[_Row]:
     """Return what is sent of a move."""
     facts = *move[:STAYING], *((True, *move.ownership) if move.ownership else KEPT)
-    first, *others = move.history or [_NO_ENTRY]
+    first, *others = move.history or [NO_ENTRY]
     rows: list[_Row] = [(*facts, *first)]
     if others:
         shared = tuple(

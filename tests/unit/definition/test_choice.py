@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from saga_orchestrator import (
     BaseStep,
@@ -14,32 +13,9 @@ from saga_orchestrator import (
     SagaBuilder,
     SagaDefinition,
     SagaDefinitionError,
-    StepKind,
 )
 
-
-class Sum(BaseModel):
-    cents: int = 0
-
-
-class Pay(BaseStep[Sum, Sum]):
-    async def execute(self, inp: Sum) -> Sum:
-        return inp
-
-    async def compensate(self, inp: Sum, out: Sum) -> None:
-        raise NotImplementedError
-
-
-class Final(BaseStep[Sum, Sum]):
-    kind = StepKind.PIVOT
-
-    async def execute(self, inp: Sum) -> Sum:
-        return inp
-
-
-class Loose(BaseStep[Sum, Sum]):
-    async def execute(self, inp: Sum) -> Sum:
-        return inp
+from .sums import Final, Loose, Pay, Sum
 
 
 def one(step: BaseStep[Any, Any] | None = None, step_id: str = "pay") -> SagaDefinition:

@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel
 
-from saga_orchestrator import BaseStep, SagaBuilder, SagaDefinition, SagaDefinitionError, StepKind
+from saga_orchestrator import SagaBuilder, SagaDefinition, SagaDefinitionError
 
-
-class Sum(BaseModel):
-    cents: int = 0
-
-
-class Pay(BaseStep[Sum, Sum]):
-    async def execute(self, inp: Sum) -> Sum:
-        return inp
-
-    async def compensate(self, inp: Sum, out: Sum) -> None:
-        raise NotImplementedError
-
-
-class Send(BaseStep[Sum, Sum]):
-    kind = StepKind.PIVOT
-
-    async def execute(self, inp: Sum) -> Sum:
-        return inp
+from .sums import Final, Pay, Sum
 
 
 def payment(**settings: bool) -> SagaDefinition:
@@ -87,7 +69,7 @@ def test_each_sees_the_names_of_its_own_scope() -> None:
 def test_a_part_keeps_what_its_author_said_and_is_checked_with_the_whole() -> None:
     """Kinds and compensations are the part's; that nothing is undone after its pivot holds for the saga around it."""
     part = SagaBuilder()
-    part.add_step(step=Send(), input_map=lambda ctx: Sum(), step_id="send")
+    part.add_step(step=Final(), input_map=lambda ctx: Sum(), step_id="send")
     builder = SagaBuilder()
     builder.add_saga(part.build(), input_map=lambda ctx: {}, namespace="parcel")
     builder.add_step(step=Pay(), input_map=lambda ctx: Sum(), step_id="pay")

@@ -1,0 +1,31 @@
+"""Steps that only record what they are given, so that what was decided once stays decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from .graph import Node, StepKind
+from .step import BaseStep, StepDefinition, StepRef
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Records(BaseStep[ModelT, ModelT]):
+    """A step whose output is its input."""
+
+    kind = StepKind.READ_ONLY
+
+    async def execute(self, inp: ModelT) -> ModelT:
+        return inp
+
+
+def recording(
+    step: Records[Any], node: Node, depends_on: tuple[StepRef[Any], ...], input_map: Callable[..., Any]
+) -> StepDefinition:
+    """Return such a step at its place; there is nothing to undo."""
+    reads = replace(node, kind=StepKind.READ_ONLY, nothing_to_undo=True)
+    return StepDefinition(step_id=node.step_id, step=step, input_map=input_map, depends_on=depends_on, node=reads)
