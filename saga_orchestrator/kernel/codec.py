@@ -1,14 +1,17 @@
 """The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
 
-Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"s":{step_id:[code,…facts]}}``; zero values are left
-out. A step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands
-alone. Times are whole microseconds since 1970 (UTC). A document is read strictly: what this module would have written
-otherwise is refused, since it shows that somebody else has, and nobody knows what he meant.
+Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"d":"id/id/…","s":{step_id:[code,…facts]}}``; zero
+values are left out. ``d`` names the steps that succeeded at once, as most do, in one text: no id holds a slash, and a
+database has no keys of theirs to sort. A step's facts stand in the order of its class's fields, trailing defaults cut;
+with none left the code stands alone. Times are whole microseconds since 1970 (UTC). A document is read strictly: what
+this module would have written otherwise is refused, since it shows that somebody else has, and nobody knows what he
+meant.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -57,20 +60,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
-
-
-class _Succeeded(dict[str, str]):
-    """The entries of steps that succeeded at once, by step: known by heart, as long as they are not too many."""
-
-    def __missing__(self, step_id: str) -> str:
-        if len(self) >= _MOST_KNOWN:
-            self.clear()
-        self[step_id] = entry = _entry(step_id, SUCCEEDED)
-        return entry
-
-
-_MOST_KNOWN = 4096
-_succeeded = _Succeeded()
 _KNOWN: dict[StepStatus, str] = {status: _to_text(_CODES[type(status)]) for status in (Running(), Undone(), Undoing())}
 
 
@@ -84,14 +73,13 @@ class NewerStateError(UnreadableStateError):
 
 def encode(state: State) -> str:
     """Return the document of a state."""
-    done = [
-        _succeeded[step_id] if status is SUCCEEDED else _entry(step_id, status)
-        for step_id, status in state.done.items()
-    ]
-    steps = ",".join(done + [_entry(step_id, status) for step_id, status in state.open.items()])
+    at_once, others = _by_success(state.done)
+    names = "/".join(at_once)
+    succeeded = f',"d":{_to_text(names)}' if names else ""
+    steps = ",".join([_entry(step_id, status) for step_id, status in (*others, *state.open.items())])
     recoveries = f',"r":{state.recoveries}' if state.recoveries else ""
     quarantined = ',"q":1' if state.quarantined else ""
-    head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{recoveries}{quarantined}'
+    head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{recoveries}{quarantined}{succeeded}'
     return f'{{{head},"s":{{{steps}}}}}'
 
 
@@ -122,7 +110,8 @@ def _check_version(version: Any) -> None:
 
 
 def _decode(document: dict[str, Any], key: str) -> State:
-    steps = {step_id: _decode_step(facts) for step_id, facts in document["s"].items()}
+    at_once: dict[str, StepStatus] = dict.fromkeys(document["d"].split("/"), SUCCEEDED) if "d" in document else {}
+    steps = at_once | {step_id: _decode_step(facts) for step_id, facts in document["s"].items()}
     return State(
         key,
         {step_id: status for step_id, status in steps.items() if status.is_open},
@@ -132,6 +121,14 @@ def _decode(document: dict[str, Any], key: str) -> State:
         _natural(document.get("r", 0)),
         document.get("q", 0) == 1,
     )
+
+
+def _by_success(done: Mapping[str, StepStatus]) -> tuple[Iterable[str], list[tuple[str, StepStatus]]]:
+    """Return the steps that succeeded at once, and the others that are at rest."""
+    others = [(i, s) for i, s in done.items() if s is not SUCCEEDED and s != SUCCEEDED]
+    if not others:
+        return done, others
+    return [step_id for step_id, status in done.items() if status == SUCCEEDED], others
 
 
 def _entry(step_id: str, status: StepStatus) -> str:
@@ -158,8 +155,6 @@ def _plain(value: Any) -> Any:
 
 
 def _decode_step(facts: str | list[Any]) -> StepStatus:
-    if facts == "S":
-        return SUCCEEDED
     code, *values = [facts] if isinstance(facts, str) else facts
     cls = _CLASSES[code]
     known = _FACTS[cls][: len(values)]

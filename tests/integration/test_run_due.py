@@ -145,7 +145,7 @@ NONSENSE: Mapping[str, Mapping[str, Any]] = {
     "no state": {"state": "{}"},
     "a list for a state": {"state": "[]"},
     "null for a state": {"state": "null"},
-    "a step that is not there": {"state": '{"v":1,"c":"F","n":0,"s":{"cruise":"S"}}'},
+    "a step that is not there": {"state": '{"v":1,"c":"F","n":0,"d":"cruise","s":{}}'},
     "a status that is not there": {"state": '{"v":1,"c":"F","n":0,"s":{"flight":"Z"}}'},
     "an effect before its cause": {"state": '{"v":1,"c":"F","n":0,"s":{"car":"R"}}'},
     "a context without initial data": {"context": "{}"},

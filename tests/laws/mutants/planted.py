@@ -355,6 +355,13 @@ MUTANTS = (
         1,
     ),
     Mutant(
+        "a success at a later attempt is written as one at the first",
+        "codec",
+        "if s is not SUCCEEDED and s != SUCCEEDED]",
+        "if not isinstance(s, Succeeded)]",
+        5,
+    ),
+    Mutant(
         "the document shortens times to seconds",
         "codec",
         "_MICROSECOND = timedelta(microseconds=1)",
