@@ -9,6 +9,7 @@ from .definition.io import PayloadCodec
 from .definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
 from .definition.saga import SagaDefinition
 from .definition.step import BaseStep, InputContext, StepContext, StepDefinition, StepRef
+from .definition.waiting import Event, WaitFor
 from .errors import (
     ActiveSagaAlreadyExistsError,
     OutcomeUnknown,
@@ -25,7 +26,9 @@ from .errors import (
 from .kernel.state import SagaStatus
 from .runtime.engine import SagaEngine
 from .runtime.function import FunctionStep, step
+from .runtime.mailroom import SignalResult
 from .runtime.orchestrator import SagaOrchestrator
+from .runtime.reading import OpenWait
 from .runtime.snapshots import HistoryEntry, SagaAdminSnapshot, SagaResult, SagaSnapshot
 from .runtime.worker import SagaWorker
 from .storage.mixins import SagaStateMixin
@@ -35,12 +38,14 @@ __version__ = "1.0.0a1"
 __all__ = [
     "ActiveSagaAlreadyExistsError",
     "BaseStep",
+    "Event",
     "ExponentialRetry",
     "FixedRetry",
     "FunctionStep",
     "HistoryEntry",
     "InputContext",
     "NoRetry",
+    "OpenWait",
     "OutcomeUnknown",
     "PayloadCodec",
     "PayloadError",
@@ -64,11 +69,13 @@ __all__ = [
     "SagaStateMixin",
     "SagaStatus",
     "SagaWorker",
+    "SignalResult",
     "StepContext",
     "StepDefinition",
     "StepKind",
     "StepRef",
     "TypeValidationError",
+    "WaitFor",
     "__version__",
     "step",
 ]

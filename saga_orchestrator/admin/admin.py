@@ -26,7 +26,8 @@ from ..kernel.events import (
     SkipOrdered,
     WaiveOrdered,
 )
-from ..kernel.state import Failed, Retrying, SagaStatus
+from ..kernel.forward_orders import SKIPPABLE
+from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
 from ..runtime.texts import check_characters, check_name
@@ -114,7 +115,7 @@ class SagaAdmin(Generic[ModelT]):
         actor: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Go on without the step that failed or waits for its next attempt.
+        """Go on without the step that failed, or waits: for its next attempt, for an event, or for a time.
 
         With `mock_output` the step counts as done by hand, and is undone like any other if the saga fails later.
         Without, it counts as not done; later steps see an empty output, which therefore must fit its model.
@@ -173,7 +174,7 @@ class SagaAdmin(Generic[ModelT]):
             state = decode((await self._head(saga_id)).state)
         except UnreadableStateError as error:
             raise SagaStateError(f"Saga {saga_id}: {error}. Only a change of the row itself can mend this.") from error
-        waiting = [found for found, status in state.open.items() if isinstance(status, Retrying | Failed)]
+        waiting = [found for found, status in state.open.items() if isinstance(status, SKIPPABLE)]
         return waiting[0] if len(waiting) == 1 else None
 
     async def _mock(self, saga_id: UUID, step_id: str, mock: BaseModel | dict[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -48,6 +49,19 @@ def admits_none(annotation: Any) -> bool:
 def is_union(annotation: Any) -> bool:
     """Return whether `annotation` is `A | B`, `Union[A, B]` or `Optional[A]`."""
     return get_origin(annotation) in (Union, types.UnionType)
+
+
+def mentions(annotation: Any, member: type) -> bool:
+    """Return whether `annotation` is a class, or a union that has it as a member."""
+    return annotation is member or (is_union(annotation) and member in get_args(annotation))
+
+
+def without(annotation: Any, member: type) -> Any:
+    """Return a union without one of its members, and any other annotation as it is."""
+    if not is_union(annotation) or member not in get_args(annotation):
+        return annotation
+    left = [each for each in get_args(annotation) if each is not member]
+    return functools.reduce(operator.or_, left)
 
 
 def positional_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from ..errors import SagaDefinitionError
 from . import checks
+from .awaiting import FAIL, correlated, due, event_step, timer_step
 from .choice import REFUSE, Otherwise, branches_of, choice
 from .constant import Nothing, constant
 from .graph import Graph, Node
@@ -16,6 +20,9 @@ from .parts import steps_of
 from .saga import SagaDefinition
 from .step import InputContext, StepDefinition, StepRef
 from .step_builder import StepBuilder, given_by
+from .waiting import WaitFor
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class SagaBuilder(StepBuilder):
@@ -48,6 +55,74 @@ class SagaBuilder(StepBuilder):
         """
         name = self._free_id(step_id)
         return self.add_step(step=constant(name, value), input_map=lambda _: Nothing(), step_id=name, after=after)
+
+    def add_event(
+        self,
+        *event_types: str,
+        model: type[ModelT] | None = None,
+        correlation: Callable[..., str] | None = None,
+        timeout: timedelta | None = None,
+        default: Any = FAIL,
+        depends_on: Refs = None,
+        after: Refs = None,
+        step_id: str | None = None,
+    ) -> StepRef[ModelT]:
+        """Add a step that waits for an event, and return a reference to its payload.
+
+        Args:
+            event_types: The first event of one of these ends the wait.
+            model: What the payload must be. One that does not fit is refused, and the wait goes on. Without it the
+                next step finds the payload, as plain JSON values, in `.root`.
+            correlation: Makes the correlation that the event must have, from the outputs of `depends_on` or from an
+                `InputContext`. Such an event need not name the saga.
+            timeout: How long to wait; for as long as it takes, by default.
+            default: The output when nothing has come in time. Without it the step fails then.
+            depends_on: As for a step.
+            after: As for a step.
+            step_id: As for a step.
+
+        Raises:
+            SagaDefinitionError: The wait makes no sense; or as for a step.
+        """
+        name = self._free_id(step_id)
+        check_input_map(
+            name, correlation or correlated(None), given_by(self._refs(name, "depends_on", depends_on)), str
+        )
+        step = event_step(event_types, model, timeout, default)
+        return self.add_step(
+            step=step, input_map=correlated(correlation), depends_on=depends_on, after=after, step_id=name
+        )
+
+    def add_timer(
+        self,
+        delay: timedelta | None = None,
+        *,
+        until: datetime | Callable[..., datetime] | None = None,
+        depends_on: Refs = None,
+        after: Refs = None,
+        step_id: str | None = None,
+    ) -> StepRef[Any]:
+        """Add a step that waits for a time, durably: nothing of it is lost with the process.
+
+        Args:
+            delay: How long to wait, from when the saga comes to it.
+            until: The moment until which to wait; or what makes it, from the outputs of `depends_on` or from an
+                `InputContext`.
+            depends_on: As for a step.
+            after: As for a step.
+            step_id: As for a step.
+
+        Raises:
+            SagaDefinitionError: Neither `delay` nor `until` is given, or both; or as for a step.
+        """
+        name = self._free_id(step_id)
+        if (delay is None) is (until is None):
+            raise SagaDefinitionError(f"Timer '{name}' needs delay or until, and not both.")
+        if delay is not None or not callable(until):
+            WaitFor(timeout=delay, until=until)  # type: ignore[arg-type]  # raises if it makes no sense
+        return self.add_step(
+            step=timer_step(delay), input_map=due(until), depends_on=depends_on, after=after, step_id=name
+        )
 
     def add_saga(
         self,

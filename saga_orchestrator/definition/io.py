@@ -85,7 +85,7 @@ class Payloads:
         try:
             return _read(model, self._plain(text))
         except ValidationError as error:
-            raise PayloadError(f"A stored payload does not fit {model.__name__}: {_reasons(error)}.") from error
+            raise PayloadError(f"A stored payload does not fit {model.__name__}: {reasons(error)}.") from error
 
     def _checked(self, raw: bytes, what: str) -> str:
         if len(raw) > self.max_bytes:
@@ -187,7 +187,7 @@ def _count_non_finite(value: Any) -> int:
     return 0
 
 
-def _reasons(error: ValidationError) -> str:
+def reasons(error: ValidationError) -> str:
     """Return what did not fit and why, without the values: errors are stored and logged, payloads may be secret."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in found)

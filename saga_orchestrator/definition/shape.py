@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -20,15 +20,19 @@ from .annotations import (
     bindings,
     evaluate,
     free_variables,
+    mentions,
     name_of,
     positional_parameters,
     substitute,
+    without,
 )
+from .waiting import Event, WaitFor
 
 _FORMS = {
     "execute": "async def execute(self, inp: YourInput) -> YourOutput",
     "compensate": "async def compensate(self, inp: YourInput, out: YourOutput) -> None",
     "probe": "async def probe(self, inp: YourInput) -> YourOutput | None",
+    "on_event": "async def on_event(self, inp: YourInput, event: Event) -> YourOutput",
 }
 _UNRESOLVED: Any = object()
 
@@ -41,6 +45,7 @@ class StepShape:
         undoable: It overrides `compensate`.
         undo_without_output: Its `compensate` is annotated to take None for an output that was never learnt.
         probes: It overrides `probe`.
+        hears: It overrides `on_event`, so it may wait; `event_model` is what it wants an event's payload to be.
     """
 
     input_model: type[BaseModel]
@@ -51,6 +56,9 @@ class StepShape:
     undoable: bool = False
     undo_without_output: bool = False
     probes: bool = False
+    hears: bool = False
+    on_event_takes_ctx: bool = False
+    event_model: type[BaseModel] | None = None
 
 
 def read_shape(cls: type, root: type) -> StepShape | None:
@@ -67,7 +75,8 @@ def read_shape(cls: type, root: type) -> StepShape | None:
     if input_model is None or output_model is None:
         return None
     step.names |= {input_model.__name__: input_model, output_model.__name__: output_model}
-    undoable, probes = step.overrides("compensate"), step.overrides("probe")
+    undoable, probes, hears = (step.overrides(name) for name in ("compensate", "probe", "on_event"))
+    step.check_waits(hears=hears)
     return StepShape(
         input_model=input_model,
         output_model=output_model,
@@ -77,6 +86,9 @@ def read_shape(cls: type, root: type) -> StepShape | None:
         undo_without_output=undoable and step.undoes_without_output(input_model, output_model),
         probes=probes,
         probe_takes_ctx=probes and step.takes_ctx("probe", 1),
+        hears=hears,
+        on_event_takes_ctx=hears and step.takes_ctx("on_event", 2),
+        event_model=step.event_model() if hears else None,
     )
 
 
@@ -115,12 +127,26 @@ class _StepClass:
             raise self._error(f"execute's {side} is not annotated.", "execute")
         if found is _UNRESOLVED:
             found = given
+        if side == "return":
+            found = without(found, WaitFor)
         open_variables = set(free_variables(found))
         if open_variables & set(self._cls.__parameters__):  # type: ignore[attr-defined]
             return None
         if isinstance(found, TypeVar):
             raise self._error(f"execute's {side} type {found} is not given, or cannot be resolved here.", "execute")
         return self._checked_model(found, given, side)
+
+    def check_waits(self, *, hears: bool) -> None:
+        """Refuse a step that says it waits, and does not say how it goes on."""
+        for method in ("execute", "compensate"):
+            if not hears and self.overrides(method) and mentions(self._annotation(method, "return"), WaitFor):
+                raise self._error(f"{method} may return WaitFor, but there is no on_event to go on in.", "on_event")
+
+    def event_model(self) -> type[BaseModel] | None:
+        """Return the model that `on_event` wants an event's payload to be, if it names one."""
+        annotation = self._annotation("on_event", 2)
+        (wanted,) = get_args(annotation) if get_origin(annotation) is Event else (None,)
+        return wanted if inspect.isclass(wanted) and issubclass(wanted, BaseModel) else None
 
     def undoes_without_output(self, input_model: type, output_model: type) -> bool:
         """Check what `compensate` is annotated to take, and return whether it takes None for the output."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -21,6 +21,7 @@ from ..errors import TypeValidationError
 from .graph import Node, StepKind
 from .retry import RetryPolicy
 from .shape import StepShape, read_shape
+from .waiting import Event, WaitFor
 
 InputT = TypeVar("InputT", bound=BaseModel)
 OutputT = TypeVar("OutputT", bound=BaseModel)
@@ -36,6 +37,7 @@ class StepContext:
         in_doubt: An earlier attempt may have acted: it timed out, was cut off, or could not tell.
         initial_data: What the saga was started with, as plain JSON values.
         deadline: When this attempt is given up, if it has a timeout.
+        phase: "execute" or "compensate".
     """
 
     saga_id: UUID
@@ -48,6 +50,7 @@ class StepContext:
     in_doubt: bool = False
     initial_data: Any = None
     deadline: datetime | None = None
+    phase: Literal["execute", "compensate"] = "execute"
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,26 @@ class BaseStep(Generic[InputT, OutputT]):
         if cls._shape is not None:
             cls.input_model, cls.output_model = cls._shape.input_model, cls._shape.output_model  # type: ignore[assignment]
 
-    async def execute(self, inp: InputT, /, *args: Any, **kwargs: Any) -> OutputT:
-        """Act, and return what later steps and the compensation need to know. May take `ctx: StepContext` as well."""
+    async def execute(self, inp: InputT, /, *args: Any, **kwargs: Any) -> OutputT | WaitFor:
+        """Act, and return what later steps and the compensation need to know. May take `ctx: StepContext` as well.
+
+        Or ask, and return a `WaitFor`: then the step has acted, and goes on in `on_event`.
+        """
         raise NotImplementedError
 
-    async def compensate(self, inp: InputT, out: OutputT, /, *args: Any, **kwargs: Any) -> None:
+    async def on_event(self, inp: InputT, event: Event[Any], /, *args: Any, **kwargs: Any) -> OutputT | WaitFor | None:
+        """Go on with the event that the step has waited for, and return what `execute` (or `compensate`) would.
+
+        May take `ctx: StepContext` as well; `ctx.phase` says which of the two has asked. Annotate the event as
+        `Event[YourModel]` to have its payload checked when it comes: one that does not fit is refused, and the wait
+        goes on.
+        """
+        raise NotImplementedError
+
+    async def compensate(self, inp: InputT, out: OutputT, /, *args: Any, **kwargs: Any) -> WaitFor | None:
         """Undo what `execute` did, given its recorded input and output. May take `ctx: StepContext` as well.
+
+        It may return a `WaitFor`, and go on in `on_event`.
 
         Annotate `out: YourOutput | None` when the effect can be undone even if its output was never learnt.
         """
@@ -213,6 +230,11 @@ class StepDefinition:
         """Return the coroutine of one attempt to undo; `out` is None only where the step is annotated to take that."""
         takes_ctx = self.shape.compensate_takes_ctx
         return self.step.compensate(inp, out, ctx()) if takes_ctx else self.step.compensate(inp, out)
+
+    def on_event(self, inp: BaseModel, event: Event[Any], ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine of one attempt to go on with an event."""
+        takes_ctx = self.shape.on_event_takes_ctx
+        return self.step.on_event(inp, event, ctx()) if takes_ctx else self.step.on_event(inp, event)
 
     def probe(self, inp: BaseModel, ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that asks the step whether it has acted."""

@@ -9,7 +9,9 @@ from .effects import Phase, RecordStatus, Verdict
 from .events import WaiveOrdered
 from .projection import is_live, stands
 from .settle import resume_undo, turn
-from .state import Course, Failed, Probing, Running, SagaStatus, UndoFailed, Undoing, UndoRetrying, Waived
+from .state import Course, SagaStatus
+from .step_status import Failed, Probing, Running, UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting, Waived
+from .waits import give_up
 
 ABORTED = "aborted while in flight"
 
@@ -61,13 +63,15 @@ def abort(draft: Draft) -> Answer:
     for step_id, status in tuple(draft.open.items()):
         match status:
             case Running(attempt) | Probing(attempt):
-                draft.put(step_id, Failed(attempt, tainted=True))
+                draft.put(step_id, Failed(attempt, True, status.heard))
                 draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, attempt, error=ABORTED)
             case Undoing(attempt, with_output=known):
-                draft.put(step_id, UndoFailed(attempt, known))
+                draft.put(step_id, UndoFailed(attempt, known, heard=status.heard))
                 draft.record(Phase.COMPENSATE, RecordStatus.IN_DOUBT, step_id, attempt, error=ABORTED)
             case UndoRetrying(attempt, with_output=known):
-                draft.put(step_id, UndoFailed(attempt, known))
+                draft.put(step_id, UndoFailed(attempt, known, heard=status.heard))
+            case UndoAsking() | UndoWaiting():
+                give_up(draft, step_id, status)
     return APPLIED
 
 

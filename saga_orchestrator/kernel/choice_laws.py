@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..definition.graph import Graph
 from .effects import Decision, Verdict
 from .events import Returned
-from .state import Omitted, Pending, State
+from .state import State
+from .step_status import Omitted, Pending
 
 
 def one_branch_at_most(graph: Graph, state: State) -> bool:

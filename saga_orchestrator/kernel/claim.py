@@ -5,9 +5,12 @@ There is no recovery mode. A claimed saga goes through `decide` like any other, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .draft import Draft
 from .effects import Phase, RecordStatus
-from .state import Course, Failed, Probing, Running, Undoing
+from .state import Course
+from .step_status import Asking, Failed, Probing, Running, UndoAsking, Undoing
 
 LOST = "the worker was lost while the attempt was in flight"
 
@@ -31,9 +34,12 @@ def take_over(draft: Draft) -> None:
             _lost(draft, step_id, status)
         elif isinstance(status, Undoing):
             draft.record(Phase.COMPENSATE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
-            draft.undo(step_id, status.attempt, status.failures, with_output=status.with_output)
+            known, heard = status.with_output, status.heard
+            draft.undo(step_id, status.attempt, status.failures, with_output=known, heard=heard)
         elif isinstance(status, Probing):
             draft.probe(step_id, status, retryable=status.retryable, lost=status.lost)
+        elif isinstance(status, Asking | UndoAsking):
+            draft.put(step_id, replace(status))
 
 
 def release(draft: Draft) -> None:
@@ -53,6 +59,6 @@ def _lost(draft: Draft, step_id: str, status: Running) -> None:
     if node.probes:
         draft.probe(step_id, status, lost=True)
     elif draft.course is Course.FORWARD or (draft.course is Course.BACKWARD and only_with_output):
-        draft.start(step_id, status.attempt, status.failures, tainted=True)
+        draft.start(step_id, status.attempt, status.failures, tainted=True, heard=status.heard)
     else:
-        draft.put(step_id, Failed(status.attempt, tainted=True))
+        draft.put(step_id, Failed(status.attempt, True, status.heard))

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from .state import (
+from .state import Course, State
+from .step_status import (
     SUCCEEDED,
-    Course,
+    Asking,
     Failed,
     Omitted,
     Passed,
@@ -27,13 +28,15 @@ from .state import (
     Retrying,
     Running,
     Skipped,
-    State,
     StepStatus,
     Succeeded,
+    UndoAsking,
     UndoFailed,
     Undoing,
     Undone,
     UndoRetrying,
+    UndoWaiting,
+    Waiting,
     Waived,
 )
 
@@ -53,6 +56,10 @@ _CODES: dict[type[StepStatus], str] = {
     Passed: "A",
     Waived: "Y",
     Omitted: "O",
+    Asking: "Q",
+    Waiting: "E",
+    UndoAsking: "T",
+    UndoWaiting: "D",
 }
 _CLASSES = {code: cls for cls, code in _CODES.items()}
 _FACTS = {cls: tuple((f.name, f.default) for f in fields(cls)) for cls in _CODES}
@@ -60,6 +67,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
+_LONG = 400
+"""A longer text is not worth being remembered."""
 _KNOWN: dict[StepStatus, str] = {status: _to_text(_CODES[type(status)]) for status in (Running(), Undone(), Undoing())}
 
 
@@ -75,7 +84,7 @@ def encode(state: State) -> str:
     """Return the document of a state."""
     at_once, others = _by_success(state.done)
     names = "/".join(at_once)
-    succeeded = f',"d":{_to_text(names)}' if names else ""
+    succeeded = f',"d":{_quoted(names) if len(names) < _LONG else _to_text(names)}' if names else ""
     steps = ",".join([_entry(step_id, status) for step_id, status in (*others, *state.open.items())])
     recoveries = f',"r":{state.recoveries}' if state.recoveries else ""
     quarantined = ',"q":1' if state.quarantined else ""
@@ -162,9 +171,19 @@ def _decode_step(facts: str | list[Any]) -> StepStatus:
 
 
 def _decode_fact(name: str, default: Any, value: Any) -> Any:
-    if name == "until":
+    if name in ("until", "limit"):
         return None if value is None else _EPOCH + _natural(value) * _MICROSECOND
+    if name == "types":
+        return tuple(_text(kind) for kind in value)
+    if name == "correlation":
+        return None if value is None else _text(value)
     return bool(_natural(value)) if isinstance(default, bool) else _natural(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UnreadableStateError(f"not a text: {value!r}")
+    return value
 
 
 def _natural(value: Any) -> int:

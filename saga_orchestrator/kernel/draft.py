@@ -11,7 +11,8 @@ from typing import TypedDict, Unpack
 from ..definition.graph import Graph
 from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
 from .projection import work_of
-from .state import OMITTED, PENDING, Failed, Probing, Running, Skipped, State, StepStatus, Succeeded, Undoing, Waived
+from .state import State
+from .step_status import OMITTED, PENDING, Failed, Probing, Running, Skipped, StepStatus, Succeeded, Undoing, Waived
 
 _LONGEST = timedelta(days=36_500)
 """The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
@@ -51,19 +52,19 @@ class Draft:
         goes[step_id] = status
         self.touched.append(step_id)
 
-    def start(self, step_id: str, attempt: int, failures: int = 0, *, tainted: bool = False) -> None:
+    def start(self, step_id: str, attempt: int, failures: int = 0, *, tainted: bool = False, heard: int = 0) -> None:
         """Set an attempt of the step going."""
-        self.put(step_id, Running(attempt, failures, self._until(self.graph.nodes[step_id].timeout), tainted))
+        self.put(step_id, Running(attempt, failures, self._until(self.graph.nodes[step_id].timeout), tainted, heard))
 
     def probe(self, step_id: str, status: Running | Probing, *, retryable: bool = True, lost: bool = False) -> None:
         """Ask the step whether the attempt that is in doubt has acted."""
         until = self._until(self.graph.nodes[step_id].timeout)
-        self.put(step_id, Probing(status.attempt, status.failures, until, retryable, lost))
+        self.put(step_id, Probing(status.attempt, status.failures, until, retryable, lost, status.heard))
 
-    def undo(self, step_id: str, attempt: int, failures: int = 0, *, with_output: bool) -> None:
+    def undo(self, step_id: str, attempt: int, failures: int = 0, *, with_output: bool, heard: int = 0) -> None:
         """Set a compensation of the step going."""
         until = self._until(self.graph.nodes[step_id].compensation_timeout)
-        self.put(step_id, Undoing(attempt, failures, until, with_output))
+        self.put(step_id, Undoing(attempt, failures, until, with_output, heard))
 
     def choose(self, choice: str, label: str | None) -> None:
         """Omit whatever belongs to another branch of this choice, if it is one."""

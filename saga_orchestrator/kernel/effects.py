@@ -12,11 +12,12 @@ from .value import value
 
 @value(frozen=True, slots=True)
 class Execute:
-    """Run an attempt of a step. `tainted`: an earlier attempt may have acted."""
+    """Run an attempt of a step. `tainted`: an earlier one may have acted. `heard`: it goes on with the last event."""
 
     step_id: str
     attempt: int
     tainted: bool = False
+    heard: int = 0
 
 
 @value(frozen=True, slots=True)
@@ -29,14 +30,23 @@ class Probe:
 
 @value(frozen=True, slots=True)
 class Compensate:
-    """Undo a step. `with_output` False: what it returned was never learnt."""
+    """Undo a step. `with_output` False: what it returned was never learnt. `heard`: as of `Execute`."""
 
     step_id: str
     attempt: int
     with_output: bool = True
+    heard: int = 0
 
 
-Work = Execute | Probe | Compensate
+@value(frozen=True, slots=True)
+class Collect:
+    """Look whether the event that a step has asked for has come already."""
+
+    step_id: str
+    attempt: int
+
+
+Work = Execute | Probe | Compensate | Collect
 
 
 class Phase(StrEnum):

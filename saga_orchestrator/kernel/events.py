@@ -45,6 +45,43 @@ class Returned:
 
 
 @value(frozen=True, slots=True)
+class Asked:
+    """An attempt, or a compensation, has asked and waits, for an event of one of the `types` or only for a time.
+
+    `output`: what it waits for, for people to read. `resumes`: when the time is up it goes on.
+    """
+
+    step_id: str
+    attempt: int
+    types: tuple[str, ...] = ()
+    correlation: str | None = None
+    timeout: timedelta | None = None
+    until: datetime | None = None
+    resumes: bool = False
+    input: str | None = None
+    output: str | None = None
+    started_at: datetime | None = None
+
+
+@value(frozen=True, slots=True)
+class Collected:
+    """What a step has asked for had not come before the question."""
+
+    step_id: str
+    attempt: int
+
+
+@value(frozen=True, slots=True)
+class Signalled:
+    """An event has come from outside, for the wait that it fits, or for that of one step."""
+
+    type: str
+    correlation: str | None = None
+    content: str | None = None
+    step_id: str | None = None
+
+
+@value(frozen=True, slots=True)
 class Raised:
     """An attempt failed. `in_doubt`: it may have acted all the same. `delay`: the pause that the error asked for."""
 
@@ -150,5 +187,5 @@ class WaiveOrdered(Order):
     step_id: str
 
 
-Reply = Returned | Raised | Probed | Compensated | CompensationRaised
-Event = Claimed | Ticked | Notified | Reply | Order
+Reply = Returned | Asked | Collected | Raised | Probed | Compensated | CompensationRaised
+Event = Claimed | Ticked | Notified | Signalled | Reply | Order

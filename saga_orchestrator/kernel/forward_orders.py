@@ -7,20 +7,25 @@ from .claim import release
 from .draft import Draft
 from .effects import Phase, RecordStatus
 from .events import RetryOrdered, SkipOrdered
-from .state import (
-    Course,
+from .state import Course, SagaStatus
+from .step_status import (
     Failed,
     Passed,
     Retrying,
-    SagaStatus,
     Skipped,
     Succeeded,
+    UndoAsking,
     UndoFailed,
     Undoing,
     Undone,
     UndoRetrying,
+    UndoWaiting,
+    Waiting,
     Waived,
 )
+
+SKIPPABLE = Retrying | Failed | Waiting
+"""What a step is that an operator may pass over."""
 
 
 def retry(draft: Draft, order: RetryOrdered) -> Answer:
@@ -37,7 +42,7 @@ def retry(draft: Draft, order: RetryOrdered) -> Answer:
         _forward_again(draft)
     release(draft)
     for step_id, target in targets:
-        draft.start(step_id, target.attempt + 1, tainted=target.tainted)
+        draft.start(step_id, target.attempt + 1, tainted=target.tainted, heard=target.heard)
     return APPLIED
 
 
@@ -50,7 +55,7 @@ def _targets(draft: Draft, step_id: str | None) -> list[tuple[str, Retrying | Fa
 
 
 def _undo_has_begun(draft: Draft) -> bool:
-    begun = Undoing | UndoRetrying | UndoFailed | Undone | Waived
+    begun = Undoing | UndoRetrying | UndoAsking | UndoWaiting | UndoFailed | Undone | Waived
     return any(isinstance(status, begun) for _, status in draft.before.all())
 
 
@@ -66,11 +71,11 @@ def skip(draft: Draft, order: SkipOrdered) -> Answer:
     status = stands_at(draft)
     if status not in (SagaStatus.SUSPENDED, SagaStatus.STUCK) or draft.course is not Course.FORWARD:
         return refuse(draft, "skip_step needs a saga that is SUSPENDED, or STUCK on its way forward")
-    targets = _targets(draft, order.step_id)
-    if len(targets) != 1:
-        found = ", ".join(step_id for step_id, _ in targets) or "none"
-        return refuse(draft, f"skip_step needs exactly one step that has failed or waits for a retry; found: {found}")
-    step_id = targets[0][0]
+    found = [i for i, s in draft.open.items() if isinstance(s, SKIPPABLE) and order.step_id in (None, i)]
+    if len(found) != 1:
+        names = ", ".join(found) or "none"
+        return refuse(draft, f"skip_step needs exactly one step that has failed or waits; found: {names}")
+    step_id = found[0]
     draft.put(step_id, Skipped(order.acted))
     draft.choose(step_id, None)
     release(draft)

@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..definition.graph import Graph
+from .attempt_laws import (
+    a_claim_burns_nothing,
+    no_attempt_twice,
+    only_the_current_attempt_answers,
+    replies_are_believed,
+    taint_stays,
+)
 from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
 from .effects import Decision, Phase, Verdict
-from .events import Claimed, Compensated, CompensationRaised, Order, Probed, Raised, Reply, Returned
+from .events import Claimed, Order
 from .projection import outstanding, stands, status_of
-from .state import (
-    Course,
+from .state import Course, SagaStatus, State
+from .state_laws import commits
+from .step_status import (
     Failed,
     Omitted,
     Passed,
     Pending,
-    Probing,
-    Retrying,
-    Running,
-    SagaStatus,
-    State,
-    StepStatus,
+    UndoAsking,
     UndoFailed,
     Undoing,
-    Undone,
     UndoRetrying,
+    UndoWaiting,
     Waived,
 )
-from .state_laws import commits
+from .wait_laws import (
+    an_event_that_fits_is_taken,
+    asking_goes_on_until_somebody_has_looked,
+    one_event_ends_one_wait,
+    waits_end_for_a_reason,
+    what_is_asked_is_asked,
+    what_was_heard_is_not_forgotten,
+    what_was_never_learnt_stays_so,
+)
 
 MoveLaw = Callable[[Graph, State, object, Decision], bool]
 
@@ -65,66 +76,12 @@ def _history_grows(graph: Graph, before: State, event: object, decision: Decisio
     return [record.seq for record in decision.records] == list(expected)
 
 
-def _only_the_current_attempt_answers(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A reply moves its step only if that attempt is in flight, or tells for the first time what a step returned."""
-    if not isinstance(event, Returned | Raised | Probed | Compensated | CompensationRaised):
-        return True
-    status = before.of(event.step_id)
-    fits = isinstance(event, _ANSWERS.get(type(status), ())) and getattr(status, "attempt", None) == event.attempt
-    news = isinstance(event, Returned) and getattr(status, "with_output", True) is False
-    return fits or news or decision.verdict is not Verdict.APPLIED
-
-
-_ANSWERS: dict[type[StepStatus], tuple[type[Reply], ...]] = {
-    Running: (Returned, Raised),
-    Probing: (Probed,),
-    Undoing: (Compensated, CompensationRaised),
-}
-
-
-def _replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """What is said to have acted is not taken for failed, and what is said to be undone is undone."""
-    if decision.verdict is not Verdict.APPLIED or not isinstance(event, Returned | Compensated):
-        return True
-    after = decision.state.of(event.step_id)
-    if isinstance(event, Compensated):
-        return isinstance(after, Undone)
-    return not isinstance(after, Pending | Running | Probing | Retrying | Failed)
-
-
 def _orders_are_signed(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """An order that is carried out stands in the history, with who gave it and why."""
     if decision.verdict is not Verdict.APPLIED or not isinstance(event, Order):
         return True
     signatures = [(record.phase, record.actor, record.reason) for record in decision.records]
     return (Phase.ORDER, event.actor, event.reason) in signatures
-
-
-def _no_attempt_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """An attempt that has ended is never ordered again."""
-    ended = Retrying | Failed | UndoRetrying | UndoFailed | Undone
-    begun = [(status, decision.state.of(step_id)) for step_id, status in before.all() if isinstance(status, ended)]
-    return all(
-        _attempt_and_failures(after)[0] > _attempt_and_failures(status)[0]
-        for status, after in begun
-        if after.is_live and not (isinstance(status, Retrying | Failed) and isinstance(after, Undoing))
-    )
-
-
-def _a_claim_burns_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A new owner goes on with the same attempts, and counts none of them as failed."""
-    if not isinstance(event, Claimed):
-        return True
-    taken = [(status, decision.state.of(step_id)) for step_id, status in before.open.items() if status.is_live]
-    return all(
-        _attempt_and_failures(status) == _attempt_and_failures(after)
-        for status, after in taken
-        if after.is_live and isinstance(after, Undoing) is isinstance(status, Undoing)
-    )
-
-
-def _attempt_and_failures(status: StepStatus) -> tuple[int, int]:
-    return getattr(status, "attempt", 0), getattr(status, "failures", 0)
 
 
 def _what_may_turn_back_begins_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
@@ -142,9 +99,12 @@ def _undo_begins_in_turn(graph: Graph, before: State, event: object, decision: D
     begun = [
         step_id
         for step_id, status in after.open.items()
-        if isinstance(status, Undoing) and not isinstance(before.of(step_id), Undoing | UndoRetrying)
+        if isinstance(status, Undoing) and not isinstance(before.of(step_id), _BEING_UNDONE)
     ]
     return all(_is_out_of_the_way(graph, after, dependent) for i in begun for dependent in graph.dependents[i])
+
+
+_BEING_UNDONE = Undoing | UndoRetrying | UndoAsking | UndoWaiting
 
 
 def _is_out_of_the_way(graph: Graph, state: State, step_id: str) -> bool:
@@ -154,16 +114,6 @@ def _is_out_of_the_way(graph: Graph, state: State, step_id: str) -> bool:
     if isinstance(status, Waived | Omitted | Passed):
         return all(_is_out_of_the_way(graph, state, dependent) for dependent in graph.dependents[step_id])
     return isinstance(status, Pending) or not (status.is_live or stands(graph, step_id, status))
-
-
-def _taint_stays(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """Doubt about a step ends only in success, an answer from its probe, an undo, or an operator's word."""
-    after = decision.state
-    return all(
-        getattr(after.of(step_id), "tainted", True)
-        for step_id, status in before.open.items()
-        if getattr(status, "tainted", False) and isinstance(after.of(step_id), Running | Retrying | Failed)
-    )
 
 
 def _no_turning_back_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
@@ -182,16 +132,23 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     _work_is_new_and_outstanding,
     _nothing_in_flight_unordered,
     _history_grows,
-    _only_the_current_attempt_answers,
-    _replies_are_believed,
+    only_the_current_attempt_answers,
+    replies_are_believed,
     _orders_are_signed,
-    _no_attempt_twice,
-    _a_claim_burns_nothing,
+    no_attempt_twice,
+    a_claim_burns_nothing,
     _what_may_turn_back_begins_nothing,
     _undo_begins_in_turn,
-    _taint_stays,
+    taint_stays,
     _no_turning_back_twice,
     _what_acted_stays_recorded,
     what_is_omitted_stays_so,
     what_was_chosen_is_done,
+    one_event_ends_one_wait,
+    an_event_that_fits_is_taken,
+    waits_end_for_a_reason,
+    asking_goes_on_until_somebody_has_looked,
+    what_is_asked_is_asked,
+    what_was_heard_is_not_forgotten,
+    what_was_never_learnt_stays_so,
 )

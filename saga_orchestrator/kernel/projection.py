@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..definition.graph import Graph
-from .effects import Compensate, Decision, Execute, Phase, Probe, Record, RecordStatus, Work
-from .state import (
-    Course,
+from .effects import Collect, Compensate, Decision, Execute, Phase, Probe, Record, RecordStatus, Work
+from .state import Course, SagaStatus, State
+from .step_status import (
+    Asking,
     Failed,
     Omitted,
     Passed,
@@ -15,15 +16,20 @@ from .state import (
     Probing,
     Retrying,
     Running,
-    SagaStatus,
     Skipped,
-    State,
     StepStatus,
+    UndoAsking,
     Undoing,
     Undone,
     UndoRetrying,
+    UndoWaiting,
+    Wait,
+    Waiting,
     Waived,
 )
+
+_LONGEST_AWAITED = 255
+"""What the column holds."""
 
 
 def status_of(graph: Graph, state: State) -> SagaStatus:
@@ -40,7 +46,7 @@ def status_of(graph: Graph, state: State) -> SagaStatus:
 def _forward(graph: Graph, state: State) -> SagaStatus:
     if is_live(state):
         return SagaStatus.RUNNING
-    if any(isinstance(status, Retrying) for status in state.open.values()):
+    if any(isinstance(status, Retrying | Waiting) for status in state.open.values()):
         return SagaStatus.SUSPENDED
     if state.open:
         return SagaStatus.STUCK
@@ -48,7 +54,7 @@ def _forward(graph: Graph, state: State) -> SagaStatus:
 
 
 def _backward(graph: Graph, state: State) -> SagaStatus:
-    if any(status.is_live or isinstance(status, UndoRetrying) for status in state.open.values()):
+    if any(status.is_live or isinstance(status, UndoRetrying | UndoWaiting) for status in state.open.values()):
         return SagaStatus.COMPENSATING
     if residue(graph, state):
         return SagaStatus.STUCK
@@ -65,11 +71,13 @@ def work_of(step_id: str, status: StepStatus) -> Work:
     """Return the work that is in flight for a step whose status is live."""
     match status:
         case Running():
-            return Execute(step_id, status.attempt, status.tainted)
+            return Execute(step_id, status.attempt, status.tainted, status.heard)
         case Probing():
             return Probe(step_id, status.attempt)
         case Undoing():
-            return Compensate(step_id, status.attempt, status.with_output)
+            return Compensate(step_id, status.attempt, status.with_output, status.heard)
+        case Asking() | UndoAsking():
+            return Collect(step_id, status.attempt)
         case _:
             raise AssertionError(f"no work is in flight for {status}")
 
@@ -89,17 +97,29 @@ def wake_at(state: State) -> datetime | None:
 
 
 def awaiting(graph: Graph, state: State) -> str | None:
-    """Return what the saga waits for: ``operator``, ``retry``, or None while it works or is over."""
+    """Return what the saga waits for: ``operator``, ``event:…`` with its types, ``timer``, ``retry``, or None."""
     if status_of(graph, state) is SagaStatus.STUCK:
         return "operator"
-    waits = any(isinstance(s, Retrying | UndoRetrying) for s in state.open.values())
-    return "retry" if waits and not is_live(state) else None
+    if not state.open or is_live(state):
+        return None
+    if types := sorted({kind for status in state.open.values() if isinstance(status, Wait) for kind in status.types}):
+        return f"event:{','.join(types)}"[:_LONGEST_AWAITED]
+    waits = any(isinstance(status, Wait) for status in state.open.values())
+    pauses = any(isinstance(status, Retrying | UndoRetrying) for status in state.open.values())
+    return "timer" if waits else "retry" if pauses else None
+
+
+def waits(state: State) -> tuple[tuple[str, Wait], ...]:
+    """Return the steps that wait, for an event or for a time, unless nothing can reach them."""
+    return () if state.quarantined else tuple([(i, s) for i, s in state.open.items() if isinstance(s, Wait)])
 
 
 def stands(graph: Graph, step_id: str, status: StepStatus) -> bool:
     """Return whether the step has, or may have, an effect that nobody has undone or waived."""
     match status:
-        case Pending() | Failed(tainted=False) | Retrying(tainted=False) | Skipped(acted=False):
+        case Pending() | Skipped(acted=False):
+            return False
+        case Failed(tainted=False) | Retrying(tainted=False) | Asking(tainted=False) | Waiting(tainted=False):
             return False
         case Undone() | Waived() | Passed() | Omitted():
             return False

@@ -7,24 +7,28 @@ from datetime import datetime, timedelta
 
 from .draft import Draft
 from .effects import Phase, Record, RecordStatus, Verdict
-from .events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from .events import Asked, Collected, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from .projection import status_of
-from .state import (
+from .state import Course, SagaStatus
+from .step_status import (
     SUCCEEDED,
-    Course,
+    Asking,
     Failed,
     Probing,
     Retrying,
     Running,
-    SagaStatus,
     Succeeded,
+    UndoAsking,
     UndoFailed,
     Undoing,
     Undone,
     UndoRetrying,
+    UndoWaiting,
 )
+from .waits import ask, wait
 
-Unwound = Undoing | UndoRetrying | Undone | UndoFailed
+Answer = Returned | Raised | Probed | Compensated | CompensationRaised
+Unwound = Undoing | UndoRetrying | UndoAsking | UndoWaiting | Undone | UndoFailed
 
 
 def take(draft: Draft, reply: Reply) -> Verdict:
@@ -38,6 +42,10 @@ def take(draft: Draft, reply: Reply) -> Verdict:
             _succeeded(draft, reply)
         case Running(attempt), Raised() if attempt == reply.attempt:
             raised(draft, status, reply)
+        case ((Running(attempt) | Undoing(attempt)), Asked()) if attempt == reply.attempt:
+            ask(draft, status, reply)
+        case ((Asking(attempt) | UndoAsking(attempt)), Collected()) if attempt == reply.attempt:
+            wait(draft, reply.step_id, status)
         case Probing(attempt), Probed() if attempt == reply.attempt:
             probed(draft, status, reply)
         case Undoing(attempt), Compensated() if attempt == reply.attempt:
@@ -45,7 +53,10 @@ def take(draft: Draft, reply: Reply) -> Verdict:
             _note(draft, reply, Phase.COMPENSATE, RecordStatus.SUCCESS)
         case Undoing(attempt), CompensationRaised() if attempt == reply.attempt:
             undo_raised(draft, status, reply)
-        case ((Undoing() | UndoRetrying() | Undone() | UndoFailed()), Returned()) if _is_news(draft, status, reply):
+        case (
+            (Undoing() | UndoRetrying() | UndoAsking() | UndoWaiting() | Undone() | UndoFailed()),
+            Returned(),
+        ) if _is_news(draft, status, reply):
             _returned_after_undo(draft, status, reply)
         case _:
             return Verdict.STALE
@@ -73,10 +84,10 @@ def probed(draft: Draft, status: Probing, reply: Probed) -> None:
     _note(draft, reply, Phase.EXECUTE, ended, reply.error or f"probe: {reply.outcome.value}")
     turns_back = draft.has_failed() and not draft.is_committed() and not tainted
     if status.lost and draft.course is Course.FORWARD and not turns_back:
-        draft.start(reply.step_id, status.attempt + 1, status.failures, tainted=tainted)
+        draft.start(reply.step_id, status.attempt + 1, status.failures, tainted=tainted, heard=status.heard)
         draft.recoveries = draft.before.recoveries  # no progress: it may be this very step that kills its workers
         return
-    settled = Running(status.attempt, status.failures, None, tainted)
+    settled = Running(status.attempt, status.failures, None, tainted, status.heard)
     _try_again(draft, reply.step_id, settled, Raised(reply.step_id, reply.attempt, retryable=status.retryable))
 
 
@@ -88,13 +99,13 @@ def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> Non
     policy = draft.graph.nodes[step_id].compensation_retry
     delay = policy.delay_for(failures, f"{draft.before.key}/{step_id}/compensate")
     if not reply.retryable or delay is None:
-        draft.put(step_id, UndoFailed(status.attempt, status.with_output))
+        draft.put(step_id, UndoFailed(status.attempt, status.with_output, heard=status.heard))
         return
     until = _next(draft, delay, reply)
     if until <= draft.now:
-        draft.undo(step_id, status.attempt + 1, failures, with_output=status.with_output)
+        draft.undo(step_id, status.attempt + 1, failures, with_output=status.with_output, heard=status.heard)
     else:
-        draft.put(step_id, UndoRetrying(status.attempt, failures, until, status.with_output))
+        draft.put(step_id, UndoRetrying(status.attempt, failures, until, status.with_output, status.heard))
 
 
 def _succeeded(draft: Draft, reply: Returned | Probed) -> None:
@@ -108,9 +119,10 @@ def _try_again(draft: Draft, step_id: str, status: Running, said: Raised) -> Non
     failures = status.failures + 1
     delay = draft.graph.nodes[step_id].retry.delay_for(failures, f"{draft.before.key}/{step_id}")
     if draft.course is not Course.FORWARD or not said.retryable or delay is None:
-        draft.put(step_id, Failed(status.attempt, status.tainted))
+        draft.put(step_id, Failed(status.attempt, status.tainted, status.heard))
     else:
-        draft.put(step_id, Retrying(status.attempt, failures, _next(draft, delay, said), status.tainted))
+        until = _next(draft, delay, said)
+        draft.put(step_id, Retrying(status.attempt, failures, until, status.tainted, status.heard))
 
 
 def _is_news(draft: Draft, status: Unwound, reply: Returned) -> bool:
@@ -134,7 +146,7 @@ def _next(draft: Draft, delay: timedelta, said: Raised | CompensationRaised) -> 
     return draft.after(delay if said.delay is None else said.delay)
 
 
-def _note(draft: Draft, reply: Reply, phase: Phase, status: RecordStatus, error: str | None = None) -> None:
+def _note(draft: Draft, reply: Answer, phase: Phase, status: RecordStatus, error: str | None = None) -> None:
     """Note what the reply has ended; every reply that tells of a success has an output."""
     output = None if status is not RecordStatus.SUCCESS else reply.output  # type: ignore[union-attr]
     given, began = reply.input, reply.started_at

@@ -10,8 +10,9 @@ from heapq import heapify, heappop, heappush
 from typing import TypeGuard
 
 from .draft import Draft
-from .state import (
-    Course,
+from .state import Course
+from .step_status import (
+    Asking,
     Failed,
     Omitted,
     Passed,
@@ -20,10 +21,13 @@ from .state import (
     Skipped,
     StepStatus,
     Succeeded,
+    UndoAsking,
     UndoFailed,
     Undoing,
     Undone,
     UndoRetrying,
+    UndoWaiting,
+    Waiting,
     Waived,
 )
 
@@ -53,11 +57,11 @@ def _choose_way(draft: Draft) -> bool:
 
 
 def turn(draft: Draft, course: Course) -> None:
-    """Leave the way forward. What only waited for another attempt gets none."""
+    """Leave the way forward. What only waited, for another attempt or for an event, gets none."""
     draft.course = course
     for step_id, status in tuple(draft.open.items()):
-        if isinstance(status, Retrying):
-            draft.put(step_id, Failed(status.attempt, status.tainted))
+        if isinstance(status, Retrying | Asking | Waiting):
+            draft.put(step_id, Failed(status.attempt, status.tainted, status.heard))
     draft.touched.extend(draft.graph.nodes)
 
 
@@ -75,7 +79,7 @@ def _try_again(draft: Draft) -> None:
     """Start the next attempt of every step whose pause is over, or that needs none."""
     for step_id, status in tuple(draft.open.items()):
         if isinstance(status, Retrying) and status.until is not None and status.until <= draft.now:
-            draft.start(step_id, status.attempt + 1, status.failures, tainted=status.tainted)
+            draft.start(step_id, status.attempt + 1, status.failures, tainted=status.tainted, heard=status.heard)
 
 
 def _unwind(draft: Draft) -> None:
@@ -140,8 +144,8 @@ def _undo(draft: Draft, step_id: str) -> None:
     """Set the undoing of a step going, pass it where there is nothing to undo, or admit that nobody can."""
     node = draft.graph.nodes[step_id]
     match draft.of(step_id):
-        case UndoFailed(attempt, with_output):
-            draft.undo(step_id, attempt + 1, with_output=with_output)
+        case UndoFailed(attempt, with_output, heard=heard):
+            draft.undo(step_id, attempt + 1, with_output=with_output, heard=heard)
         case Succeeded(attempt) if node.nothing_to_undo:
             draft.put(step_id, Passed(attempt))
         case Skipped(acted) if node.nothing_to_undo or not acted:
@@ -164,7 +168,7 @@ def resume_undo(draft: Draft) -> bool:
     idle = [(i, s) for i, s in failed if not getattr(s, "again", False) and not _is_overtaken(draft, i)]
     resumed = [(i, s) for i, s in idle if _can_be_tried(draft, i, s.with_output)]
     for step_id, status in resumed:
-        draft.put(step_id, UndoFailed(status.attempt, status.with_output, again=True))
+        draft.put(step_id, UndoFailed(status.attempt, status.with_output, again=True, heard=status.heard))
     return bool(resumed)
 
 
@@ -174,7 +178,8 @@ def _has_ended(status: StepStatus) -> TypeGuard[UndoFailed]:
 
 
 def _is_overtaken(draft: Draft, step_id: str) -> bool:
-    return any(isinstance(draft.of(before), Undoing) for before in draft.graph.nodes[step_id].after)
+    begun = Undoing | UndoAsking | UndoWaiting
+    return any(isinstance(draft.of(before), begun) for before in draft.graph.nodes[step_id].after)
 
 
 def _can_be_tried(draft: Draft, step_id: str, with_output: bool) -> bool:

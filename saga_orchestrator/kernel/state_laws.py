@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from ..definition.graph import Graph
 from .choice_laws import one_branch_at_most
-from .projection import awaiting, outstanding, residue, stands, status_of, wake_at
-from .state import (
-    Course,
+from .projection import awaiting, outstanding, residue, stands, status_of, waits, wake_at
+from .state import Course, SagaStatus, State
+from .step_status import (
+    Asking,
     Failed,
     Omitted,
     Passed,
@@ -16,26 +17,30 @@ from .state import (
     Probing,
     Retrying,
     Running,
-    SagaStatus,
     Skipped,
-    State,
     StepStatus,
     Succeeded,
+    UndoAsking,
     UndoFailed,
     Undoing,
     Undone,
     UndoRetrying,
+    UndoWaiting,
+    Waiting,
     Waived,
 )
+from .wait_laws import asking_is_acting, waits_say_for_what
 
 StateLaw = Callable[[Graph, State], bool]
 
 
 def _never_stranded(graph: Graph, state: State) -> bool:
-    """An active saga has work in flight, a timer, or a person it waits for."""
+    """An active saga has work in flight, a timer, or an event or a person it waits for."""
     if status_of(graph, state).is_terminal or not (state.open or state.done):
         return True
-    return bool(outstanding(state)) or wake_at(state) is not None or awaiting(graph, state) == "operator"
+    if outstanding(state) or wake_at(state) is not None or awaiting(graph, state) == "operator":
+        return True
+    return any(status.types for _, status in waits(state))
 
 
 def _over_is_over(graph: Graph, state: State) -> bool:
@@ -84,10 +89,10 @@ def _forward_order(graph: Graph, state: State) -> bool:
 
 def _backward_order(graph: Graph, state: State) -> bool:
     """What comes after a step that is being undone, or is undone, had its own turn before."""
-    begun = Undoing | UndoRetrying | UndoFailed | Undone
-    waits = Running | Probing | Retrying | Succeeded | Skipped
+    begun = Undoing | UndoRetrying | UndoAsking | UndoWaiting | UndoFailed | Undone
+    stays = Running | Probing | Retrying | Asking | Waiting | Succeeded | Skipped
     return not any(
-        isinstance(state.of(dependent), waits)
+        isinstance(state.of(dependent), stays)
         for step_id, status in state.all()
         if isinstance(status, begun)
         for dependent in graph.dependents[step_id]
@@ -96,7 +101,7 @@ def _backward_order(graph: Graph, state: State) -> bool:
 
 def _undo_only_backwards(graph: Graph, state: State) -> bool:
     """On the way forward nothing is undone."""
-    undoing = Undoing | UndoRetrying | UndoFailed | Undone | Passed | Waived
+    undoing = Undoing | UndoRetrying | UndoAsking | UndoWaiting | UndoFailed | Undone | Passed | Waived
     return state.course is not Course.FORWARD or not any(isinstance(s, undoing) for _, s in state.all())
 
 
@@ -147,8 +152,9 @@ def _known_steps(graph: Graph, state: State) -> bool:
 
 
 def _retries_only_forward(graph: Graph, state: State) -> bool:
-    """Off the way forward, no step waits for another attempt."""
-    return state.course is Course.FORWARD or not any(isinstance(s, Retrying) for s in state.open.values())
+    """Off the way forward, no step waits for another attempt, or for an event to go on with."""
+    going_on = Retrying | Asking | Waiting
+    return state.course is Course.FORWARD or not any(isinstance(s, going_on) for s in state.open.values())
 
 
 STATE_LAWS: tuple[StateLaw, ...] = (
@@ -168,6 +174,8 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     _retries_only_forward,
     one_branch_at_most,
     _stuck_for_a_reason,
+    waits_say_for_what,
+    asking_is_acting,
 )
 
 STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
@@ -178,6 +186,7 @@ STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
     _no_way_back_past_the_pivot,
     _retries_only_forward,
     one_branch_at_most,
+    waits_say_for_what,
 )
 """Those by which a row edited into nonsense is told from one that a saga of this graph could have: they ask nothing of
 retry policies and compensations, which may have changed since the row was written."""

@@ -7,13 +7,15 @@ from collections.abc import Container
 from .draft import Draft
 from .events import CompensationRaised, Probed, ProbeOutcome, Raised
 from .replies import probed, raised, undo_raised
-from .state import Probing, Retrying, Running, Undoing, UndoRetrying
+from .step_status import Probing, Retrying, Running, Undoing, UndoRetrying, UndoWaiting, Waiting
+from .waits import run_out
 
 TIMED_OUT = "the attempt timed out"
 
-Timed = Retrying | UndoRetrying | Running | Probing | Undoing
+Timed = Retrying | UndoRetrying | Waiting | UndoWaiting | Running | Probing | Undoing
 PAUSES: tuple[type[Timed], ...] = (Retrying, UndoRetrying)
-TIMED: tuple[type[Timed], ...] = (*PAUSES, Running, Probing, Undoing)
+RESTING: tuple[type[Timed], ...] = (*PAUSES, Waiting, UndoWaiting)
+TIMED: tuple[type[Timed], ...] = (*RESTING, Running, Probing, Undoing)
 
 
 def expire(draft: Draft, kinds: tuple[type[Timed], ...], spared: Container[str] = ()) -> None:
@@ -33,9 +35,12 @@ def end_pauses(draft: Draft) -> bool:
 
 def _due(draft: Draft, step_id: str, status: Timed) -> None:
     if isinstance(status, Retrying):
-        draft.start(step_id, status.attempt + 1, status.failures, tainted=status.tainted)
+        draft.start(step_id, status.attempt + 1, status.failures, tainted=status.tainted, heard=status.heard)
     elif isinstance(status, UndoRetrying):
-        draft.undo(step_id, status.attempt + 1, status.failures, with_output=status.with_output)
+        known, heard = status.with_output, status.heard
+        draft.undo(step_id, status.attempt + 1, status.failures, with_output=known, heard=heard)
+    elif isinstance(status, Waiting | UndoWaiting):
+        run_out(draft, step_id, status)
     elif isinstance(status, Running):
         raised(draft, status, Raised(step_id, status.attempt, TIMED_OUT, in_doubt=True))
     elif isinstance(status, Probing):

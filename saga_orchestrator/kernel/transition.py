@@ -8,13 +8,14 @@ from ..definition.graph import Graph
 from .claim import count_crash, take_over
 from .draft import Draft
 from .effects import Decision, Phase, RecordStatus, Verdict
-from .events import Claimed, Compensated, CompensationRaised, Event, Notified, Order, Probed, Raised, Returned, Ticked
+from .events import Claimed, Event, Notified, Order, Signalled, Ticked
 from .orders import obey
 from .projection import is_live
 from .replies import take
 from .settle import settle
 from .state import State
-from .timers import PAUSES, TIMED, end_pauses, expire
+from .timers import RESTING, TIMED, end_pauses, expire
+from .waits import hear
 
 NOTIFY = "notify"
 
@@ -39,14 +40,16 @@ def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
     if draft.quarantined:
         return _ignored(event), ""
     match event:
-        case Returned() | Raised() | Probed() | Compensated() | CompensationRaised():
-            return take(draft, event), ""
-        case Notified():
-            return _notified(draft, event), ""
         case Claimed(crashed):
             _claimed(draft, crashed)
-        case _:  # Ticked
-            expire(draft, TIMED, event.spared)
+        case Ticked(spared):
+            expire(draft, TIMED, spared)
+        case Notified():
+            return _notified(draft, event), ""
+        case Signalled():
+            return hear(draft, event), ""
+        case _:  # Reply
+            return take(draft, event), ""
     return Verdict.APPLIED, ""
 
 
@@ -55,7 +58,7 @@ def _ignored(event: Event) -> Verdict:
     match event:
         case Claimed() | Ticked():
             return Verdict.APPLIED
-        case Notified():
+        case Notified() | Signalled():
             return Verdict.UNMATCHED
         case _:
             return Verdict.STALE
@@ -68,7 +71,7 @@ def _claimed(draft: Draft, crashed: bool) -> None:
     take_over(draft)
     if not draft.open and not draft.done:
         draft.touched.extend(draft.graph.roots)
-    expire(draft, PAUSES)
+    expire(draft, RESTING)
 
 
 def _notified(draft: Draft, event: Notified) -> Verdict:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError
 from ..kernel.effects import Verdict
-from ..kernel.events import AbortOrdered, Claimed, Event, Notified
+from ..kernel.events import AbortOrdered, Claimed, Event
 from ..kernel.laws import STRUCTURAL_LAWS
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
@@ -76,9 +75,22 @@ class Claims:
         )
         return compose(_grip(head, definition), done, now, ownership)
 
-    def intake(self, event: Event, token: UUID | None) -> Intake:
-        """Return the judge of an event from outside; a notification must bring the token of the wait that it ends."""
-        return Intake(self, event, token)
+    def moved(self, head: Head, definition: SagaDefinition, before: State, done: Fold, now: datetime) -> Move:
+        """Return the move that leaves a saga at work to its owner, as long as it is, and else takes it if it is now."""
+        if not is_at_work(before):
+            return self.owned(head, definition, done, now)
+        left = None if is_at_work(done.state) else released(definition.graph, done.state, now)
+        return compose(_grip(head, definition), done, now, left)
+
+    def sound(self, head: Head) -> tuple[SagaDefinition, State] | None:
+        """Return the definition and the state of a row; None if this process does not know it, or it makes no sense."""
+        definition = self.registry.find(head.saga_name, head.definition_version)
+        if definition is None or definition.fingerprint != head.fingerprint:
+            return None
+        try:
+            return definition, _sound_state(definition, head)
+        except ValueError:
+            return None
 
     def tenure(self, head: Head, move: Move, store: Store, lease_until: float) -> Tenure:
         """Return the tenure that a move has begun."""
@@ -121,31 +133,30 @@ class Claims:
         return found
 
 
-@dataclass(slots=True)
+@dataclass
 class Intake:
     """An event from outside, on its way to one saga."""
 
     claims: Claims
     event: Event
-    token: UUID | None
     verdict: Verdict = field(default=Verdict.UNMATCHED, init=False)
     reason: str = field(default="", init=False)
 
     def judge(self, head: Head, now: datetime) -> Move | None:
         """Decide the event; take the saga when it is nobody's and the event has set it going."""
         definition = self._definition(head)
-        if isinstance(self.event, Notified) and not self._fits(head):
+        state = _readable(definition, head)
+        event = self.event_for(head, definition, state)
+        if event is None:
             self.verdict = Verdict.STALE
             return None
-        state = _readable(definition, head)
-        done = fold(definition.graph, state, head.last_error, [self.event], now)
+        done = fold(definition.graph, state, head.last_error, [event], now)
         self.verdict, self.reason = done.verdict, done.reason
         if not done.moved:
             return None
-        if is_at_work(state) and not isinstance(self.event, AbortOrdered):
-            left = None if is_at_work(done.state) else released(definition.graph, done.state, now)
-            return compose(_grip(head, definition), done, now, left)
-        return self.claims.owned(head, definition, done, now)
+        if isinstance(self.event, AbortOrdered):
+            return self.claims.owned(head, definition, done, now)
+        return self.claims.moved(head, definition, state, done, now)
 
     def raise_if_refused(self, head: Head) -> None:
         """Raise what an operator is to read.
@@ -156,8 +167,9 @@ class Intake:
         if self.verdict is Verdict.REFUSED:
             raise SagaStateError(f"Saga {head.id} ({head.saga_name}): refused, {self.reason}.")
 
-    def _fits(self, head: Head) -> bool:
-        return head.lease_owner is None and self.token == head.step_execution_token and not head.status.is_terminal
+    def event_for(self, head: Head, definition: SagaDefinition, state: State) -> Event | None:
+        """Return the event that is meant for a saga in this state; None if none is."""
+        return self.event
 
     def _definition(self, head: Head) -> SagaDefinition:
         definition = self.claims.registry.find(head.saga_name, head.definition_version)

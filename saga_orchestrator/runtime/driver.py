@@ -12,16 +12,18 @@ not begun yet. It starts nothing before the commit that ordered it. There are th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from loguru import logger
 
+from ..kernel.effects import Collect
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
-from ..kernel.state import StepStatus, Undoing
+from ..kernel.step_status import StepStatus, Undoing
 from ..storage.rows import Ownership, Written
 from .background import begun
 from .moves import Fold, compose, fold, is_at_work, left_to_anybody, read_state, released
@@ -44,6 +46,7 @@ class Tools:
     commits: GroupCommit
     performer: Performer
     now: Callable[[], datetime]
+    collect: Callable[[UUID], Awaitable[None]]
 
 
 class Driver:
@@ -165,7 +168,7 @@ class Driver:
         return written is Written.DONE
 
     def _fence(self) -> None:
-        logger.info("saga {} belongs to another owner now", self.tenure.saga_id)
+        logger.debug("saga {} is no longer this driver's", self.tenure.saga_id)
         self._fenced = True
         self.lose()
 
@@ -212,9 +215,18 @@ class Driver:
 
     def _perform(self, work: Work) -> Coroutine[Any, Any, Event]:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
+        if isinstance(work, Collect):
+            return self._collect()
         now = self._tools.now()
         self._began[work.step_id] = self.tenure.state.of(work.step_id), now
         return self._tools.performer.perform(work, self.tenure, now)
+
+    async def _collect(self) -> Event:
+        """Look for what has come before the step asked. What is found is in the row by then, and so is that none is."""
+        saga_id = self.tenure.saga_id
+        await patiently(lambda: self._tools.collect(saga_id), lambda: self._lost)
+        self.refresh()
+        return Ticked()
 
     async def _perform_once_known(self, work: Work) -> Event:
         await self.tenure.past()

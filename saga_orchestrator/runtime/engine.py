@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from loguru import logger
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ..definition.io import PayloadCodec, Payloads
 from ..definition.saga import SagaDefinition
@@ -28,15 +28,18 @@ from ..storage.contract import Store
 from ..storage.dialect import Clock
 from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
-from ..storage.rows import Birth, Head, Move, Written
-from ..storage.store import SagaStore
+from ..storage.opening import store_of
+from ..storage.rows import Birth, Head, Letter, Move, Written
 from .background import Background
 from .birth import Beginning, born
-from .claims import Claims
+from .claims import Claims, Intake
 from .clock import DatabaseClock
 from .driver import Driver, Tools
 from .lease import LeaseKeeper
+from .mailroom import Mailroom, Sending
+from .notices import Notice
 from .performer import Performer
+from .reading import SagaReader
 from .registry import Registry
 from .tenure import Tenure
 
@@ -62,12 +65,13 @@ class SagaEngine(Generic[ModelT]):
         execution_lease: timedelta = timedelta(seconds=30),
         max_payload_bytes: int = 1 << 20,
         payload_codec: PayloadCodec | None = None,
+        event_retention: timedelta = timedelta(days=30),
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
         if execution_lease <= timedelta(0):
             raise SagaDefinitionError("execution_lease must be longer than nothing.")
-        self.store: Store = store or _store_of(model_class, session_maker, clock)
+        self.store: Store = store or store_of(model_class, session_maker, clock)
         self.registry = Registry()
         self.payloads = Payloads(max_payload_bytes, payload_codec)
         self.lease = execution_lease
@@ -77,10 +81,12 @@ class SagaEngine(Generic[ModelT]):
         self._commits = GroupCommit(self.store.write, patience=execution_lease)
         self.now: Callable[[], datetime] = self._clock.now if clock is None else clock.now
         """Returns the database's time."""
-        self._tools = Tools(self._commits, Performer(self.payloads), self.now)
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
-        self._background = Background()
+        reader = SagaReader(self._claims, self.payloads)
+        self._mailroom = Mailroom(self, reader, event_retention)
+        self._tools = Tools(self._commits, Performer(self.payloads), self.now, self._mailroom.collect)
+        self.background = Background()
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -106,7 +112,7 @@ class SagaEngine(Generic[ModelT]):
     async def start(self, beginning: Beginning) -> UUID:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
         await self.ready()
-        return await self._background.outcome(self._start, beginning)
+        return await self.background.outcome(self._start, beginning)
 
     async def _start(self, beginning: Beginning) -> UUID:
         for tries in range(1, _STARTS + 1):
@@ -147,7 +153,7 @@ class SagaEngine(Generic[ModelT]):
     async def claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         """Claim up to `limit` due sagas and begin to drive them; return a task for each, done when it ends or waits."""
         await self.ready()
-        claiming = self._background.begin(self._claim_due(limit))
+        claiming = self.background.begin(self._claim_due(limit))
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         return await asyncio.shield(claiming)
@@ -155,12 +161,14 @@ class SagaEngine(Generic[ModelT]):
     async def _claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
         pairs = await self.store.claim(self.registry.claimable, limit, self._claims.judge)
-        return [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
+        driving = [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
+        await self._mailroom.deliver_due(limit)
+        return driving
 
     async def wake(self, saga_id: UUID) -> None:
         """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
         await self.ready()
-        await self._background.outcome(self._wake, saga_id)
+        await self.background.outcome(self._wake, saga_id)
 
     async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
@@ -186,7 +194,7 @@ class SagaEngine(Generic[ModelT]):
     def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
         """Look at some sagas in the background."""
         for saga_id in saga_ids:
-            _ = self._background.begin(self._wake_quietly(saga_id))
+            _ = self.background.begin(self._wake_quietly(saga_id))
 
     async def _wake_quietly(self, saga_id: UUID) -> None:
         try:
@@ -196,7 +204,7 @@ class SagaEngine(Generic[ModelT]):
         except Exception as error:  # noqa: BLE001 - whatever it is, run_due will find the saga again
             logger.warning("saga {} could not be woken at once: {!r}", saga_id, error)
 
-    async def advance(self, saga_id: UUID, event: Event, *, token: UUID | None = None) -> str:
+    async def advance(self, saga_id: UUID, event: Event) -> str:
         """Apply an event from outside, durably, and drive the saga if the event has set it going.
 
         Returns:
@@ -207,27 +215,45 @@ class SagaEngine(Generic[ModelT]):
             SagaStateError: The order is refused; the message says what is allowed.
         """
         await self.ready()
-        return await self._background.outcome(self._advance, saga_id, event, token)
+        return await self.background.outcome(self._advance, saga_id, Intake(self._claims, event))
 
-    async def _advance(self, saga_id: UUID, event: Event, token: UUID | None) -> str:
-        lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-        intake = self._claims.intake(event, token)
+    async def notify(self, saga_id: UUID, token: UUID, event: Any) -> str:
+        """End the wait of this token; see `SagaOrchestrator.notify`. Returns the verdict's name."""
+        await self.ready()
+        notice = Notice(self._claims, payloads=self.payloads, token=token, said=event)
+        return await self.background.outcome(self._advance, saga_id, notice)
+
+    async def _advance(self, saga_id: UUID, intake: Intake) -> str:
+        since = asyncio.get_running_loop().time()
         head, move = await self.store.advance(saga_id, intake.judge)
         intake.raise_if_refused(head)
-        if move is not None and (task := self._launch(head, move, lease_until)) is not None:
+        if (task := self.follow(head, move, since)) is not None:
             await asyncio.wait([task])
-        elif (driver := self.drivers.get(saga_id)) is not None:
-            driver.refresh()
         return intake.verdict.value
 
+    async def signal(self, letter: Letter, session: AsyncSession | None = None) -> Sending:
+        """Keep an event durably, and deliver it; what it sets going goes on in the background.
+
+        With a session it is kept in the session's transaction, and delivered after that has been committed.
+        """
+        await self.ready()
+        return await self._mailroom.signal(letter, session)
+
     # --- driving ---------------------------------------------------------------------------------------------
+
+    def follow(self, head: Head, move: Move | None, since: float) -> asyncio.Task[None] | None:
+        """Drive a saga that has just been moved, if that gave it to this engine; else tell its driver."""
+        task = None if move is None else self._launch(head, move, since + self.lease.total_seconds())
+        if task is None and (driver := self.drivers.get(head.id)) is not None:
+            driver.refresh()
+        return task
 
     def _launch(self, head: Head, move: Move, lease_until: float) -> asyncio.Task[None] | None:
         """Drive a saga that a move has just given to this engine; None if it did not."""
         if move.ownership is None or move.ownership.lease_owner != self.owner:
             return None
         tenure = self._claims.tenure(head, move, self.store, lease_until)
-        return self._background.begin(self._drive(tenure))
+        return self.background.begin(self._drive(tenure))
 
     async def _drive(self, tenure: Tenure) -> None:
         driver = Driver(tenure, self._tools)
@@ -261,23 +287,7 @@ class SagaEngine(Generic[ModelT]):
             return
         self._closed = True
         await self.release_all()
-        await self._background.join()
+        await self.background.join()
         await self._commits.aclose()
         await self._leases.aclose()
         await self.store.aclose()
-
-
-def _store_of(
-    model: type[Any] | None, session_maker: async_sessionmaker[AsyncSession] | None, clock: Clock | None
-) -> SagaStore:
-    if model is None or session_maker is None:
-        raise SagaDefinitionError("An engine needs model_class and session_maker.")
-    bind = session_maker.kw.get("bind")
-    if bind is None:
-        bind = AsyncEngine(session_maker().get_bind(model))  # type: ignore[arg-type]
-    if not isinstance(bind, AsyncEngine):
-        raise SagaDefinitionError(
-            f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, "
-            "so bind it to an AsyncEngine."
-        )
-    return SagaStore(model, bind, clock)

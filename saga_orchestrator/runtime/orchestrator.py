@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Required, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Self, TypeVar, Unpack
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -17,8 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from ..definition.io import PayloadCodec
 from ..definition.saga import SagaDefinition
 from ..errors import SagaFailedError
-from ..kernel.effects import Verdict
-from ..kernel.events import Notified
 from ..kernel.state import SagaStatus
 from ..storage.contract import Store
 from ..storage.dialect import Clock
@@ -27,25 +25,14 @@ from ..storage.rows import Birth
 from .after_commit import after_commit
 from .birth import Beginning, unborn
 from .engine import SagaEngine
+from .receiving import Receiver, Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
 from .watching import ended, head_of, moves
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 
 
-class Start(TypedDict, total=False):
-    """What `SagaOrchestrator.start` takes, and documents, of a saga that is run."""
-
-    saga_name: Required[str]
-    initial_data: Required[Any]
-    aggregation_id: Required[str]
-    trace_id: str | None
-    idempotency_key: str | None
-    priority: int
-    values: Mapping[str, Any] | None
-
-
-class SagaOrchestrator(Generic[ModelT]):
+class SagaOrchestrator(Receiver, Generic[ModelT]):
     """Starts sagas, wakes them, and tells what became of them. One per saga table and process; it is safe to share.
 
     Whatever has returned from `start` is durable: a crash of this process, at any moment, loses no saga. Another
@@ -59,6 +46,7 @@ class SagaOrchestrator(Generic[ModelT]):
             may take longer: leases are renewed while their owner lives.
         max_payload_bytes: The most that one input, output or `initial_data` may take, as JSON in UTF-8.
         payload_codec: Encodes payloads at rest, for example to encrypt them.
+        event_retention: How long an event is kept, and known again: one that nobody has waited for is gone then.
 
     Raises:
         SagaDefinitionError: The session maker is not bound to an engine, or to one that cannot hold sagas.
@@ -72,6 +60,7 @@ class SagaOrchestrator(Generic[ModelT]):
         execution_lease: timedelta = timedelta(seconds=30),
         max_payload_bytes: int = 1 << 20,
         payload_codec: PayloadCodec | None = None,
+        event_retention: timedelta = timedelta(days=30),
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -81,6 +70,7 @@ class SagaOrchestrator(Generic[ModelT]):
             execution_lease=execution_lease,
             max_payload_bytes=max_payload_bytes,
             payload_codec=payload_codec,
+            event_retention=event_retention,
             store=store,
             clock=clock,
         )
@@ -153,19 +143,6 @@ class SagaOrchestrator(Generic[ModelT]):
         if existing == birth.head.id:
             after_commit(session.sync_session, partial(self._engine.wake_soon, [birth.head.id]))
         return existing
-
-    async def notify(self, *, saga_id: UUID, token: UUID, event: Any = None) -> bool:
-        """End a saga's wait now, and drive it on; return whether the token was that of the present wait.
-
-        A saga that waits for its next attempt makes it at once. The event is kept: `input_map` sees it as
-        `latest_event`. A stale, foreign or repeated token is answered False, and changes nothing.
-
-        Raises:
-            SagaNotFoundError: No saga has this id.
-        """
-        payload = None if event is None else self._engine.payloads.dump(event, what="event")
-        verdict = await self._engine.advance(saga_id, Notified(payload), token=token)
-        return verdict == Verdict.APPLIED.value
 
     async def run_due(self, limit: int = 100) -> int:
         """Take over and drive up to `limit` due sagas, until each ends or waits; return how many were taken.

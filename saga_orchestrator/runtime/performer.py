@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from ..definition.io import Payloads, clean_text
 from ..definition.retry import RetryPolicy
 from ..definition.step import StepContext, StepDefinition
+from ..definition.waiting import Event, WaitFor
 from ..errors import OutcomeUnknown, PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Work
-from ..kernel.events import Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from .letters import opened
 from .recorded import RecordedContext
 
 if TYPE_CHECKING:
     from .tenure import Tenure
 
+Calling = Execute | Probe | Compensate
+"""Work that calls the author's code."""
 _LONGEST_ERROR = 4_000
 
 
@@ -42,7 +47,9 @@ class Performer:
     def __init__(self, payloads: Payloads) -> None:
         self._payloads = payloads
 
-    def perform(self, work: Work, tenure: Tenure, started: datetime) -> Coroutine[Any, Any, Reply]:
+    def perform(
+        self, work: Execute | Probe | Compensate, tenure: Tenure, started: datetime
+    ) -> Coroutine[Any, Any, Reply]:
         """Return the doing of the work; it returns the event that tells the kernel how it ended.
 
         Args:
@@ -54,34 +61,69 @@ class Performer:
                 return self._execute(work, tenure, started)
             case Probe():
                 return self._probe(work, tenure, started)
-            case Compensate():
+            case _:
                 return self._compensate(work, tenure, started)
 
     async def _execute(self, work: Execute, tenure: Tenure, started: datetime) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
-            inp = step.make_input(*self._arguments(step, tenure))
+            inp = self._input(step, tenure) if work.heard else step.make_input(*self._arguments(step, tenure))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
+            call = self._call_of(work, step, tenure, inp, started)
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"input_map of step '{work.step_id}'")
             return Raised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
-        ctx = partial(self._context, work, tenure, started, step.timeout)
-        outcome = await _call(partial(step.execute, inp, ctx), step.timeout)
+        outcome = await _call(call, step.timeout)
         if outcome.error is None:
             return self._returned(work, step, outcome.value, stored, started)
         return Raised(
             work.step_id, work.attempt, **_failure(outcome, step.retry_policy), input=stored, started_at=started
         )
 
+    def _call_of(
+        self, work: Execute, step: StepDefinition, tenure: Tenure, inp: BaseModel, started: datetime
+    ) -> Callable[[], Awaitable[Any]]:
+        """Return the call of the author's code: of `on_event` where an event has come for the step."""
+        ctx = partial(self._context, work, tenure, started, step.timeout)
+        if not work.heard:
+            return partial(step.execute, inp, ctx)
+        return partial(step.on_event, inp, self._event(step, tenure), ctx)
+
+    def _event(self, step: StepDefinition, tenure: Tenure) -> Event[Any]:
+        """Return the event that has ended the step's last wait."""
+        text = tenure.known_past.heard[step.step_id]
+        return opened(self._payloads, step.shape.event_model, text)
+
     def _returned(self, work: Execute, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
         """Store what the step returned; what cannot be stored leaves the step in doubt, for it has acted."""
         try:
+            if isinstance(value, WaitFor):
+                return self._asked(work, step, value, stored, started)
             output = self._dump_output(step, value)
         except (PayloadError, SagaStateError) as error:
             shown = describe(error)
             return Raised(work.step_id, work.attempt, shown, False, True, None, stored, started)
         chosen = value.root if step.is_choice else None
         return Returned(work.step_id, work.attempt, stored, output, started, chosen)
+
+    def _asked(
+        self, work: Execute | Compensate, step: StepDefinition, wait: WaitFor, stored: str, started: datetime
+    ) -> Asked:
+        if not step.shape.hears:
+            raise SagaStateError(f"Step '{step.step_id}' returned WaitFor, but has no on_event to go on in")
+        shown = self._payloads.dump(asdict(wait), what=f"The wait of step '{step.step_id}'")
+        return Asked(
+            work.step_id,
+            work.attempt,
+            wait.event_types,
+            wait.correlation_id,
+            wait.timeout,
+            wait.until,
+            wait.on_timeout == "resume",
+            stored,
+            shown,
+            started,
+        )
 
     def _dump_output(self, step: StepDefinition, value: Any) -> str:
         if not isinstance(value, step.output_model):
@@ -121,16 +163,29 @@ class Performer:
         try:
             inp = self._input(step, tenure)
             out = self._output(step, tenure) if work.with_output else None
+            ctx = partial(self._context, work, tenure, started, timeout)
+            call = partial(step.compensate, inp, out, ctx)
+            if work.heard:
+                call = partial(step.on_event, inp, self._event(step, tenure), ctx)
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"what step '{work.step_id}' was called with")
             return CompensationRaised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
         stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
-        ctx = partial(self._context, work, tenure, started, timeout)
-        outcome = await _call(partial(step.compensate, inp, out, ctx), timeout)
+        outcome = await _call(call, timeout)
         if outcome.error is None:
-            return Compensated(work.step_id, work.attempt, stored, started_at=started)
+            return self._undone(work, step, outcome.value, stored, started)
         failure = _failure(outcome, policy)
         return CompensationRaised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
+
+    def _undone(self, work: Compensate, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
+        """Return what a compensation has come to that did not raise: it is done, or it has asked and waits."""
+        if not isinstance(value, WaitFor):
+            return Compensated(work.step_id, work.attempt, stored, started_at=started)
+        try:
+            return self._asked(work, step, value, stored, started)
+        except (PayloadError, SagaStateError) as error:
+            shown = describe(error)
+            return CompensationRaised(work.step_id, work.attempt, shown, False, True, None, stored, started)
 
     # --- what a step is called with ----------------------------------------------------------------------------------
 
@@ -152,7 +207,8 @@ class Performer:
         return self._payloads.load_model(step.output_model, tenure.known_past.output(step.step_id))
 
     def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
-        phase = "compensate" if isinstance(work, Compensate) else "execute"
+        phase: Literal["execute", "compensate"] = "compensate" if isinstance(work, Compensate) else "execute"
+        heard = getattr(work, "heard", 0)
         scope = tenure.definition.step(work.step_id).scope
         return StepContext(
             saga_id=tenure.saga_id,
@@ -161,10 +217,11 @@ class Performer:
             aggregation_id=tenure.aggregation_id,
             trace_id=tenure.trace_id,
             attempt=work.attempt,
-            idempotency_key=idempotency_key(tenure.saga_id, work.step_id, phase),
+            idempotency_key=idempotency_key(tenure.saga_id, work.step_id, f"{phase}/{heard}" if heard else phase),
             in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
             initial_data=tenure.initial_data(self._payloads, scope),
             deadline=None if timeout is None else started + timeout,
+            phase=phase,
         )
 
 

@@ -15,6 +15,7 @@ from ..kernel.codec import decode
 from ..kernel.projection import residue
 from ..kernel.state import SagaStatus, State
 from ..storage.rows import Head, HistoryRow
+from .reading import OpenWait, open_waits
 from .registry import Registry
 from .tenure import Past, initial_of
 
@@ -24,8 +25,10 @@ class SagaSnapshot:
     """Where a saga stands.
 
     Attributes:
-        awaiting: ``retry``, ``operator``, or None.
-        step_execution_token: Of a saga that waits, the token for `notify`; None once it is over.
+        awaiting: ``event:`` and the types of the events, ``timer``, ``retry``, ``operator``, or None.
+        step_execution_token: Of a saga that waits, the token for `notify`: that of its one open wait, or of its pause
+            before a retry; None once it is over.
+        waits: The waits for events that are open, each with a token of its own.
         deadline_at: When `run_due` will next look at it, in UTC; None when nothing is due by time.
         last_error: The error that a person wants to see: of a failed saga, the one that turned it.
         residue: The steps whose effects stand although the saga failed, was aborted, or is stuck.
@@ -49,6 +52,7 @@ class SagaSnapshot:
     updated_at: datetime
     finished_at: datetime | None
     residue: tuple[str, ...] = ()
+    waits: tuple[OpenWait, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +157,12 @@ def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
 
 
 def _facts(head: Head) -> dict[str, Any]:
-    names = {field.name for field in fields(SagaSnapshot)} - {"residue"}
-    return {name: getattr(head, name) for name in names}
+    names = {field.name for field in fields(SagaSnapshot)} - {"residue", "waits"}
+    facts = {name: getattr(head, name) for name in names}
+    state = None if head.status.is_terminal else _state(head)
+    waits = () if state is None else tuple(open_waits(head.id, state))
+    token = waits[0].token if len(waits) == 1 else head.step_execution_token
+    return {**facts, "waits": waits, "step_execution_token": token}
 
 
 def _entry(row: HistoryRow, payloads: Payloads) -> HistoryEntry:

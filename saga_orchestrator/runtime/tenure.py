@@ -18,6 +18,7 @@ from ..errors import SagaStateError
 from ..kernel.effects import Phase, Record, RecordStatus
 from ..kernel.state import State
 from ..kernel.transition import NOTIFY
+from ..kernel.waits import SIGNAL, TIMEOUT
 from ..storage.contract import Store
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, HistoryRow
@@ -36,6 +37,8 @@ class Past:
     events: list[str] = field(default_factory=list)
     doubted: set[str] = field(default_factory=set)
     """The steps with an attempt that may have acted: its input outlives those of attempts that surely did not."""
+    heard: dict[str, str | None] = field(default_factory=dict)
+    """The event that ended a step's last wait; None if it was ended by time."""
     latest_event: str | None = None
     """What woke the step that is at work; its success uses it up."""
 
@@ -49,9 +52,16 @@ class Past:
                     self.doubted.add(row.step_id)
                 if row.output is not None and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
                     self.outputs[row.step_id], self.latest_event = row.output, None
-            elif row.phase == Phase.ORDER and row.step_id == NOTIFY and row.input is not None:
-                self.events.append(row.input)
-                self.latest_event = row.input
+            elif row.phase == Phase.ORDER:
+                self._learn_event(row)
+
+    def _learn_event(self, row: Record | HistoryRow) -> None:
+        what, _, step_id = row.step_id.partition(":")
+        if what in (SIGNAL, TIMEOUT):
+            self.heard[step_id] = row.input
+        if what in (SIGNAL, NOTIFY) and row.input is not None:
+            self.events.append(row.input)
+            self.latest_event = row.input
 
     def output(self, step_id: str) -> str:
         """Return what the step returned.

@@ -13,11 +13,17 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from .inbox import Inbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 
 
 class Store(Protocol):
     """Where sagas live."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where events wait for the sagas."""
+        ...
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         """Write every item of the batch, each on its own merits. A saga has at most one item in it.

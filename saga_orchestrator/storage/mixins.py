@@ -1,9 +1,9 @@
 """`SagaStateMixin`: the saga's head on the user's own model, and the companion tables that mapping it creates.
 
-Mapping ``class OrderSaga(Base, SagaStateMixin)`` adds ``<table>_history`` to the same metadata, and the constraints and
-indexes to the user's table, so `metadata.create_all` and Alembic's autogenerate see all of it. Three constraints make
-wrong rows unrepresentable: an active saga that neither is due nor awaits anything, an unknown status, and a second
-active saga for one `aggregation_id`.
+Mapping ``class OrderSaga(Base, SagaStateMixin)`` adds the companion tables (see `companions`) to the same metadata, and
+the constraints and indexes to the user's table, so `metadata.create_all` and Alembic's autogenerate see all of it.
+Three constraints make wrong rows unrepresentable: an active saga that neither is due nor awaits anything, an unknown
+status, and a second active saga for one `aggregation_id`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     DDL,
-    Boolean,
     CheckConstraint,
-    Column,
     Enum,
-    ForeignKey,
-    Index,
     Integer,
     String,
     Table,
@@ -27,13 +23,13 @@ from sqlalchemy import (
     Uuid,
     event,
     func,
-    text,
 )
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
 from sqlalchemy.sql.elements import conv
 
 from ..errors import SagaDefinitionError
 from ..kernel.state import SagaStatus
+from .companions import history_table, inbox_table, partial_index, route_table
 from .types import Json, UtcDateTime
 
 TERMINAL = "status IN ('COMPLETED', 'COMPENSATED', 'FAILED')"
@@ -89,45 +85,15 @@ class SagaStateMixin:
         """The saga's history rows, oldest first; read-only. Load it with ``selectinload``."""
 
 
-def history_columns(head: Table) -> list[Column[Any]]:
-    """Return the columns of the append-only history: one row for each finished attempt, and for each order."""
-    owner = ForeignKey(head.c.id, ondelete="CASCADE")
-    return [
-        Column("saga_id", Uuid, owner, primary_key=True),
-        Column("seq", Integer, primary_key=True, autoincrement=False),
-        Column("timestamp", UtcDateTime, nullable=False),
-        Column("phase", String(16), nullable=False),
-        Column("status", String(16), nullable=False),
-        Column("step_id", String(255), nullable=False),
-        Column("step_name", String(255), nullable=False),
-        Column("attempt", Integer, nullable=False),
-        Column("token", Uuid),
-        Column("input", Json(none_as_null=True)),
-        Column("output", Json(none_as_null=True)),
-        Column("error", Text),
-        Column("skipped", Boolean, nullable=False, server_default=text("false")),
-        Column("actor", String(255)),
-        Column("reason", Text),
-        Column("started_at", UtcDateTime),
-    ]
-
-
-def history_table(head: Table) -> Table:
-    """Return the history table of a saga table."""
-    name = f"{head.name}_history"
-    found = head.metadata.tables.get(f"{head.schema}.{name}" if head.schema else name)
-    return found if found is not None else Table(name, head.metadata, *history_columns(head), schema=head.schema)
-
-
 def _constrain(head: Table) -> None:
     """Add what makes wrong rows unrepresentable, and the two indexes that recovery and identity need."""
     name = head.name
     head.append_constraint(CheckConstraint(f"status IN ({_STATUSES})", name=conv(f"ck_{name}_status")))
     never_stranded = f"{TERMINAL} OR deadline_at IS NOT NULL OR awaiting IS NOT NULL"
     head.append_constraint(CheckConstraint(never_stranded, name=conv(f"ck_{name}_never_stranded")))
-    _partial(f"ix_{name}_due", head.c.deadline_at, where="deadline_at IS NOT NULL")
-    _partial(f"uq_{name}_active_aggregation", head.c.aggregation_id, where=ACTIVE, unique=True)
-    _partial(
+    partial_index(f"ix_{name}_due", head.c.deadline_at, where="deadline_at IS NOT NULL")
+    partial_index(f"uq_{name}_active_aggregation", head.c.aggregation_id, where=ACTIVE, unique=True)
+    partial_index(
         f"uq_{name}_idempotency",
         head.c.saga_name,
         head.c.idempotency_key,
@@ -135,11 +101,6 @@ def _constrain(head: Table) -> None:
         unique=True,
     )
     _leave_room(head)
-
-
-def _partial(name: str, *columns: Column[Any], where: str, unique: bool = False) -> None:
-    """Add a partial index. `conv` keeps its name from the user's naming convention, and shortens it where it must."""
-    Index(conv(name), *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
 
 
 def _leave_room(head: Table) -> None:
@@ -167,7 +128,8 @@ def _equip(mapper: Mapper[Any], cls: type) -> None:
         )
     if f"ck_{head.name}_never_stranded" not in {constraint.name for constraint in head.constraints}:
         _constrain(head)
-    history_table(head)
+    for companion in (history_table, inbox_table, route_table):
+        companion(head)
 
 
 def _refuse_second_table(mapper: Mapper[Any], cls: type) -> None:

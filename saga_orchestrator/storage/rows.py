@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from ..kernel.state import SagaStatus
@@ -142,6 +142,76 @@ class Written(Enum):
 Write = Birth | Move
 Judge = Callable[[Head, datetime], Move | None]
 """Decides, under the row's lock, what to write; gets the row and the database's time. Pure: it may run again."""
+
+
+class Fate(Enum):
+    """What became of an event."""
+
+    BUFFERED = "BUFFERED"
+    """It waits for its wait, or for its saga."""
+    APPLIED = "APPLIED"
+    REFUSED = "REFUSED"
+    EXPIRED = "EXPIRED"
+    STALE = "STALE"
+
+
+class Letter(NamedTuple):
+    """An event on its way to a saga. `content` is a JSON text.
+
+    Attributes:
+        address: Whom it is for, as its sender said it: `saga:`, `aggregation:` or `correlation:`, and which.
+        due_at: When somebody is to look whom it is for; None once somebody has.
+    """
+
+    id: UUID
+    address: str
+    type: str
+    event_id: str | None
+    correlation_id: str | None
+    content: str
+    received_at: datetime
+    due_at: datetime | None
+
+
+class Whereabouts(NamedTuple):
+    """What has become of a letter, and whose it is."""
+
+    fate: Fate
+    saga_id: UUID | None
+
+
+class Want(NamedTuple):
+    """What a saga waits for: an event of one of these types, and, unless None, of this correlation."""
+
+    types: tuple[str, ...]
+    correlation: str | None
+
+
+class Settled(NamedTuple):
+    """What became of one letter, and why."""
+
+    letter_id: UUID
+    fate: Fate
+    reason: str | None = None
+
+
+class Delivery(NamedTuple):
+    """What is to be written when letters have been looked through: the saga's move, and what became of letters."""
+
+    move: Move | None = None
+    settled: tuple[Settled, ...] = ()
+
+
+class Reader(Protocol):
+    """Reads a saga's letters, under the row's lock. Pure, as a judge is: it may run again."""
+
+    def wants(self, head: Head) -> tuple[Want, ...] | None:
+        """Return what the saga waits for; None if that cannot be told by this process."""
+        ...
+
+    def read(self, head: Head, letters: Sequence[Letter], now: datetime) -> Delivery:
+        """Say what becomes of the saga and of its letters, oldest first; one that is not settled stays BUFFERED."""
+        ...
 
 
 class Claimable(NamedTuple):

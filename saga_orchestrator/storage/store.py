@@ -22,10 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from .companions import history_table
 from .dialect import Clock, dialect_for, is_passing, through_contention
 from .direct import parted
 from .group_read import GroupRead
-from .mixins import history_table
+from .inbox import SagaInbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .statements import Statements, Times, born, head_of, kept, owned, past
 
@@ -48,6 +49,7 @@ class SagaStore:
         self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)
+        self.inbox = SagaInbox(self.table, engine, self.dialect, self._sql, self._move)
 
     # --- writing ---------------------------------------------------------------------------------------------
 

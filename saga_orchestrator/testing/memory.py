@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 from ..errors import ActiveSagaAlreadyExistsError, SagaError, SagaNotFoundError, SagaStateError
 from ..kernel.state import SagaStatus
 from ..storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership, SagaFilter, Write, Written
+from .memory_inbox import MemoryInbox
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ class MemoryStore:
         self._now = now or (lambda: datetime.now(UTC))
         self.rows: dict[UUID, Head] = {}
         self.past: dict[UUID, list[HistoryRow]] = {}
+        self.inbox = MemoryInbox(self.rows, self._move, self._now)
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         await asyncio.sleep(0)

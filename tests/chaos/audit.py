@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaSnapshot, SagaStatus
 from saga_orchestrator.kernel.codec import decode
-from saga_orchestrator.kernel.state import Failed, StepStatus
+from saga_orchestrator.kernel.step_status import Failed, StepStatus
 from saga_orchestrator.storage.rows import HistoryRow
 from tests.chaos.graphs import GRAPHS
 from tests.chaos.ledger import Ledger, Slot

@@ -15,7 +15,19 @@ import saga_orchestrator.kernel
 
 SHIPPED = "saga_orchestrator.kernel"
 SOURCES = Path(saga_orchestrator.kernel.__file__).parent
-MODULES = ("effects", "state", "events", "projection", "draft", "settle", "transition", "codec", "laws")
+MODULES = (
+    "effects",
+    "step_status",
+    "state",
+    "events",
+    "projection",
+    "draft",
+    "settle",
+    "transition",
+    "codec",
+    "laws",
+    "waits",
+)
 _numbers = itertools.count(1)
 
 

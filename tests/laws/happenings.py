@@ -22,7 +22,7 @@ def work_ends(world: World) -> None:
 
 def work_acts(world: World) -> None:
     """Work takes effect, or does so too late, and nobody is told."""
-    acting = [flight for flight in world.flights if not isinstance(flight.work, world.k.Probe)]
+    acting = [flight for flight in world.flights if not isinstance(flight.work, world.k.Probe | world.k.Collect)]
     if acting:
         flight = world.tape.pick(acting)
         if isinstance(flight.work, world.k.Execute):
@@ -118,6 +118,13 @@ def prepare_by_hand(world: World, order: Any) -> None:
         world.ledger.standing.discard(step_id)
 
 
+def an_event_comes(world: World) -> None:
+    if world.tape.is_of_waits:
+        world.send()
+    else:
+        work_ends(world)
+
+
 HAPPENINGS: tuple[Callable[[World], None], ...] = (
     *(work_ends,) * 9,
     time_passes,
@@ -133,4 +140,6 @@ HAPPENINGS: tuple[Callable[[World], None], ...] = (
     operator_orders,
     reply_is_foreign,
     somebody_notifies,
+    an_event_comes,
+    an_event_comes,
 )

@@ -108,6 +108,7 @@ class World:
         for broken in self.k.broken_by_move(self.graph, before, event, decision):
             self.blame(broken)
         self.check_twin(event, decision)
+        self.check_lateness(before, event, decision)
         if decision.verdict is self.k.Verdict.APPLIED:
             self.check_fixed_point()
         self.check_codec()
@@ -143,10 +144,15 @@ class World:
             self.execute(flight, work.step_id, work.attempt)
         elif isinstance(work, self.k.Probe):
             self.probe(work.step_id, work.attempt)
+        elif isinstance(work, self.k.Collect):
+            self.collect(work.step_id, work.attempt)
         else:
-            self.compensate(work.step_id, work.attempt)
+            self.compensate(flight)
 
     def execute(self, flight: Flight, step_id: str, attempt: int) -> None:
+        if self.asks(flight) and self.is_asked_well(flight):
+            self.ask(step_id, attempt)
+            return
         reads = self.graph.nodes[step_id].kind is StepKind.READ_ONLY
         end = self.tape.pick(self.mood.reads if reads else self.mood.steps)
         acts = self.tape.happens(2) if end.in_doubt else end is FINE or flight.acted
@@ -156,6 +162,45 @@ class World:
             return
         pause = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
         self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable, end.in_doubt, pause))
+
+    def asks(self, flight: Flight) -> bool:
+        """Return whether this attempt asks for an event: the seldomer, the more it has heard."""
+        return self.tape.is_of_waits and self.tape.happens(2 + 2 * flight.work.heard)
+
+    def is_asked_well(self, flight: Flight) -> bool:
+        """Let the question be the step's effect, if it is one that can be undone or never is; else it must have none.
+
+        Return whether it could be asked.
+        """
+        node = self.graph.nodes[flight.work.step_id]
+        is_effect = node.undoable or node.kind.is_final
+        return self.ledger.act(flight) if is_effect else not flight.acted
+
+    def ask(self, step_id: str, attempt: int) -> None:
+        types = self.tape.pick((("go",), ("go", "stop"), ("stop",), ()))
+        correlation = self.tape.pick((None, "here", "there"))
+        lasts = timedelta(seconds=50)
+        timeout, until = self.tape.pick(((None, None), (lasts, None), (None, self.now + lasts)))
+        timeout = lasts if not types and until is None else timeout
+        asked = self.k.Asked(step_id, attempt, types, correlation, timeout, until, self.tape.happens(2), "{}", "{}")
+        self.reply(asked)
+
+    def collect(self, step_id: str, attempt: int) -> None:
+        """Find what had come before the step asked, or nothing."""
+        if self.tape.happens(3):
+            self.send()
+        else:
+            self.reply(self.k.Collected(step_id, attempt))
+
+    def send(self, fair: bool = False) -> Any:
+        """Send an event; a fair one is for somebody who waits."""
+        waits = [(i, s) for i, s in self.k.waits(self.state) if s.types]
+        if waits and (fair or not self.tape.happens(4)):
+            step_id, status = self.tape.pick(waits)
+            kind, correlation = self.tape.pick(status.types), status.correlation
+            return self.tell(self.k.Signalled(kind, correlation, "{}", self.tape.pick((None, step_id))))
+        kind, correlation = self.tape.pick(("go", "stop", "never")), self.tape.pick((None, "here", "there"))
+        return self.tell(self.k.Signalled(kind, correlation, "{}"))
 
     def probe(self, step_id: str, attempt: int) -> None:
         if self.tape.happens(3):
@@ -167,7 +212,11 @@ class World:
             self.forget(step_id)
         self.reply(self.k.Probed(step_id, attempt, outcome, output="{}"))
 
-    def compensate(self, step_id: str, attempt: int) -> None:
+    def compensate(self, flight: Flight) -> None:
+        step_id, attempt = flight.work.step_id, flight.work.attempt
+        if self.asks(flight):
+            self.ask(step_id, attempt)
+            return
         end = self.tape.pick(self.mood.undos)
         if end is FINE or (end.in_doubt and self.tape.happens(2)):
             self.ledger.undo(step_id)
@@ -194,6 +243,9 @@ class World:
             self.perform(self.tape.pick(mine))
             return
         due = self.k.wake_at(self.state)
+        if due is None and any(status.types for _, status in self.k.waits(self.state)):
+            self.send(fair=True)
+            return
         if due is None:
             self.blame("an active saga has somebody who works for it, or a timer")
         self.now = max(self.now, due)
@@ -219,9 +271,20 @@ class World:
         if (draft.open, draft.done, draft.course) != (self.state.open, self.state.done, self.state.course):
             self.blame("a decision leaves nothing that could move by itself")
 
+    def check_lateness(self, before: Any, event: Any, decision: Any) -> None:
+        """An event that comes when the time of its wait is up comes too late."""
+        if isinstance(event, self.k.Signalled) and decision.verdict is self.k.Verdict.APPLIED:
+            after = decision.state
+            over = [i for i, status in before.open.items() if self.k.is_up(status, self.now)]
+            if any(getattr(after.of(i), "heard", 0) > before.open[i].heard for i in over):
+                self.blame("no event ends a wait whose time is up")
+
     def check_codec(self) -> None:
         text = self.k.encode(self.state)
-        restored = self.k.decode(text, key=self.state.key)
+        try:
+            restored = self.k.decode(text, key=self.state.key)
+        except self.k.UnreadableStateError as error:
+            self.blame(f"what is stored can be read: {error!r}")
         if restored != self.state or self.k.encode(restored) != text:
             self.blame("what is stored is what was decided")
 
@@ -272,5 +335,5 @@ class World:
         return (
             step in never
             or isinstance(step, k.Undone)
-            or (isinstance(step, k.Failed | k.Retrying) and not step.tainted)
+            or (isinstance(step, k.Failed | k.Retrying | k.Asking | k.Waiting) and not step.tainted)
         )

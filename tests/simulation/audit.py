@@ -9,7 +9,8 @@ from saga_orchestrator import SagaStatus, StepKind
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
-from saga_orchestrator.kernel.state import Course, Omitted, State, Succeeded, Waived
+from saga_orchestrator.kernel.state import Course, State
+from saga_orchestrator.kernel.step_status import Omitted, Succeeded, Waived
 from saga_orchestrator.storage.rows import Head
 
 if TYPE_CHECKING:

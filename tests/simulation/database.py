@@ -13,7 +13,8 @@ from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.effects import Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
-from saga_orchestrator.kernel.state import Running, SagaStatus, State, Succeeded, Undone
+from saga_orchestrator.kernel.state import SagaStatus, State
+from saga_orchestrator.kernel.step_status import Running, Succeeded, Undone
 from saga_orchestrator.storage.rows import (
     Birth,
     Claimable,
@@ -27,6 +28,7 @@ from saga_orchestrator.storage.rows import (
     Written,
 )
 from saga_orchestrator.testing.memory import MemoryStore
+from saga_orchestrator.testing.memory_inbox import MemoryInbox
 
 from .plan import LEASE
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from .world import World
 
 T = TypeVar("T")
-IDLE = ("next_due", "now", "heads", "head")
+IDLE = ("next_due", "now", "heads", "head", "due")
 """Calls that change nothing and come in crowds: a crash there teaches little, so it is rarer."""
 
 
@@ -155,6 +157,17 @@ def _strains(graph: Graph, head: Head, state: State) -> Iterable[str]:
         yield "it is stuck, and still owned"
 
 
+class LineToInbox:
+    """The events' part of a line."""
+
+    def __init__(self, inbox: MemoryInbox, ask: Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> None:
+        self._inbox, self._ask = inbox, ask
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._inbox, name)
+        return lambda *given: self._ask(name, lambda: operation(*given))
+
+
 class Line:
     """One machine's connection to the store: slow, refused, cut off after the deed, or the last that it ever used."""
 
@@ -166,46 +179,50 @@ class Line:
         self.faults = 0
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
-        answers = await self._ask("write", lambda: self._store.write(batch))
+        answers = await self.ask("write", lambda: self._store.write(batch))
         self._world.simulation.note(f"wrote {' '.join(answer.value for answer in answers)}")
         return answers
 
     async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
-        return await self._ask("advance", lambda: self._store.advance(saga_id, judge))
+        return await self.ask("advance", lambda: self._store.advance(saga_id, judge))
 
     async def claim(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
-        return await self._ask("claim", lambda: self._store.claim(claimable, limit, judge))
+        return await self.ask("claim", lambda: self._store.claim(claimable, limit, judge))
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         chosen = list(saga_ids)
-        return await self._ask("renew", lambda: self._store.renew(owner, chosen, until))
+        return await self.ask("renew", lambda: self._store.renew(owner, chosen, until))
 
     async def head(self, saga_id: UUID) -> Head | None:
-        return await self._ask("head", lambda: self._store.head(saga_id))
+        return await self.ask("head", lambda: self._store.head(saga_id))
 
     async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
-        return await self._ask("heads", lambda: self._store.heads(wanted, limit, before))
+        return await self.ask("heads", lambda: self._store.heads(wanted, limit, before))
 
     async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
         chosen = list(saga_ids)
-        return await self._ask("history", lambda: self._store.history(chosen))
+        return await self.ask("history", lambda: self._store.history(chosen))
 
     async def rival(self, birth: Birth) -> Head | None:
-        return await self._ask("rival", lambda: self._store.rival(birth))
+        return await self.ask("rival", lambda: self._store.rival(birth))
 
-    async def next_due(self) -> datetime | None:
-        return await self._ask("next_due", self._store.next_due)
+    async def next_due(self, claimable: Claimable) -> datetime | None:
+        return await self.ask("next_due", lambda: self._store.next_due(claimable))
 
     async def now(self) -> datetime:
-        return await self._ask("now", self._store.now)
+        return await self.ask("now", self._store.now)
 
     async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:
-        return await self._ask("add", lambda: self._store.add(session, birth))
+        return await self.ask("add", lambda: self._store.add(session, birth))
+
+    @property
+    def inbox(self) -> LineToInbox:
+        return LineToInbox(self._store.inbox, self.ask)
 
     async def aclose(self) -> None:
         return None
 
-    async def _ask(self, name: str, operation: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, name: str, operation: Callable[[], Awaitable[T]]) -> T:
         if self._machine.host is not self._host or not self._host.is_running:
             raise LineIsDeadError
         await self._suffer(name, self._world.plan.refused_calls, "refused")

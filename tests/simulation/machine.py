@@ -34,7 +34,7 @@ class Machine:
     @property
     def is_idle(self) -> bool:
         """Whether nothing that was begun here goes on, not even what its caller has turned his back on."""
-        return not self.orchestrator.engine._background._tasks
+        return not self.orchestrator.engine.background._tasks
 
     def boot(self) -> None:
         """Begin anew."""

@@ -17,7 +17,7 @@ from unittest import mock
 from uuid import UUID
 
 from saga_orchestrator.kernel import claim
-from saga_orchestrator.kernel.state import Running
+from saga_orchestrator.kernel.step_status import Running
 from saga_orchestrator.runtime import tenure
 from saga_orchestrator.runtime.claims import Claims
 from saga_orchestrator.runtime.driver import Driver

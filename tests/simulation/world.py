@@ -15,7 +15,7 @@ from uuid import UUID
 from saga_orchestrator import SagaDefinition, SagaStatus
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
-from saga_orchestrator.kernel.state import Omitted
+from saga_orchestrator.kernel.step_status import Omitted
 from saga_orchestrator.runtime import driver, engine, lease, worker
 from saga_orchestrator.storage.rows import Head
 from saga_orchestrator.testing.simulation import DeadlockError, Host, Simulation

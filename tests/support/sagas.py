@@ -28,6 +28,7 @@ from saga_orchestrator import (
     StepContext,
     StepKind,
 )
+from saga_orchestrator.storage.companions import inbox_table
 from saga_orchestrator.storage.store import SagaStore
 
 NAME = "trip"
@@ -190,6 +191,10 @@ class MeddlingStore:
         self.real = store
         self.around: dict[str, Callable[..., Awaitable[Any]]] = {}
 
+    @property
+    def inbox(self) -> Any:
+        return self.real.inbox
+
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any) -> Any:
             real = getattr(self.real, name)
@@ -272,6 +277,7 @@ class Site:
                 _PREPARED.add(self.url)
             for model in (TripSaga, PlainSaga):
                 await connection.execute(delete(model))
+                await connection.execute(delete(inbox_table(model.__table__)))
 
     async def aclose(self) -> None:
         for orchestrator in self._open:

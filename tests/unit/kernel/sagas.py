@@ -9,7 +9,8 @@ from saga_orchestrator.definition.graph import Graph, Node, StepKind
 from saga_orchestrator.definition.retry import FixedRetry
 from saga_orchestrator.kernel.effects import Decision
 from saga_orchestrator.kernel.events import Event
-from saga_orchestrator.kernel.state import Course, State, StepStatus
+from saga_orchestrator.kernel.state import Course, State
+from saga_orchestrator.kernel.step_status import StepStatus
 from saga_orchestrator.kernel.transition import decide
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)

@@ -7,23 +7,34 @@ import pytest
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel import state_laws
 from saga_orchestrator.kernel.effects import Decision, Execute, Phase, Record, RecordStatus, Verdict, Work
-from saga_orchestrator.kernel.events import CancelOrdered, Claimed, Compensated, Event, Raised, Returned, Ticked
+from saga_orchestrator.kernel.events import (
+    Asked,
+    CancelOrdered,
+    Claimed,
+    Compensated,
+    Event,
+    Raised,
+    Returned,
+    Signalled,
+    Ticked,
+)
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
-from saga_orchestrator.kernel.state import (
+from saga_orchestrator.kernel.state import SagaStatus, State
+from saga_orchestrator.kernel.step_status import (
+    Asking,
     Failed,
     Omitted,
     Passed,
     Probing,
     Retrying,
     Running,
-    SagaStatus,
     Skipped,
-    State,
     Succeeded,
     UndoFailed,
     Undoing,
     Undone,
     UndoRetrying,
+    Waiting,
     Waived,
 )
 
@@ -59,6 +70,9 @@ BAD_STATES = [
     ("one_branch_at_most", GRAPH, state(a=Omitted())),
     ("_stuck_for_a_reason", GRAPH, back(a=Succeeded())),
     ("_retries_only_forward", GRAPH, back(a=Retrying(1, 1, LATER))),
+    ("waits_say_for_what", GRAPH, state(a=Waiting())),
+    ("asking_is_acting", GRAPH, state(a=Asking(types=("go",)))),
+    ("asking_is_acting", PIVOT, state(a=Succeeded(), p=Waiting(types=("go",)))),
 ]
 
 
@@ -99,6 +113,12 @@ RUNS, RUNS_AGAIN = state(a=Running()), state(a=Running(tainted=True))
 CHOOSES = Returned("c", 1, chosen="x")
 UNDONE = back(a=Undone())
 HELD = state(a=Succeeded(), p=Running(), q=Failed())
+GO, ASKS = Signalled("go"), Asked("a", 1, ("go",))
+WAITS = state(a=Waiting(types=("go",), tainted=True))
+ENDS = state(a=Waiting(types=("go",), until=LATER, tainted=True))
+RESUMES = state(a=Waiting(types=("go",), resumes=True, until=LATER, tainted=True))
+HEARS = state(a=Running(2, tainted=True, heard=1))
+BLIND = back(a=UndoFailed(1, with_output=False))
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, Execute("a", 1), verdict=STALE)),
@@ -111,28 +131,41 @@ BAD_MOVES = [
     ("_nothing_in_flight_unordered", GRAPH, state(), Ticked(), moved(RUNS)),
     ("_nothing_in_flight_unordered", GRAPH, RUNS_AGAIN, Claimed(), moved(RUNS_AGAIN)),
     ("_history_grows", GRAPH, RUNS, Ticked(), moved(RUNS, rows=(ROW,))),
-    ("_only_the_current_attempt_answers", GRAPH, state(a=Running(2)), Raised("a", 1), moved(state(a=Failed()))),
-    ("_only_the_current_attempt_answers", GRAPH, back(a=Undoing()), Returned("a", 1), moved(back(a=Undoing(2)))),
-    ("_replies_are_believed", GRAPH, RUNS, Returned("a", 1), moved(state(a=Failed()))),
-    ("_replies_are_believed", GRAPH, back(a=Undoing()), Compensated("a", 1), moved(back(a=UndoFailed(1)))),
+    ("only_the_current_attempt_answers", GRAPH, state(a=Running(2)), Raised("a", 1), moved(state(a=Failed()))),
+    ("only_the_current_attempt_answers", GRAPH, back(a=Undoing()), Returned("a", 1), moved(back(a=Undoing(2)))),
+    ("replies_are_believed", GRAPH, RUNS, Returned("a", 1), moved(state(a=Failed()))),
+    ("replies_are_believed", GRAPH, back(a=Undoing()), Compensated("a", 1), moved(back(a=UndoFailed(1)))),
     ("_orders_are_signed", GRAPH, RUNS, CancelOrdered(actor="ann"), moved(back(a=Running()))),
-    ("_no_attempt_twice", GRAPH, state(a=Failed(2)), Ticked(), moved(state(a=Running(2)))),
-    ("_no_attempt_twice", GRAPH, back(a=UndoFailed(2)), Ticked(), moved(back(a=Undoing(1)))),
-    ("_a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Running(1, 1)))),
-    ("_a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Probing(2)))),
+    ("no_attempt_twice", GRAPH, state(a=Failed(2)), Ticked(), moved(state(a=Running(2)))),
+    ("no_attempt_twice", GRAPH, back(a=UndoFailed(2)), Ticked(), moved(back(a=Undoing(1)))),
+    ("a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Running(1, 1)))),
+    ("a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Probing(2)))),
     ("_what_may_turn_back_begins_nothing", PIVOT, HELD, Ticked(), moved(state(s=Running(), **dict(HELD.all())))),
     ("_undo_begins_in_turn", GRAPH, back(a=Succeeded(), b=Undoing()), Ticked(), moved(back(a=Undoing(), b=Undoing()))),
     ("_undo_begins_in_turn", GRAPH, back(), Ticked(), moved(back(a=Undoing(), b=Failed(tainted=True)))),
     ("_undo_begins_in_turn", GRAPH, back(), Ticked(), moved(back(a=Undoing(), b=UndoFailed(1, again=True)))),
     ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=UndoFailed(1)))),
     ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=Waived(), c=Succeeded()))),
-    ("_taint_stays", GRAPH, state(a=Running(tainted=True)), Raised("a", 1), moved(state(a=Failed()))),
+    ("taint_stays", GRAPH, state(a=Running(tainted=True)), Raised("a", 1), moved(state(a=Failed()))),
     ("_no_turning_back_twice", GRAPH, halted(a=Failed()), Ticked(), moved(state(a=Failed()))),
     ("_undo_begins_in_turn", STOP, back(), Ticked(), moved(back(a=Undoing(), b=Passed(), c=Undoing()))),
     ("what_is_omitted_stays_so", CHOICE, state(y=Omitted()), Ticked(), moved(state(y=Running()))),
     ("what_was_chosen_is_done", CHOICE, state(c=Running()), CHOOSES, moved(state(c=Succeeded(), x=Running()))),
     ("what_was_chosen_is_done", CHOICE, state(c=Running()), CHOOSES, moved(state(c=Succeeded(), x=Omitted()))),
     ("_what_acted_stays_recorded", GRAPH, state(a=Succeeded(), b=Running()), Ticked(), moved(state(b=Running()))),
+    ("one_event_ends_one_wait", GRAPH, WAITS, GO, moved(WAITS)),
+    ("one_event_ends_one_wait", GRAPH, WAITS, Signalled("stop"), moved(HEARS)),
+    ("one_event_ends_one_wait", GRAPH, WAITS, Signalled("go", step_id="b"), moved(HEARS)),
+    ("an_event_that_fits_is_taken", GRAPH, WAITS, GO, moved(WAITS, verdict=Verdict.UNMATCHED)),
+    ("waits_end_for_a_reason", GRAPH, WAITS, Ticked(), moved(state(a=Running(2, tainted=True)))),
+    ("waits_end_for_a_reason", GRAPH, WAITS, Ticked(), moved(state(a=Waiting(1, types=("stop",), tainted=True)))),
+    ("waits_end_for_a_reason", GRAPH, ENDS, Ticked(), moved(HEARS)),
+    ("waits_end_for_a_reason", GRAPH, RESUMES, Ticked(), moved(state(a=Failed(tainted=True)))),
+    ("asking_goes_on_until_somebody_has_looked", GRAPH, RUNS, ASKS, moved(WAITS)),
+    ("what_is_asked_is_asked", GRAPH, RUNS, ASKS, moved(state(a=Asking(types=("stop",), tainted=True)))),
+    ("what_is_asked_is_asked", GRAPH, RUNS, ASKS, moved(state(a=Succeeded()))),
+    ("what_was_heard_is_not_forgotten", GRAPH, HEARS, Ticked(), moved(state(a=Running(3, tainted=True)))),
+    ("what_was_never_learnt_stays_so", GRAPH, BLIND, Ticked(), moved(back(a=UndoFailed(1)))),
 ]
 
 

@@ -19,15 +19,14 @@ from saga_orchestrator.kernel.events import (
 )
 from saga_orchestrator.kernel.laws import broken_by, broken_by_move
 from saga_orchestrator.kernel.projection import residue, status_of
-from saga_orchestrator.kernel.state import (
+from saga_orchestrator.kernel.state import SagaStatus, State
+from saga_orchestrator.kernel.step_status import (
     Failed,
     Passed,
     Probing,
     Retrying,
     Running,
-    SagaStatus,
     Skipped,
-    State,
     Succeeded,
     UndoFailed,
     Undoing,
@@ -76,7 +75,7 @@ SITUATIONS: dict[str, tuple[SagaStatus, State]] = {
 }
 
 RETRY, COMPENSATE = "needs one that is SUSPENDED, STUCK or FAILED", "needs one that is SUSPENDED, STUCK, FAILED or COMP"
-BEGUN, NONE_FAILED, SKIP = "rollback has begun", "has failed or waits for a retry", "needs a saga that is SUSPENDED, or"
+BEGUN, NONE_FAILED, SKIP = "rollback has begun", "has failed or waits", "needs a saga that is SUSPENDED, or"
 PAST, AT, OVER, ACTIVE = "past its pivot", "its pivot has begun", "it is over", "needs one whose rollback is STUCK"
 NO_UNDO, NOTHING, STANDS = "no undo left", "no step has acted", "not part of its residue"
 ANSWERS = {

@@ -28,16 +28,15 @@ from saga_orchestrator.kernel.projection import (
     wake_at,
     work_of,
 )
-from saga_orchestrator.kernel.state import (
+from saga_orchestrator.kernel.state import SagaStatus, State
+from saga_orchestrator.kernel.step_status import (
     Failed,
     Passed,
     Pending,
     Probing,
     Retrying,
     Running,
-    SagaStatus,
     Skipped,
-    State,
     StepStatus,
     Succeeded,
     UndoFailed,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.draft import Draft
 from saga_orchestrator.kernel.settle import is_quiet, settle, turn
-from saga_orchestrator.kernel.state import (
-    Course,
+from saga_orchestrator.kernel.state import Course, State
+from saga_orchestrator.kernel.step_status import (
     Failed,
     Omitted,
     Passed,
@@ -15,7 +15,6 @@ from saga_orchestrator.kernel.state import (
     Retrying,
     Running,
     Skipped,
-    State,
     Succeeded,
     UndoFailed,
     Undoing,

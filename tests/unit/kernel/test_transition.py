@@ -27,7 +27,8 @@ from saga_orchestrator.kernel.events import (
     Ticked,
 )
 from saga_orchestrator.kernel.laws import broken_by_move
-from saga_orchestrator.kernel.state import (
+from saga_orchestrator.kernel.state import State
+from saga_orchestrator.kernel.step_status import (
     Failed,
     Passed,
     Pending,
@@ -35,7 +36,6 @@ from saga_orchestrator.kernel.state import (
     Retrying,
     Running,
     Skipped,
-    State,
     Succeeded,
     UndoFailed,
     Undoing,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from saga_orchestrator.definition.graph import Graph, Node
-from saga_orchestrator.kernel.state import Probing, Running, State, StepStatus
+from saga_orchestrator.kernel.state import State
+from saga_orchestrator.kernel.step_status import Probing, Running, StepStatus
 from saga_orchestrator.runtime.driver import Driver
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)

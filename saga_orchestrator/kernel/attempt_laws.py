@@ -1,0 +1,93 @@
+"""What must hold of attempts, and of the replies that they give, in every decision."""
+
+from __future__ import annotations
+
+from ..definition.graph import Graph
+from .effects import Decision, Verdict
+from .events import Asked, Claimed, Collected, Compensated, CompensationRaised, Probed, Raised, Reply, Returned
+from .state import State
+from .step_status import (
+    Asking,
+    Failed,
+    Pending,
+    Probing,
+    Retrying,
+    Running,
+    StepStatus,
+    UndoAsking,
+    UndoFailed,
+    Undoing,
+    Undone,
+    UndoRetrying,
+    Waiting,
+)
+
+
+def only_the_current_attempt_answers(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """A reply moves its step only if that attempt is in flight, or tells for the first time what a step returned."""
+    if not isinstance(event, Reply):
+        return True
+    status = before.of(event.step_id)
+    fits = isinstance(event, _ANSWERS.get(type(status), ())) and getattr(status, "attempt", None) == event.attempt
+    news = isinstance(event, Returned) and getattr(status, "with_output", True) is False
+    return fits or news or decision.verdict is not Verdict.APPLIED
+
+
+_ANSWERS: dict[type[StepStatus], tuple[type[Reply], ...]] = {
+    Running: (Returned, Raised, Asked),
+    Probing: (Probed,),
+    Undoing: (Compensated, CompensationRaised, Asked),
+    Asking: (Collected,),
+    UndoAsking: (Collected,),
+}
+
+
+def replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What is said to have acted is not taken for failed, and what is said to be undone is undone."""
+    if decision.verdict is not Verdict.APPLIED or not isinstance(event, Returned | Compensated):
+        return True
+    after = decision.state.of(event.step_id)
+    if isinstance(event, Compensated):
+        return isinstance(after, Undone)
+    return not isinstance(after, Pending | Running | Probing | Retrying | Asking | Waiting | Failed)
+
+
+def no_attempt_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """An attempt that has ended is never ordered again."""
+    ended = Retrying | Failed | UndoRetrying | UndoFailed | Undone
+    begun = [(status, decision.state.of(step_id)) for step_id, status in before.all() if isinstance(status, ended)]
+    return all(
+        _attempt_and_failures(after)[0] > _attempt_and_failures(status)[0]
+        for status, after in begun
+        if after.is_live and not (isinstance(status, Retrying | Failed) and isinstance(after, Undoing))
+    )
+
+
+def a_claim_burns_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """A new owner goes on with the same attempts, and counts none of them as failed."""
+    if not isinstance(event, Claimed):
+        return True
+    taken = [(status, decision.state.of(step_id)) for step_id, status in before.open.items() if status.is_live]
+    return all(
+        _attempt_and_failures(status) == _attempt_and_failures(after)
+        for status, after in taken
+        if after.is_live and isinstance(after, Undoing) is isinstance(status, Undoing)
+    )
+
+
+def _attempt_and_failures(status: StepStatus) -> tuple[int, int]:
+    return getattr(status, "attempt", 0), getattr(status, "failures", 0)
+
+
+def taint_stays(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """Doubt about a step ends only in success, an answer from its probe, an undo, or an operator's word."""
+    after = decision.state
+    return all(
+        getattr(after.of(step_id), "tainted", True)
+        for step_id, status in before.open.items()
+        if getattr(status, "tainted", False)
+        and isinstance(after.of(step_id), Running | Retrying | Asking | Waiting | Failed)
+    )
+
+
+_ON_THE_WAY = Running | Retrying | Asking | Waiting | Failed

@@ -1,0 +1,146 @@
+"""The mailroom: events are kept as soon as they come, and delivered to the saga that they are for, once.
+
+Posting and delivering are two transactions, so that an event can be posted in a caller's own, and none is lost between
+them: what was posted and not delivered is due, and `deliver_due` sees to it. The same delivery serves an event that
+has just come, one that came before its saga, and a step that has just asked: it locks the saga's row and looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from loguru import logger
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..storage.contract import Store
+from ..storage.inbox import SAGA
+from ..storage.rows import Fate, Head, Letter, Move
+from .after_commit import after_commit
+from .background import Background
+from .reading import SagaReader
+
+_UNKNOWN = timedelta(minutes=1)
+"""How long an event for a saga that this process does not know is left to others."""
+_PURGED_EVERY = timedelta(minutes=1)
+
+
+class SignalResult(StrEnum):
+    """What became of an event. All but UNMATCHED mean that it is kept, with this answer."""
+
+    APPLIED = "APPLIED"
+    """A step has waited for it, and goes on."""
+    BUFFERED = "BUFFERED"
+    """Nobody waits for it yet; it is kept for who will."""
+    DUPLICATE = "DUPLICATE"
+    """An event of this type and id has been sent to the same address before; nothing was changed."""
+    STALE = "STALE"
+    """Its saga is over."""
+    UNMATCHED = "UNMATCHED"
+    """No saga has this id; nothing was kept."""
+    EXPIRED = "EXPIRED"
+    """The time of the wait that it was for was up."""
+    REFUSED = "REFUSED"
+    """Its payload is not what the step wants, which waits on. The inbox has the reason."""
+
+
+class Sending(NamedTuple):
+    """What became of an event that was sent. `letter_id`: that of its first sending."""
+
+    letter_id: UUID
+    result: SignalResult
+
+
+class Office(Protocol):
+    """What a mailroom needs of the engine that it is part of."""
+
+    store: Store
+    background: Background
+    now: Callable[[], datetime]
+
+    def follow(self, head: Head, move: Move | None, since: float) -> object:
+        """Drive a saga that has just been moved, if that gave it to this engine; else tell its driver."""
+
+
+class Mailroom:
+    """Delivers the events of one engine's sagas.
+
+    Args:
+        retention: How long an event that nobody takes is kept.
+    """
+
+    def __init__(self, office: Office, reader: SagaReader, retention: timedelta) -> None:
+        self._office, self._reader, self._retention = office, reader, retention
+        self._inbox = office.store.inbox
+        self._purge_at: datetime | None = None
+
+    async def signal(self, letter: Letter, session: AsyncSession | None) -> Sending:
+        """Keep an event durably, and deliver it; what it sets going goes on in the background.
+
+        With a session it is kept in the session's transaction, and delivered after that has been committed.
+        """
+        if session is None:
+            return await self._office.background.outcome(self._signal, letter)
+        known = await self._inbox.post(letter, session)
+        after_commit(session.sync_session, partial(self._deliver_soon, known or letter))
+        return Sending(letter.id, SignalResult.BUFFERED) if known is None else Sending(known.id, SignalResult.DUPLICATE)
+
+    async def _signal(self, letter: Letter) -> Sending:
+        if letter.address.startswith(f"{SAGA}:") and not await self._inbox.addressees(letter.address):
+            return Sending(letter.id, SignalResult.UNMATCHED)
+        known = await self._inbox.post(letter)
+        if known is None:
+            return Sending(letter.id, await self.deliver(letter.id, letter.address))
+        if known.due_at is not None:  # whoever sent it first has not got as far as this
+            await self.deliver(known.id, known.address)
+        return Sending(known.id, SignalResult.DUPLICATE)
+
+    def _deliver_soon(self, letter: Letter) -> None:
+        _ = self._office.background.begin(self.deliver(letter.id, letter.address))
+
+    async def deliver(self, letter_id: UUID, address: str) -> SignalResult:
+        """Deliver an event to the first saga of its address that takes it; say what has become of it."""
+        is_known = True
+        for saga_id in await self._inbox.addressees(address):
+            is_known = await self._delivered(saga_id, letter_id)
+            found = await self._inbox.find(letter_id)
+            if found is None or found.fate is not Fate.BUFFERED:
+                return SignalResult.UNMATCHED if found is None else SignalResult(found.fate.value)
+        await self._inbox.schedule(letter_id, None if is_known else self._office.now() + _UNKNOWN)
+        return SignalResult.BUFFERED
+
+    async def _delivered(self, saga_id: UUID, letter_id: UUID | None = None) -> bool:
+        """Have a saga take what has come for it; return False if this process does not know it."""
+        since = asyncio.get_running_loop().time()
+        head, delivery = await self._inbox.deliver(saga_id, self._reader, letter_id)
+        if delivery.move is not None:
+            self._office.follow(head, delivery.move, since)
+        return self._reader.wants(head) is not None
+
+    async def collect(self, saga_id: UUID) -> None:
+        """Give a saga whose step has just asked what has come before; from now on, what comes finds it."""
+        head = await self._office.store.head(saga_id)
+        known = None if head is None else self._reader.wants(head)
+        if correlated := [want.correlation for want in known or () if want.correlation is not None]:
+            await self._inbox.route(saga_id, correlated)
+        await self._delivered(saga_id)
+
+    async def deliver_due(self, limit: int) -> None:
+        """Deliver what was posted, and not delivered by whoever posted it; now and then, forget what is too old."""
+        try:
+            for letter_id, address in await self._inbox.due(limit):
+                await self.deliver(letter_id, address)
+            await self._purge(self._office.now())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sagas that were claimed are to be driven
+            logger.warning("events could not be delivered yet: {!r}", error)
+
+    async def _purge(self, now: datetime) -> None:
+        if self._purge_at is not None and self._purge_at <= now:
+            await self._inbox.purge(now - self._retention)
+        if self._purge_at is None or self._purge_at <= now:
+            self._purge_at = now + _PURGED_EVERY

@@ -1,0 +1,131 @@
+"""What reaches a saga from outside: notifications and events. The part of `SagaOrchestrator` that takes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Required, TypedDict, Unpack
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..errors import ActiveSagaAlreadyExistsError
+from ..kernel.effects import Verdict
+from ..storage.rows import Fate
+from .engine import SagaEngine
+from .mailroom import SignalResult
+from .signals import Address, Sent, letter
+
+
+class Start(TypedDict, total=False):
+    """What `SagaOrchestrator.start` takes, and documents, of a saga that is run."""
+
+    saga_name: Required[str]
+    initial_data: Required[Any]
+    aggregation_id: Required[str]
+    trace_id: str | None
+    idempotency_key: str | None
+    priority: int
+    values: Mapping[str, Any] | None
+
+
+class Receiver(ABC):
+    """Takes what reaches the sagas of one engine."""
+
+    _engine: SagaEngine[Any]
+
+    @abstractmethod
+    async def start(self, *, session: AsyncSession | None = None, **wanted: Unpack[Start]) -> UUID:
+        """Start a saga."""
+
+    async def notify(self, *, saga_id: UUID, token: UUID, event: Any = None) -> bool:
+        """End a wait now, and drive the saga on; return whether the token was that of an open wait.
+
+        A step that waits for an event goes on with this one, whatever its type: each wait has its own token, which
+        `SagaSnapshot.waits` tells. A saga that waits for its next attempt makes it at once. The event is kept:
+        `input_map` sees it as `latest_event`. A stale, foreign or repeated token is answered False, and changes
+        nothing.
+
+        Args:
+            event: The payload; or an `Event`, whose type then has to be one that the step waits for.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+            PayloadError: The event cannot be stored, or is not what the step wants; the wait goes on.
+        """
+        return await self._engine.notify(saga_id, token, event) == Verdict.APPLIED.value
+
+    async def signal(
+        self,
+        event_type: str,
+        *,
+        saga_id: UUID | None = None,
+        aggregation_id: str | None = None,
+        correlation_id: str | None = None,
+        session: AsyncSession | None = None,
+        **said: Unpack[Sent],
+    ) -> SignalResult:
+        """Tell a saga what has happened, durably: also before it waits for it, and before it exists.
+
+        Once this returns, the event reaches the one wait that it is for, once, whatever crashes; what it sets going
+        goes on in the background. Name whom it is for in one of three ways; a `correlation_id` may come with either of
+        the others.
+
+        Args:
+            event_type: What has happened, as the step names it in its `WaitFor`.
+            saga_id: A saga.
+            aggregation_id: The active saga of an aggregate; while there is none, the next one.
+            correlation_id: Whatever saga waits, or will wait, for this correlation.
+            session: The event exists if and when the caller commits this, and is delivered then.
+            payload: A model, or plain data.
+            event_id: What its sender calls it: an event of one type and id is taken once by each address.
+            source: Who sent it.
+            occurred_at: When it happened.
+
+        Raises:
+            SagaDefinitionError: The type, `event_id` or `correlation_id` is no name.
+            SagaStateError: It is for nobody, or for a saga and an aggregate.
+            PayloadError: The payload cannot be stored; nothing was written.
+        """
+        await self._engine.ready()
+        to = Address(saga_id, aggregation_id, correlation_id)
+        event = letter(self._engine.payloads, to, event_type, self._engine.now(), **said)
+        return (await self._engine.signal(event, session)).result
+
+    async def start_or_signal(
+        self, event_type: str, *, start: Start, session: AsyncSession | None = None, **said: Unpack[Sent]
+    ) -> tuple[UUID, SignalResult]:
+        """Tell the active saga of an aggregate what has happened, and start one first if there is none.
+
+        The event is kept before anything else, so a caller that repeats the call under the same `event_id` after a
+        crash completes it.
+
+        Args:
+            start: What `start` takes.
+            session: As for `start` and `signal`.
+
+        Returns:
+            The id of the saga, and what has become of the event.
+
+        Raises:
+            SagaError: As for `start` and `signal`.
+        """
+        await self._engine.ready()
+        to = Address(aggregation_id=start["aggregation_id"])
+        event = letter(self._engine.payloads, to, event_type, self._engine.now(), **said)
+        sent = await self._engine.signal(event, session)
+        if session is None and (saga_id := await self._taken_by(sent.letter_id)) is not None:
+            return saga_id, sent.result
+        try:
+            saga_id = await self.start(**start, session=session)
+        except ActiveSagaAlreadyExistsError as active:
+            if active.saga_id is None:
+                raise
+            saga_id = active.saga_id
+        taken = sent.result is SignalResult.BUFFERED and session is None and await self._taken_by(sent.letter_id)
+        return saga_id, SignalResult.APPLIED if taken else sent.result
+
+    async def _taken_by(self, letter_id: UUID) -> UUID | None:
+        """Return the saga that has taken an event, or None while none has."""
+        found = await self._engine.store.inbox.find(letter_id)
+        return None if found is None or found.fate is Fate.BUFFERED else found.saga_id

@@ -1,0 +1,232 @@
+"""The inbox: events that were sent to sagas, and the one way by which they reach them.
+
+An event is posted first, and so durable; then it is delivered. A delivery locks the saga's row, and looks through all
+that is there for it: so whether the event or its wait was first makes no difference, and each event goes to one wait.
+A process that ends in between leaves a letter that is due, and whoever looks next delivers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import Select, Table, Text, and_, bindparam, case, cast, delete, false, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from ..errors import SagaNotFoundError
+from .companions import inbox_table, route_table
+from .dialect import SqlDialect, through_contention
+from .mixins import ACTIVE, TERMINAL
+from .rows import Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
+from .statements import Statements, head_of
+from .types import JsonText, UtcDateTime
+
+SAGA, AGGREGATION, CORRELATION = "saga", "aggregation", "correlation"
+"""The kinds of addresses: each stands before a colon and the name."""
+_AT_ONCE = 100
+"""How many letters are looked through in one delivery; a wait takes one."""
+
+
+def address_of(kind: str, name: object) -> str:
+    """Return the address under which a letter is kept."""
+    return f"{kind}:{name}"
+
+
+class Inbox(Protocol):
+    """Where events wait for sagas. Each operation is one transaction."""
+
+    async def post(self, letter: Letter, session: AsyncSession | None = None) -> Letter | None:
+        """Keep a letter; return None once it is durable, or the one with its address, type and event id that is there.
+
+        With a session it is kept in that session's transaction.
+        """
+        ...
+
+    async def find(self, letter_id: UUID) -> Whereabouts | None:
+        """Return what has become of a letter; None if it is not there."""
+        ...
+
+    async def addressees(self, address: str) -> list[UUID]:
+        """Return the sagas that an address may mean, those first that are not over."""
+        ...
+
+    async def deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None) -> tuple[Head, Delivery]:
+        """Lock the saga, have its letters read, and write what the reader says in the same transaction.
+
+        Args:
+            letter_id: A letter that is read even if the saga does not wait for it.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+        """
+        ...
+
+    async def route(self, saga_id: UUID, correlations: Sequence[str]) -> None:
+        """Let events of these correlations find the saga, from when this returns."""
+        ...
+
+    async def due(self, limit: int) -> list[tuple[UUID, str]]:
+        """Return the ids and addresses of letters that somebody must look at, longest due first."""
+        ...
+
+    async def schedule(self, letter_id: UUID, due_at: datetime | None) -> None:
+        """Say when somebody is to look at a letter that nobody has taken; None: not before its saga asks."""
+        ...
+
+    async def purge(self, before: datetime) -> None:
+        """Forget the letters that came before then, and the routes of sagas that were over before then."""
+        ...
+
+
+class SagaInbox:
+    """The inbox of one model, in one database.
+
+    Args:
+        move: Writes a saga's move in a transaction that holds its row.
+    """
+
+    def __init__(
+        self,
+        head: Table,
+        engine: AsyncEngine,
+        dialect: SqlDialect,
+        sql: Statements,
+        move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]],
+    ) -> None:
+        self._head, self._engine, self._dialect, self._sql, self._move = head, engine, dialect, sql, move
+        self._table, self._routes = inbox_table(head), route_table(head)
+
+    async def post(self, letter: Letter, session: AsyncSession | None = None) -> Letter | None:
+        if session is not None:
+            return await self._post(session, letter)
+        async with self._dialect.writing(self._engine) as connection:
+            return await self._post(connection, letter)
+
+    async def _post(self, connection: AsyncConnection | AsyncSession, letter: Letter) -> Letter | None:
+        row = {**letter._asdict(), "content": JsonText(letter.content), "status": Fate.BUFFERED.value}
+        statement = self._dialect.insert_or_nothing(self._table).values(row).on_conflict_do_nothing()
+        written = await connection.execute(statement.execution_options(preserve_rowcount=True))
+        if written.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
+            return None
+        column = self._table.c
+        same = (column.address == letter.address, column.type == letter.type, column.event_id == letter.event_id)
+        found = (await connection.execute(self._letters().where(*same))).first()
+        return letter if found is None else Letter(*found)
+
+    async def find(self, letter_id: UUID) -> Whereabouts | None:
+        column = self._table.c
+        async with self._engine.connect() as connection:
+            chosen = select(column.status, column.saga_id).where(column.id == letter_id)
+            found = (await connection.execute(chosen)).first()
+        return None if found is None else Whereabouts(Fate(found.status), found.saga_id)
+
+    async def addressees(self, address: str) -> list[UUID]:
+        kind, _, name = address.partition(":")
+        async with self._engine.connect() as connection:
+            return list((await connection.execute(self._meant(kind, name))).scalars())
+
+    def _meant(self, kind: str, name: str) -> Select[Any]:
+        head = self._head.c
+        if kind == SAGA:
+            return select(head.id).where(head.id == UUID(name))
+        if kind == AGGREGATION:
+            return select(head.id).where(head.aggregation_id == name, text(ACTIVE))
+        route = self._routes.c
+        active_first = case((text(TERMINAL), 1), else_=0)
+        return select(head.id).join(self._routes).where(route.correlation_id == name).order_by(active_first, head.id)
+
+    async def deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None) -> tuple[Head, Delivery]:
+        return await through_contention(partial(self._deliver, saga_id, reader, letter_id))
+
+    async def _deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None) -> tuple[Head, Delivery]:
+        async with self._dialect.writing(self._engine) as connection:
+            row = (await connection.execute(self._sql.lock_one(self._dialect.now()), {"id": saga_id})).first()
+            if row is None:
+                raise SagaNotFoundError(saga_id)
+            head, now = head_of(row), row.db_now
+            wants = reader.wants(head)
+            if wants is None:
+                return head, Delivery()
+            if not head.status.is_terminal:
+                await connection.execute(self._bind(head))
+            chosen = self._wanted(head, wants, letter_id)
+            letters = [Letter(*found) for found in await connection.execute(chosen)]
+            delivery = reader.read(head, letters, now)
+            if delivery.move is not None:
+                await self._move(connection, [delivery.move])
+            for settled in delivery.settled:
+                await connection.execute(self._settle(), _facts(settled, head.id, now))
+            return head, delivery
+
+    def _bind(self, head: Head) -> Any:
+        """Return the update by which what was sent to the saga, or to its aggregate, is this saga's from now on."""
+        column = self._table.c
+        mine = column.address.in_([address_of(SAGA, head.id), address_of(AGGREGATION, head.aggregation_id)])
+        waits = (text("status = 'BUFFERED'"), column.saga_id.is_(None))
+        return update(self._table).where(mine, *waits).values(saga_id=head.id, due_at=None)
+
+    def _wanted(self, head: Head, wants: Sequence[Want], letter_id: UUID | None) -> Select[Any]:
+        """Return the locking read of the letters that the saga waits for, but for those that another saga takes."""
+        column = self._table.c
+        correlated = [address_of(CORRELATION, want.correlation) for want in wants if want.correlation is not None]
+        mine = or_(column.saga_id == head.id, column.address.in_(correlated))
+        fits = [
+            and_(column.type.in_(want.types), *([column.correlation_id == want.correlation] * (want[1] is not None)))
+            for want in wants
+        ]
+        chosen = or_(and_(mine, or_(false(), *fits)), column.id == letter_id)
+        waits = self._letters().where(text("status = 'BUFFERED'"), chosen)
+        return waits.order_by(column.id).limit(_AT_ONCE).with_for_update(skip_locked=True)
+
+    def _letters(self) -> Select[Any]:
+        columns = [self._table.c[name] for name in Letter._fields]
+        return select(*(cast(each, Text) if each.name == "content" else each for each in columns))
+
+    def _settle(self) -> Any:
+        chosen = update(self._table).where(self._table.c.id == bindparam("_id"))
+        return chosen.values(
+            status=bindparam("_fate"),
+            reason=bindparam("_why"),
+            saga_id=bindparam("_saga"),
+            settled_at=bindparam("_now", type_=UtcDateTime),
+            due_at=None,
+        )
+
+    async def route(self, saga_id: UUID, correlations: Sequence[str]) -> None:
+        rows = [{"saga_id": saga_id, "correlation_id": name} for name in sorted(set(correlations))]
+        async with self._dialect.writing(self._engine) as connection:
+            await connection.execute(self._dialect.insert_or_nothing(self._routes).on_conflict_do_nothing(), rows)
+
+    async def due(self, limit: int) -> list[tuple[UUID, str]]:
+        column = self._table.c
+        late = column.due_at <= self._dialect.due_by()
+        chosen = select(column.id, column.address).where(column.due_at.is_not(None), late)
+        async with self._engine.connect() as connection:
+            found = await connection.execute(chosen.order_by(column.due_at).limit(limit))
+            return [(row.id, row.address) for row in found]
+
+    async def schedule(self, letter_id: UUID, due_at: datetime | None) -> None:
+        column = self._table.c
+        chosen = update(self._table).where(column.id == letter_id, text("status = 'BUFFERED'"))
+        async with self._dialect.writing(self._engine) as connection:
+            await connection.execute(chosen.values(due_at=due_at))
+
+    async def purge(self, before: datetime) -> None:
+        head = self._head.c
+        over = select(head.id).where(text(TERMINAL), head.finished_at < before)
+        async with self._dialect.writing(self._engine) as connection:
+            await connection.execute(delete(self._table).where(self._table.c.id < _first_id(before)))
+            await connection.execute(delete(self._routes).where(self._routes.c.saga_id.in_(over)))
+
+
+def _facts(settled: Settled, saga_id: UUID, now: datetime) -> dict[str, Any]:
+    fate, why = settled.fate.value, settled.reason
+    return {"_id": settled.letter_id, "_fate": fate, "_why": why, "_saga": saga_id, "_now": now}
+
+
+def _first_id(moment: datetime) -> UUID:
+    """Return an id before all those that are made from this moment on: ids begin with the time (RFC 9562)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

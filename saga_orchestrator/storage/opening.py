@@ -1,0 +1,32 @@
+"""Opening a store: from what an application has, or a reason why that will not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from ..errors import SagaDefinitionError
+from .dialect import Clock
+from .store import SagaStore
+
+
+def store_of(
+    model: type[Any] | None, session_maker: async_sessionmaker[AsyncSession] | None, clock: Clock | None
+) -> SagaStore:
+    """Return the store of a model, on the engine that its sessions are bound to.
+
+    Raises:
+        SagaDefinitionError: One of the two is missing, or the sessions are bound to something else.
+    """
+    if model is None or session_maker is None:
+        raise SagaDefinitionError("An engine needs model_class and session_maker.")
+    bind = session_maker.kw.get("bind")
+    if bind is None:
+        bind = AsyncEngine(session_maker().get_bind(model))  # type: ignore[arg-type]
+    if not isinstance(bind, AsyncEngine):
+        raise SagaDefinitionError(
+            f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, "
+            "so bind it to an AsyncEngine."
+        )
+    return SagaStore(model, bind, clock)
