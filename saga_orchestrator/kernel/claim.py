@@ -10,7 +10,8 @@ from dataclasses import replace
 from .draft import Draft
 from .effects import Phase, RecordStatus
 from .state import Course
-from .step_status import Asking, Failed, Probing, Running, UndoAsking, Undoing
+from .step_status import Asking, Failed, Probing, Running, UndoAsking, Undoing, UndoWaiting, Waiting
+from .waits import asked_again
 
 LOST = "the worker was lost while the attempt was in flight"
 
@@ -43,10 +44,16 @@ def take_over(draft: Draft) -> None:
 
 
 def release(draft: Draft) -> None:
-    """Let a quarantined saga go on, as a new owner would: what was in flight is in doubt."""
+    """Let a quarantined saga go on, as a new owner would: what was in flight is in doubt.
+
+    What it waits for may have come meanwhile, when nothing could be given to it.
+    """
     if draft.quarantined:
         draft.quarantined = False
         take_over(draft)
+        for step_id, status in tuple(draft.open.items()):
+            if isinstance(status, Waiting | UndoWaiting) and status.types:
+                draft.put(step_id, asked_again(status))
 
 
 def _lost(draft: Draft, step_id: str, status: Running) -> None:

@@ -38,6 +38,7 @@ from .wait_laws import (
     what_is_asked_is_asked,
     what_was_heard_is_not_forgotten,
     what_was_never_learnt_stays_so,
+    who_is_let_out_looks_again,
 )
 
 MoveLaw = Callable[[Graph, State, object, Decision], bool]
@@ -151,4 +152,5 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     what_is_asked_is_asked,
     what_was_heard_is_not_forgotten,
     what_was_never_learnt_stays_so,
+    who_is_let_out_looks_again,
 )

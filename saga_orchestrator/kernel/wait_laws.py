@@ -87,6 +87,14 @@ def asking_goes_on_until_somebody_has_looked(graph: Graph, before: State, event:
     )
 
 
+def who_is_let_out_looks_again(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What a saga in quarantine waits for is looked up when it is let out, for it was given nothing meanwhile."""
+    after = decision.state
+    if not before.quarantined or after.quarantined:
+        return True
+    return not any(isinstance(status, Waiting | UndoWaiting) and status.types for status in after.open.values())
+
+
 def what_is_asked_is_asked(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """A step that has asked, waits for just that."""
     if not isinstance(event, Asked) or decision.verdict is not Verdict.APPLIED:

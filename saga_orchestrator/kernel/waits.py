@@ -56,6 +56,14 @@ def wait(draft: Draft, step_id: str, status: Asking | UndoAsking) -> None:
     draft.put(step_id, _waiting(status))
 
 
+def asked_again(status: Waiting | UndoWaiting) -> Asking | UndoAsking:
+    """Return a wait for which it is not known any more whether its event has come."""
+    facts = (status.attempt, status.heard, status.types, status.correlation, status.resumes)
+    if isinstance(status, Waiting):
+        return Asking(*facts, limit=status.until, tainted=status.tainted)
+    return UndoAsking(*facts, limit=status.until, with_output=status.with_output)
+
+
 def hear(draft: Draft, event: Signalled) -> Verdict:
     """Give the event to the one wait that it is for, if there is one."""
     step_id = event.step_id or addressee(draft.before, event.type, event.correlation, draft.now)
@@ -88,7 +96,7 @@ def give_up(draft: Draft, step_id: str, status: Open) -> None:
 
 
 def addressee(state: State, kind: str, correlation: str | None, now: datetime | None) -> str | None:
-    """Return the step whose wait an event of this type is for, or None.
+    """Return the step whose wait an event of this type is for, or None; a saga in quarantine is given none.
 
     A wait for just this correlation comes before one for any; of several such, that of the step whose id comes first.
 

@@ -19,14 +19,13 @@ from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..storage.contract import Store
-from ..storage.inbox import SAGA
+from ..storage.inbox import CORRELATION, SAGA
 from ..storage.rows import Fate, Head, Letter, Move
 from .after_commit import after_commit
 from .background import Background
 from .reading import SagaReader
+from .registry import Registry
 
-_UNKNOWN = timedelta(minutes=1)
-"""How long an event for a saga that this process does not know is left to others."""
 _PURGED_EVERY = timedelta(minutes=1)
 
 
@@ -60,6 +59,7 @@ class Office(Protocol):
     """What a mailroom needs of the engine that it is part of."""
 
     store: Store
+    registry: Registry
     background: Background
     now: Callable[[], datetime]
 
@@ -105,22 +105,22 @@ class Mailroom:
 
     async def deliver(self, letter_id: UUID, address: str) -> SignalResult:
         """Deliver an event to the first saga of its address that takes it; say what has become of it."""
-        is_known = True
-        for saga_id in await self._inbox.addressees(address):
-            is_known = await self._delivered(saga_id, letter_id)
+        addressees = await self._inbox.addressees(address)
+        for saga_id in addressees:
+            await self._delivered(saga_id, letter_id)
             found = await self._inbox.find(letter_id)
             if found is None or found.fate is not Fate.BUFFERED:
                 return SignalResult.UNMATCHED if found is None else SignalResult(found.fate.value)
-        await self._inbox.schedule(letter_id, None if is_known else self._office.now() + _UNKNOWN)
+        if not addressees or address.startswith(f"{CORRELATION}:"):
+            await self._inbox.shelve(letter_id)
         return SignalResult.BUFFERED
 
-    async def _delivered(self, saga_id: UUID, letter_id: UUID | None = None) -> bool:
-        """Have a saga take what has come for it; return False if this process does not know it."""
+    async def _delivered(self, saga_id: UUID, letter_id: UUID | None = None) -> None:
+        """Have a saga take what has come for it, if this process knows it; else that is left to others."""
         since = asyncio.get_running_loop().time()
         head, delivery = await self._inbox.deliver(saga_id, self._reader, letter_id)
         if delivery.move is not None:
             self._office.follow(head, delivery.move, since)
-        return self._reader.wants(head) is not None
 
     async def collect(self, saga_id: UUID) -> None:
         """Give a saga whose step has just asked what has come before; from now on, what comes finds it."""
@@ -133,7 +133,7 @@ class Mailroom:
     async def deliver_due(self, limit: int) -> None:
         """Deliver what was posted, and not delivered by whoever posted it; now and then, forget what is too old."""
         try:
-            for letter_id, address in await self._inbox.due(limit):
+            for letter_id, address in await self._inbox.due(self._office.registry.claimable, limit):
                 await self.deliver(letter_id, address)
             await self._purge(self._office.now())
         except Exception as error:  # noqa: BLE001 - whatever it is, the sagas that were claimed are to be driven

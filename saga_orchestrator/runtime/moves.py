@@ -37,8 +37,12 @@ class Fold(NamedTuple):
 
 def fold(graph: Graph, state: State, error: str | None, events: Iterable[Event], now: datetime) -> Fold:
     """Apply events one after another."""
-    records: tuple[Record, ...] = ()
-    verdict, reason, moved = Verdict.UNMATCHED, "", False
+    return fold_on(graph, Fold(state, (), error, Verdict.UNMATCHED, "", moved=False), events, now)
+
+
+def fold_on(graph: Graph, done: Fold, events: Iterable[Event], now: datetime) -> Fold:
+    """Apply further events after those of a fold."""
+    state, records, error, verdict, reason, moved = done
     for event in events:
         decision = decide(graph, state, event, now=now)
         error = last_error(error, state, decision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID, uuid5
@@ -11,16 +11,19 @@ from uuid import UUID, uuid5
 from ..definition.io import Payloads, clean_text
 from ..definition.saga import SagaDefinition
 from ..errors import PayloadError
-from ..kernel.events import Collected, Event, Signalled
+from ..kernel.effects import Verdict
+from ..kernel.events import Collected, Signalled
 from ..kernel.projection import waits
-from ..kernel.state import State
+from ..kernel.state import SagaStatus, State
 from ..kernel.step_status import Asking, UndoAsking, UndoWaiting, Wait
 from ..kernel.waits import addressee
 from ..storage.rows import Delivery, Fate, Head, Letter, Settled, Want
 from .claims import Claims
 from .letters import opened
-from .moves import fold
+from .moves import Fold, fold_on
 
+_OVER = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+"""Of a saga that nothing moves any more what comes is stale; one that has FAILED may be tried again."""
 _LONGEST_REASON = 1_000
 
 
@@ -62,7 +65,7 @@ class SagaReader:
     payloads: Payloads
 
     def wants(self, head: Head) -> tuple[Want, ...] | None:
-        if head.status.is_terminal:
+        if head.status in _OVER:
             return ()
         known = self.claims.sound(head)
         if known is None:
@@ -70,37 +73,39 @@ class SagaReader:
         return tuple(Want(status.types, status.correlation) for _, status in waits(known[1]) if status.types)
 
     def read(self, head: Head, letters: Sequence[Letter], now: datetime) -> Delivery:
-        if head.status.is_terminal:
+        if head.status in _OVER:
             return Delivery(None, tuple(Settled(each.id, Fate.STALE, "its saga was over") for each in letters))
         known = self.claims.sound(head)
         if known is None:
             return Delivery()
         definition, state = known
-        events, settled = self._sorted(definition, state, letters, now)
-        if not events:
-            return Delivery(None, tuple(settled))
-        done = fold(definition.graph, state, head.last_error, events, now)
-        return Delivery(self.claims.moved(head, definition, state, done, now), tuple(settled))
-
-    def _sorted(
-        self, definition: SagaDefinition, state: State, letters: Sequence[Letter], now: datetime
-    ) -> tuple[list[Event], list[Settled]]:
-        """Return the events for the kernel, and what becomes of the letters: each wait takes the oldest that fits."""
-        taken: dict[str, Event] = {}
-        settled: list[Settled] = []
+        done, settled = Fold(state, (), head.last_error, Verdict.UNMATCHED, "", moved=False), []
         for letter in letters:
-            left = replace(state, open={i: s for i, s in state.open.items() if i not in taken})
-            step_id = addressee(left, letter.type, letter.correlation_id, now)
-            if step_id is None:
-                if addressee(left, letter.type, letter.correlation_id, None) is not None:
-                    settled.append(Settled(letter.id, Fate.EXPIRED, "the time of its wait was up"))
-            elif (why := self.misfit(definition, step_id, letter.content)) is not None:
-                settled.append(Settled(letter.id, Fate.REFUSED, why))
-            else:
-                taken[step_id] = Signalled(letter.type, letter.correlation_id, letter.content, step_id)
-                settled.append(Settled(letter.id, Fate.APPLIED))
-        asked = [(i, s) for i, s in waits(state) if isinstance(s, Asking | UndoAsking) and i not in taken]
-        return [*taken.values(), *(Collected(i, s.attempt) for i, s in asked)], settled
+            done, fate = self._taken(definition, done, letter, now)
+            if fate is not None:
+                settled.append(fate)
+        looked = [Collected(i, s.attempt) for i, s in waits(done.state) if isinstance(s, Asking | UndoAsking)]
+        done = fold_on(definition.graph, done, looked, now)
+        move = self.claims.moved(head, definition, state, done, now) if done.moved else None
+        return Delivery(move, tuple(settled))
+
+    def _taken(
+        self, definition: SagaDefinition, done: Fold, letter: Letter, now: datetime
+    ) -> tuple[Fold, Settled | None]:
+        """Give a letter to the wait that it fits; return what that comes to, and what becomes of the letter, if known.
+
+        Only what the kernel has applied counts as taken.
+        """
+        step_id = addressee(done.state, letter.type, letter.correlation_id, now)
+        if step_id is None:
+            late = addressee(done.state, letter.type, letter.correlation_id, None) is not None
+            return done, Settled(letter.id, Fate.EXPIRED, "the time of its wait was up") if late else None
+        if (why := self.misfit(definition, step_id, letter.content)) is not None:
+            return done, Settled(letter.id, Fate.REFUSED, why)
+        event = Signalled(letter.type, letter.correlation_id, letter.content, step_id)
+        after = fold_on(definition.graph, done, [event], now)
+        is_taken = after.verdict is Verdict.APPLIED
+        return after, Settled(letter.id, Fate.APPLIED) if is_taken else None
 
     def misfit(self, definition: SagaDefinition, step_id: str, content: str) -> str | None:
         """Return why a step could not understand an event, or None if it could."""

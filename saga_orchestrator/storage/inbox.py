@@ -8,7 +8,7 @@ A process that ends in between leaves a letter that is due, and whoever looks ne
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -20,12 +20,14 @@ from ..errors import SagaNotFoundError
 from .companions import inbox_table, route_table
 from .dialect import SqlDialect, through_contention
 from .mixins import ACTIVE, TERMINAL
-from .rows import Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
+from .rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
 from .statements import Statements, head_of
 from .types import JsonText, UtcDateTime
 
 SAGA, AGGREGATION, CORRELATION = "saga", "aggregation", "correlation"
 """The kinds of addresses: each stands before a colon and the name."""
+LEFT = timedelta(seconds=5)
+"""How long a letter is left alone whose saga could not be read; who does not know the saga is not asked again."""
 _AT_ONCE = 100
 """How many letters are looked through in one delivery; a wait takes one."""
 
@@ -68,12 +70,15 @@ class Inbox(Protocol):
         """Let events of these correlations find the saga, from when this returns."""
         ...
 
-    async def due(self, limit: int) -> list[tuple[UUID, str]]:
-        """Return the ids and addresses of letters that somebody must look at, longest due first."""
+    async def due(self, claimable: Claimable, limit: int) -> list[tuple[UUID, str]]:
+        """Return the ids and addresses of letters that somebody must look at, longest due first.
+
+        Those whose saga is known, and is none that the caller could run, are left to others.
+        """
         ...
 
-    async def schedule(self, letter_id: UUID, due_at: datetime | None) -> None:
-        """Say when somebody is to look at a letter that nobody has taken; None: not before its saga asks."""
+    async def shelve(self, letter_id: UUID) -> None:
+        """Have nobody look at a letter that is no known saga's before a saga asks for it."""
         ...
 
     async def purge(self, before: datetime) -> None:
@@ -149,9 +154,9 @@ class SagaInbox:
             head, now = head_of(row), row.db_now
             wants = reader.wants(head)
             if wants is None:
+                await connection.execute(self._leave(head, letter_id, now + LEFT))
                 return head, Delivery()
-            if not head.status.is_terminal:
-                await connection.execute(self._bind(head))
+            await connection.execute(self._bind(head))
             chosen = self._wanted(head, wants, letter_id)
             letters = [Letter(*found) for found in await connection.execute(chosen)]
             delivery = reader.read(head, letters, now)
@@ -164,9 +169,18 @@ class SagaInbox:
     def _bind(self, head: Head) -> Any:
         """Return the update by which what was sent to the saga, or to its aggregate, is this saga's from now on."""
         column = self._table.c
-        mine = column.address.in_([address_of(SAGA, head.id), address_of(AGGREGATION, head.aggregation_id)])
-        waits = (text("status = 'BUFFERED'"), column.saga_id.is_(None))
-        return update(self._table).where(mine, *waits).values(saga_id=head.id, due_at=None)
+        addresses = [address_of(SAGA, head.id)]
+        if not head.status.is_terminal:
+            addresses.append(address_of(AGGREGATION, head.aggregation_id))
+        mine = or_(column.saga_id == head.id, and_(column.saga_id.is_(None), column.address.in_(addresses)))
+        chosen = update(self._table).where(mine, text("status = 'BUFFERED'"))
+        return chosen.where(or_(column.saga_id.is_(None), column.due_at.is_not(None))).values(
+            saga_id=head.id, due_at=None
+        )
+
+    def _leave(self, head: Head, letter_id: UUID | None, until: datetime) -> Any:
+        """Return the update by which a letter is left to whoever can read the saga that it is for."""
+        return update(self._table).where(self._table.c.id == letter_id).values(saga_id=head.id, due_at=until)
 
     def _wanted(self, head: Head, wants: Sequence[Want], letter_id: UUID | None) -> Select[Any]:
         """Return the locking read of the letters that the saga waits for, but for those that another saga takes."""
@@ -200,19 +214,21 @@ class SagaInbox:
         async with self._dialect.writing(self._engine) as connection:
             await connection.execute(self._dialect.insert_or_nothing(self._routes).on_conflict_do_nothing(), rows)
 
-    async def due(self, limit: int) -> list[tuple[UUID, str]]:
+    async def due(self, claimable: Claimable, limit: int) -> list[tuple[UUID, str]]:
         column = self._table.c
         late = column.due_at <= self._dialect.due_by()
-        chosen = select(column.id, column.address).where(column.due_at.is_not(None), late)
+        mine = or_(column.saga_id.is_(None), self._sql.known(claimable))
+        chosen = select(column.id, column.address).outerjoin(self._head)
+        chosen = chosen.where(column.due_at.is_not(None), late, mine)
         async with self._engine.connect() as connection:
             found = await connection.execute(chosen.order_by(column.due_at).limit(limit))
             return [(row.id, row.address) for row in found]
 
-    async def schedule(self, letter_id: UUID, due_at: datetime | None) -> None:
+    async def shelve(self, letter_id: UUID) -> None:
         column = self._table.c
-        chosen = update(self._table).where(column.id == letter_id, text("status = 'BUFFERED'"))
+        nobodys = update(self._table).where(column.id == letter_id, column.saga_id.is_(None))
         async with self._dialect.writing(self._engine) as connection:
-            await connection.execute(chosen.values(due_at=due_at))
+            await connection.execute(nobodys.values(due_at=None))
 
     async def purge(self, before: datetime) -> None:
         head = self._head.c

@@ -110,13 +110,14 @@ class Statements:
     def next_due(self, claimable: Claimable) -> Select[Any]:
         """Return the read of the earliest time at which a saga that the claimer can run is due."""
         timed = self.head.c.deadline_at
-        return select(timed).where(timed.is_not(None), self._known(claimable)).order_by(timed).limit(1)
+        return select(timed).where(timed.is_not(None), self.known(claimable)).order_by(timed).limit(1)
 
     def _due(self, claimable: Claimable, now: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
         timed = self.head.c.deadline_at
-        return timed.is_not(None), timed <= now, self._known(claimable)
+        return timed.is_not(None), timed <= now, self.known(claimable)
 
-    def _known(self, claimable: Claimable) -> ColumnElement[bool]:
+    def known(self, claimable: Claimable) -> ColumnElement[bool]:
+        """Return whether a saga is one that a claimer can run."""
         head = self.head.c
         known = [
             and_(head.saga_name == name, head.definition_version.in_(sorted(versions)))

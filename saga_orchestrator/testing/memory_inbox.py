@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import SagaNotFoundError
-from ..storage.inbox import AGGREGATION, CORRELATION, SAGA, address_of
-from ..storage.rows import Delivery, Fate, Head, Letter, Move, Reader, Want, Whereabouts
+from ..storage.inbox import AGGREGATION, CORRELATION, LEFT, SAGA, address_of
+from ..storage.rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Want, Whereabouts
 
 
 @dataclass
@@ -76,9 +76,10 @@ class MemoryInbox:
     def _deliver(self, head: Head, reader: Reader, letter_id: UUID | None) -> Delivery:
         wants = reader.wants(head)
         if wants is None:
+            if letter_id is not None and (kept := self.letters.get(letter_id)) is not None:
+                kept.saga_id, kept.letter = head.id, kept.letter._replace(due_at=self._now() + LEFT)
             return Delivery()
-        if not head.status.is_terminal:
-            self._bind(head)
+        self._bind(head)
         waiting = [kept for kept in self.letters.values() if kept.fate is Fate.BUFFERED]
         wanted = [kept.letter for kept in waiting if kept.letter.id == letter_id or _is_wanted(kept, head, wants)]
         delivery = reader.read(head, sorted(wanted, key=lambda letter: letter.id), self._now())
@@ -91,25 +92,33 @@ class MemoryInbox:
         return delivery
 
     def _bind(self, head: Head) -> None:
-        mine = (address_of(SAGA, head.id), address_of(AGGREGATION, head.aggregation_id))
+        mine = [address_of(SAGA, head.id)]
+        if not head.status.is_terminal:
+            mine.append(address_of(AGGREGATION, head.aggregation_id))
         for kept in self.letters.values():
-            if kept.saga_id is None and kept.fate is Fate.BUFFERED and kept.letter.address in mine:
+            is_mine = kept.saga_id == head.id or (kept.saga_id is None and kept.letter.address in mine)
+            if is_mine and kept.fate is Fate.BUFFERED:
                 kept.saga_id, kept.letter = head.id, kept.letter._replace(due_at=None)
 
     async def route(self, saga_id: UUID, correlations: Sequence[str]) -> None:
         await asyncio.sleep(0)
         self.routes |= {(name, saga_id) for name in correlations}
 
-    async def due(self, limit: int) -> list[tuple[UUID, str]]:
+    async def due(self, claimable: Claimable, limit: int) -> list[tuple[UUID, str]]:
         await asyncio.sleep(0)
         now = self._now()
-        late = [k.letter for k in self.letters.values() if k.letter.due_at is not None and k.letter.due_at <= now]
+        due = [kept for kept in self.letters.values() if kept.letter.due_at is not None and kept.letter.due_at <= now]
+        late = [kept.letter for kept in due if self._is_for(claimable, kept)]
         return [(letter.id, letter.address) for letter in sorted(late, key=lambda letter: letter.due_at or now)][:limit]
 
-    async def schedule(self, letter_id: UUID, due_at: datetime | None) -> None:
+    def _is_for(self, claimable: Claimable, kept: Kept) -> bool:
+        head = self._heads.get(kept.saga_id) if kept.saga_id is not None else None
+        return head is None or head.definition_version in claimable.versions.get(head.saga_name, ())
+
+    async def shelve(self, letter_id: UUID) -> None:
         await asyncio.sleep(0)
-        if (kept := self.letters.get(letter_id)) is not None and kept.fate is Fate.BUFFERED:
-            kept.letter = kept.letter._replace(due_at=due_at)
+        if (kept := self.letters.get(letter_id)) is not None and kept.saga_id is None:
+            kept.letter = kept.letter._replace(due_at=None)
 
     async def purge(self, before: datetime) -> None:
         await asyncio.sleep(0)

@@ -51,6 +51,7 @@ KNOWN_ERRORS = (
     "this was cancelled before it was done",
     "asked to be retried",
     "timed out",
+    " in time",
     "CancelledError()",
     "returned str, not Receipt",
     "probe: NOT_DONE",

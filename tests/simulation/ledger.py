@@ -94,7 +94,7 @@ class Ledger:
 
     def is_under_way(self, place: Place) -> bool:
         """Return whether some call, also one of a frozen machine, may still act."""
-        return any(call.place == place and call.phase == "execute" for call in self.calls)
+        return any(call.place == place and call.phase in ("execute", "on_event") for call in self.calls)
 
     def forget(self, host: Host) -> None:
         """Drop the calls of a machine that is gone: they will never end, and never act."""
@@ -110,7 +110,7 @@ class Ledger:
         self._check_sameness(call, ctx, given)
         self._check_alone(call)
         self.calls[call] = None
-        if phase == "execute":
+        if phase in ("execute", "on_event"):
             self.began.setdefault((*call.place, ctx.attempt), self._now())
         try:
             yield call
@@ -119,7 +119,8 @@ class Ledger:
 
     def _check_sameness(self, call: Call, ctx: StepContext, given: str) -> None:
         effect = self.effect(call.place)
-        keys = effect.keys.setdefault("compensate" if call.phase == "compensate" else "execute", set())
+        what = ctx.idempotency_key.partition(f"{call.place[1]}/")[2]
+        keys = effect.keys.setdefault("execute" if call.phase == "probe" else what, set())
         keys.add(ctx.idempotency_key)
         effect.inputs.add(given)
         if len(keys) > 1:

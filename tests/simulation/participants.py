@@ -106,13 +106,17 @@ class Services:
         self._world = world
 
     async def execute(self, inp: Request, ctx: StepContext) -> Receipt:
-        self._check_ordered(ctx, Execute(ctx.step_id, ctx.attempt, ctx.in_doubt))
-        with self._world.ledger.call(ctx, "execute", inp.model_dump_json(), self._tenure(ctx.saga_id)):
+        heard = heard_by(ctx)
+        self._check_ordered(ctx, Execute(ctx.step_id, ctx.attempt, ctx.in_doubt, heard))
+        with self._world.ledger.call(
+            ctx, "on_event" if heard else "execute", inp.model_dump_json(), self._tenure(ctx.saga_id)
+        ):
             mood = self._mood(EXECUTING, f"execute {ctx.step_id} #{ctx.attempt}", ctx)
             return await mood(self, (ctx.saga_id, ctx.step_id))
 
     async def compensate(self, inp: Request, out: Receipt | None, ctx: StepContext) -> None:
-        self._check_ordered(ctx, Compensate(ctx.step_id, ctx.attempt, out is not None))
+        known = (False, True) if heard_by(ctx) else (out is not None,)
+        self._check_ordered(ctx, *(Compensate(ctx.step_id, ctx.attempt, each, heard_by(ctx)) for each in known))
         self._check_receipt(ctx, out)
         with self._world.ledger.call(ctx, "compensate", inp.model_dump_json(), self._tenure(ctx.saga_id)):
             mood = self._mood(COMPENSATING, f"compensate {ctx.step_id} #{ctx.attempt}", ctx)
@@ -160,14 +164,20 @@ class Services:
         driver = self._world.here().orchestrator.engine.drivers.get(saga_id)
         return None if driver is None else driver.tenure
 
-    def _check_ordered(self, ctx: StepContext, work: Work) -> None:
-        if (ctx.saga_id, work) not in self._world.database.ordered:
-            self._world.blame(f"{self._world.label(ctx.saga_id)}: {work} begins, and no commit has ordered it")
+    def _check_ordered(self, ctx: StepContext, *works: Work) -> None:
+        if not any((ctx.saga_id, work) in self._world.database.ordered for work in works):
+            self._world.blame(f"{self._world.label(ctx.saga_id)}: {works[0]} begins, and no commit has ordered it")
 
     def _check_receipt(self, ctx: StepContext, out: Receipt | None) -> None:
         known = self._world.ledger.effect((ctx.saga_id, ctx.step_id)).receipt
         if out is not None and out.number not in (known, 0):
             self._world.blame(f"{ctx.step_id} is undone by receipt {out.number}, and its receipt is {known}")
+
+
+def heard_by(ctx: StepContext) -> int:
+    """Return how many events the step has been given, as its key says."""
+    last = ctx.idempotency_key.rpartition("/")[2]
+    return int(last) if last.isdecimal() else 0
 
 
 # --- moods: the first of each list is the good one ---------------------------------------------------------

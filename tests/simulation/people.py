@@ -17,6 +17,8 @@ from saga_orchestrator import (
     SagaNotFoundError,
     SagaStatus,
 )
+from saga_orchestrator.kernel.codec import decode
+from saga_orchestrator.runtime.reading import open_waits
 
 from .database import LineIsDeadError
 
@@ -91,7 +93,7 @@ class People:
         with self._shrugging("notify"):
             snapshot = await machine.orchestrator.get_snapshot(saga_id)
             fresh = (saga_id, snapshot.step_execution_token)
-            stale = [old for old in self._old_tokens if old != fresh and old[1] != self._current(old[0])]
+            stale = [old for old in self._old_tokens if old != fresh and old[1] not in self._current(old[0])]
             self._old_tokens += [fresh] if fresh[1] is not None else []
             chosen = self._world.random.choice([fresh, *stale])
             if chosen[1] is None:
@@ -101,8 +103,11 @@ class People:
             if accepted and chosen in stale:
                 self._world.blame(f"{self._world.label(saga_id)}: a stale token was accepted")
 
-    def _current(self, saga_id: UUID) -> UUID | None:
-        return self._world.database.rows[saga_id].step_execution_token
+    def _current(self, saga_id: UUID) -> set[UUID | None]:
+        """Return the tokens that are good now: the row's, and those of its open waits."""
+        head = self._world.database.rows[saga_id]
+        waits = open_waits(saga_id, decode(head.state))
+        return {head.step_execution_token, *(wait.token for wait in waits)}
 
     # --- operators ------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from saga_orchestrator import (
     StepRef,
 )
 
+from .answers import Asking, Manner
 from .participants import (
     Acting,
     Blind,
@@ -89,7 +90,10 @@ def _reversible(builder: SagaBuilder, world: World, random: Random, layer: list[
     if random.random() < 0.1:
         options = {"compensation": None, **_options(random)}
         return builder.add_step(step=Acting(world), **options, **_inputs(layer, _some(random, layer)))
-    step = random.choice((Exact, Blind, Blind, ProbedExact, ProbedBlind))(world)
+    if random.random() < 0.2:
+        step: Acting = Asking(world, Manner.drawn(random))
+    else:
+        step = random.choice((Exact, Blind, Blind, ProbedExact, ProbedBlind))(world)
     options = {**_options(random), **_undo_options(random)}
     return builder.add_step(step=step, **options, **_inputs(layer, _some(random, layer)))
 

@@ -21,6 +21,7 @@ from saga_orchestrator.storage.rows import Head
 from saga_orchestrator.testing.simulation import DeadlockError, Host, Simulation
 
 from . import audit, sagas
+from .answers import Counterpart
 from .database import LineIsDeadError, WatchedStore
 from .ledger import Ledger
 from .machine import Machine
@@ -59,6 +60,7 @@ class World:
         self.ledger = Ledger(self.blame, self._is_aborted, simulation.now)
         self.database = WatchedStore(self)
         self.people = People(self)
+        self.counterpart = Counterpart(self)
         self.definitions = draw(self)
         self.machines: list[Machine] = []
         self._postponed = 0
@@ -167,10 +169,10 @@ class World:
         for number in range(plan.sagas):
             yield from self._starts(number)
         for _ in range(plan.orders):
-            yield draw.uniform(1, plan.seconds), lambda: self._do(self.people.order)
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.order)
         for _ in range(plan.notifications):
-            yield draw.uniform(1, plan.seconds), lambda: self._do(self.people.notify)
-            yield draw.uniform(1, plan.seconds), lambda: self._do(self.people.look)
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.notify)
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.look)
         for _ in range(plan.shutdowns):
             yield draw.uniform(1, plan.seconds), lambda: draw.choice(self.machines).shut_down()
 
@@ -181,18 +183,23 @@ class World:
         wish = Wish(name, aggregate, draw.choice((None, f"k{number}")))
         first = draw.uniform(0, self.plan.seconds * 0.6)
         for _ in range(draw.choice((1, 1, 2)) if wish.key else 1):
-            yield first + draw.choice((0, draw.uniform(0, 5))), lambda: self._do(self.people.start, wish, fickle=True)
+            yield first + draw.choice((0, draw.uniform(0, 5))), lambda: self.do(self.people.start, wish, fickle=True)
 
     def later(self, deed: Callable[..., Any], *arguments: Any) -> None:
         """Have somebody do it on some machine a second from now."""
+        self.at(1.0, self.do, deed, *arguments)
+
+    def at(self, delay: float, then: Callable[..., None], *arguments: Any) -> None:
+        """Call something after a while, outside of all machines; nothing is at rest before."""
+
+        def call() -> None:
+            self._postponed -= 1
+            then(*arguments)
+
         self._postponed += 1
-        asyncio.get_running_loop().call_later(1.0, self._do_now, deed, *arguments, context=Context())
+        asyncio.get_running_loop().call_later(delay, call, context=Context())
 
-    def _do_now(self, deed: Callable[..., Any], *arguments: Any) -> None:
-        self._postponed -= 1
-        self._do(deed, *arguments)
-
-    def _do(self, deed: Callable[..., Any], *arguments: Any, fickle: bool = False) -> None:
+    def do(self, deed: Callable[..., Any], *arguments: Any, fickle: bool = False) -> None:
         """Have somebody do something on a machine, as soon as one is up; the fickle lose patience over it."""
         if not (up := [machine for machine in self.machines if machine.is_up]):
             self.later(deed, *arguments)

@@ -464,6 +464,13 @@ MUTANTS = (
         15,
     ),
     Mutant(
+        "a saga let out of quarantine does not look for the event",
+        "claim",
+        "if isinstance(status, Waiting | UndoWaiting) and status.types:",
+        "if False:",
+        0,
+    ),
+    Mutant(
         "an abort leaves an undo waiting",
         "backward_orders",
         "case UndoAsking() | UndoWaiting():",

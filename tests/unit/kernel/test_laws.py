@@ -14,6 +14,7 @@ from saga_orchestrator.kernel.events import (
     Compensated,
     Event,
     Raised,
+    RetryOrdered,
     Returned,
     Signalled,
     Ticked,
@@ -118,6 +119,7 @@ WAITS = state(a=Waiting(types=("go",), tainted=True))
 ENDS = state(a=Waiting(types=("go",), until=LATER, tainted=True))
 RESUMES = state(a=Waiting(types=("go",), resumes=True, until=LATER, tainted=True))
 HEARS = state(a=Running(2, tainted=True, heard=1))
+LOCKED = state(a=Waiting(types=("go",), tainted=True), quarantined=True)
 BLIND = back(a=UndoFailed(1, with_output=False))
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
@@ -165,6 +167,7 @@ BAD_MOVES = [
     ("what_is_asked_is_asked", GRAPH, RUNS, ASKS, moved(state(a=Asking(types=("stop",), tainted=True)))),
     ("what_is_asked_is_asked", GRAPH, RUNS, ASKS, moved(state(a=Succeeded()))),
     ("what_was_heard_is_not_forgotten", GRAPH, HEARS, Ticked(), moved(state(a=Running(3, tainted=True)))),
+    ("who_is_let_out_looks_again", GRAPH, LOCKED, RetryOrdered(), moved(WAITS)),
     ("what_was_never_learnt_stays_so", GRAPH, BLIND, Ticked(), moved(back(a=UndoFailed(1)))),
 ]
 

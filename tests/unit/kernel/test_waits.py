@@ -16,8 +16,10 @@ from saga_orchestrator.kernel.events import (
     Claimed,
     Collected,
     Compensated,
+    CompensateOrdered,
     Notified,
     Raised,
+    RetryOrdered,
     Returned,
     Signalled,
     SkipOrdered,
@@ -188,3 +190,22 @@ def test_a_step_that_waits_can_be_skipped() -> None:
     graph = saga()
     waiting = after(graph, ASKED, Collected("a", 1))
     assert decide(graph, waiting, SkipOrdered(step_id="a", acted=True, output="{}"), now=NOW).verdict is Verdict.APPLIED
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_a_saga_that_was_quarantined_looks_again_for_what_came_meanwhile(undone: bool) -> None:
+    """While it was, no event could be given to it."""
+    graph = Graph.of(
+        Node(step_id="a", undoable=True, undo_without_output=True), Node(step_id="b", undoable=True), max_recoveries=0
+    )
+    back = (Returned("a", 1), CancelOrdered(), Returned("b", 1)) if undone else ()
+    quarantined = after(graph, *back, ASKED, Collected("a", 1), Claimed(crashed=True))
+    assert quarantined.quarantined
+    assert decide(graph, quarantined, Signalled("go"), now=NOW).verdict is Verdict.UNMATCHED
+
+    order = CompensateOrdered() if undone else RetryOrdered()
+    released = decide(graph, quarantined, order, now=NOW)
+
+    assert Collect("a", 1) in released.work
+    asked = UndoAsking if undone else Asking
+    assert isinstance(released.state.of("a"), asked)
