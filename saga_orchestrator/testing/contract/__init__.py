@@ -20,12 +20,19 @@ from .advancing import AdvancingContract
 from .births import BirthContract
 from .claiming import ClaimingContract
 from .moving import MovingContract
+from .posting import PostingContract
 from .reading import ReadingContract
 from .renewing import RenewingContract
 
 
 class StoreContract(
-    BirthContract, MovingContract, AdvancingContract, ClaimingContract, RenewingContract, ReadingContract
+    BirthContract,
+    MovingContract,
+    AdvancingContract,
+    ClaimingContract,
+    RenewingContract,
+    ReadingContract,
+    PostingContract,
 ):
     """What every `Store` keeps. Subclass it, and define a fixture `store` that gives a new, empty one.
 

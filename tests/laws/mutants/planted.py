@@ -468,7 +468,7 @@ MUTANTS = (
         "claim",
         "if isinstance(status, Waiting | UndoWaiting) and status.types:",
         "if False:",
-        0,
+        711,
     ),
     Mutant(
         "an abort leaves an undo waiting",
