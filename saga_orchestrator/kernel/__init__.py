@@ -27,10 +27,15 @@ step, and no later clean failure removes the taint; only a probe or an operator 
 rollback. What can neither be undone nor ruled out stays visible as an `UndoFailed` step: the saga is STUCK, never
 COMPENSATED.
 
+Waits
+-----
+A step that asks is `Asking` until somebody has looked whether its event came before the question (`Collect`), and then
+`Waiting`; an event is given to it in either status, until its time is up. Asking is an effect, where it could be undone.
+
 What may interleave, and what a crash leaves
 --------------------------------------------
-The state in the database is the only truth. Work (`Execute`, `Probe`, `Compensate`) starts after the commit that
-orders it, so a crash can lose work but never order it twice under different names: `outstanding(state)` is all the
+The state in the database is the only truth. Work (`Execute`, `Probe`, `Compensate`, `Collect`) starts after the commit
+that orders it, so a crash can lose work but never order it twice under different names: `outstanding(state)` is all the
 work that could have been lost, and `Claimed` is the event by which a new owner says so. A reply is accepted from the
 current attempt only. Events of one saga are decided one after another (the store's lock and revision see to that);
 any order of arrival is legal, and the laws in `laws` hold after each.
