@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
 from ..errors import SagaDefinitionError
@@ -53,7 +53,7 @@ class WaitFor:
         object.__setattr__(self, "event_types", event_types)
         object.__setattr__(self, "correlation_id", correlation_id)
         object.__setattr__(self, "timeout", timeout)
-        object.__setattr__(self, "until", until)
+        object.__setattr__(self, "until", None if until is None else _in_utc(until))
         object.__setattr__(self, "on_timeout", on_timeout or default)
 
 
@@ -79,6 +79,13 @@ class Event(Generic[PayloadT]):
     def timed_out(self) -> bool:
         """Whether nothing has happened: the wait is over because its time is."""
         return self.type == TIMED_OUT
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise SagaDefinitionError(f"The until of WaitFor is {moment!r}, which is no time in UTC.") from None
 
 
 def check_event_name(what: str, value: Any) -> None:

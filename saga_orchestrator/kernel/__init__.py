@@ -30,7 +30,8 @@ COMPENSATED.
 Waits
 -----
 A step that asks is `Asking` until somebody has looked whether its event came before the question (`Collect`), and then
-`Waiting`; an event is given to it in either status, until its time is up. Asking is an effect, where it could be undone.
+`Waiting`; an event is given to it in either status, until its time is up. Asking is an effect, where that could be
+undone.
 
 What may interleave, and what a crash leaves
 --------------------------------------------

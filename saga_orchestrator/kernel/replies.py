@@ -75,12 +75,14 @@ def raised(draft: Draft, status: Running, reply: Raised) -> None:
 
 
 def probed(draft: Draft, status: Probing, reply: Probed) -> None:
-    """Settle an attempt in doubt, or learn that it stays in doubt."""
+    """Settle an attempt in doubt, or learn that it stays in doubt; one that has asked before has acted in any case."""
     if reply.outcome is ProbeOutcome.DONE:
         _succeeded(draft, reply)
         return
-    tainted = reply.outcome is ProbeOutcome.UNKNOWN
-    ended = RecordStatus.IN_DOUBT if tainted else RecordStatus.ERROR
+    is_unknown = reply.outcome is ProbeOutcome.UNKNOWN
+    node = draft.graph.nodes[reply.step_id]
+    tainted = is_unknown or (status.heard > 0 and (node.undoable or node.kind.is_final))
+    ended = RecordStatus.IN_DOUBT if is_unknown else RecordStatus.ERROR
     _note(draft, reply, Phase.EXECUTE, ended, reply.error or f"probe: {reply.outcome.value}")
     turns_back = draft.has_failed() and not draft.is_committed() and not tainted
     if status.lost and draft.course is Course.FORWARD and not turns_back:

@@ -95,19 +95,22 @@ def give_up(draft: Draft, step_id: str, status: Open) -> None:
         draft.put(step_id, UndoFailed(status.attempt, status.with_output, heard=status.heard))
 
 
-def addressee(state: State, kind: str, correlation: str | None, now: datetime | None) -> str | None:
+def addressee(
+    state: State, kind: str, correlation: str | None, now: datetime | None, *, exact: bool = False
+) -> str | None:
     """Return the step whose wait an event of this type is for, or None; a saga in quarantine is given none.
 
     A wait for just this correlation comes before one for any; of several such, that of the step whose id comes first.
 
     Args:
         now: Waits whose time is up by then are over; None counts them, too.
+        exact: Only a wait for just this correlation will do.
     """
     found = [
         (status.correlation is None, step_id)
         for step_id, status in state.open.items()
         if isinstance(status, Wait) and kind in status.types and status.correlation in (None, correlation)
-        if now is None or not is_up(status, now)
+        if (now is None or not is_up(status, now)) and not (exact and status.correlation is None)
     ]
     return min(found)[1] if found else None
 

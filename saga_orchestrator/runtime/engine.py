@@ -85,7 +85,7 @@ class SagaEngine(Generic[ModelT]):
         self._claims = Claims(self.registry, self.owner, self.lease)
         reader = SagaReader(self._claims, self.payloads)
         self._mailroom = Mailroom(self, reader, event_retention)
-        self._tools = Tools(self._commits, Performer(self.payloads), self.now, self._mailroom.collect)
+        self._tools = Tools(self._commits, Performer(self.payloads), self.now, self._collect)
         self.background = Background()
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -238,6 +238,10 @@ class SagaEngine(Generic[ModelT]):
         """
         await self.ready()
         return await self._mailroom.signal(letter, session)
+
+    async def _collect(self, saga_id: UUID) -> None:
+        """Collect what has come for a saga, to the end: who no longer waits for it must not cut off its transaction."""
+        await self.background.outcome(self._mailroom.collect, saga_id)
 
     # --- driving ---------------------------------------------------------------------------------------------
 

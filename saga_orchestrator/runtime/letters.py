@@ -14,6 +14,10 @@ from ..definition.waiting import TIMED_OUT, Event
 from ..errors import PayloadError
 
 
+class MisfitError(PayloadError):
+    """An event's payload is not what its receiver wants."""
+
+
 def sealed(payloads: Payloads, event: Event[Any]) -> str:
     """Return the stored form of an event.
 
@@ -28,7 +32,8 @@ def opened(payloads: Payloads, model: type[BaseModel] | None, text: str | None) 
     """Return a stored event, with its payload as the model that its receiver wants; no event is one that says so.
 
     Raises:
-        PayloadError: It cannot be decoded, or its payload does not fit the model.
+        PayloadError: It cannot be decoded.
+        MisfitError: Its payload does not fit the model.
     """
     if text is None:
         return Event(type=TIMED_OUT, payload=None)
@@ -48,6 +53,7 @@ def opened(payloads: Payloads, model: type[BaseModel] | None, text: str | None) 
 def _fitted(model: type[BaseModel], payload: Any, kind: str) -> BaseModel:
     try:
         fitted: BaseModel = model.__pydantic_validator__.validate_json(to_json(payload), by_alias=True, by_name=True)
-    except ValidationError as error:
-        raise PayloadError(f"The event {kind!r} does not fit {model.__name__}: {reasons(error)}.") from error
+    except Exception as error:  # a validator of the author's may raise anything
+        why = reasons(error) if isinstance(error, ValidationError) else repr(error)
+        raise MisfitError(f"The event {kind!r} does not fit {model.__name__}: {why}.") from error
     return fitted

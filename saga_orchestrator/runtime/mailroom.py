@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -19,11 +20,11 @@ from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..storage.contract import Store
-from ..storage.inbox import CORRELATION, SAGA
+from ..storage.inbox import CORRELATION, LEFT, SAGA
 from ..storage.rows import Fate, Head, Letter, Move
 from .after_commit import after_commit
 from .background import Background
-from .reading import SagaReader
+from .reading import Question, SagaReader
 from .registry import Registry
 
 _PURGED_EVERY = timedelta(minutes=1)
@@ -115,29 +116,46 @@ class Mailroom:
             await self._inbox.shelve(letter_id)
         return SignalResult.BUFFERED
 
-    async def _delivered(self, saga_id: UUID, letter_id: UUID | None = None) -> None:
-        """Have a saga take what has come for it, if this process knows it; else that is left to others."""
+    async def _delivered(self, saga_id: UUID, letter_id: UUID | None = None, reader: SagaReader | None = None) -> bool:
+        """Have a saga take what has come for it, if this process knows it; return whether anything became of it."""
         since = asyncio.get_running_loop().time()
-        head, delivery = await self._inbox.deliver(saga_id, self._reader, letter_id)
+        head, delivery = await self._inbox.deliver(saga_id, reader or self._reader, letter_id)
         if delivery.move is not None:
             self._office.follow(head, delivery.move, since)
+        return bool(delivery.settled)
 
     async def collect(self, saga_id: UUID) -> None:
-        """Give a saga whose step has just asked what has come before; from now on, what comes finds it."""
+        """Give a saga whose steps have just asked what has come before; from now on, what comes finds it.
+
+        Nothing is said to have been looked up for a step before its correlation leads here.
+        """
+        while asked := await self._asked(saga_id):
+            if correlated := [each.correlation for each in asked if each.correlation is not None]:
+                await self._inbox.route(saga_id, correlated)
+            looked = frozenset((each.step_id, each.attempt) for each in asked)
+            if not await self._delivered(saga_id, reader=replace(self._reader, looked=looked)):
+                return
+
+    async def _asked(self, saga_id: UUID) -> list[Question]:
         head = await self._office.store.head(saga_id)
-        known = None if head is None else self._reader.wants(head)
-        if correlated := [want.correlation for want in known or () if want.correlation is not None]:
-            await self._inbox.route(saga_id, correlated)
-        await self._delivered(saga_id)
+        return [] if head is None else self._reader.questions(head)
 
     async def deliver_due(self, limit: int) -> None:
         """Deliver what was posted, and not delivered by whoever posted it; now and then, forget what is too old."""
         try:
             for letter_id, address in await self._inbox.due(self._office.registry.claimable, limit):
-                await self.deliver(letter_id, address)
+                await self._deliver_or_defer(letter_id, address)
             await self._purge(self._office.now())
         except Exception as error:  # noqa: BLE001 - whatever it is, the sagas that were claimed are to be driven
             logger.warning("events could not be delivered yet: {!r}", error)
+
+    async def _deliver_or_defer(self, letter_id: UUID, address: str) -> None:
+        """Deliver an event; one that cannot be stands in nobody's way."""
+        try:
+            await self.deliver(letter_id, address)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this letter's
+            logger.warning("event {} could not be delivered yet: {!r}", letter_id, error)
+            await self._inbox.defer(letter_id, self._office.now() + LEFT)
 
     async def _purge(self, now: datetime) -> None:
         if self._purge_at is not None and self._purge_at <= now:

@@ -10,16 +10,16 @@ from uuid import UUID, uuid5
 
 from ..definition.io import Payloads, clean_text
 from ..definition.saga import SagaDefinition
-from ..errors import PayloadError
 from ..kernel.effects import Verdict
 from ..kernel.events import Collected, Signalled
 from ..kernel.projection import waits
 from ..kernel.state import SagaStatus, State
 from ..kernel.step_status import Asking, UndoAsking, UndoWaiting, Wait
 from ..kernel.waits import addressee
+from ..storage.inbox import AT_ONCE, CORRELATION
 from ..storage.rows import Delivery, Fate, Head, Letter, Settled, Want
 from .claims import Claims
-from .letters import opened
+from .letters import MisfitError, opened
 from .moves import Fold, fold_on
 
 _OVER = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
@@ -42,6 +42,19 @@ class OpenWait(NamedTuple):
     token: UUID
 
 
+class Question(NamedTuple):
+    """What a step has asked for, and nobody has looked up yet."""
+
+    step_id: str
+    attempt: int
+    correlation: str | None
+
+
+def is_correlated(letter: Letter) -> bool:
+    """Return whether a letter is for whoever waits for its correlation, and for no saga by its name."""
+    return letter.address.startswith(f"{CORRELATION}:")
+
+
 def open_waits(saga_id: UUID, state: State) -> list[OpenWait]:
     """Return the waits for events that are open, with the token of each."""
     return [
@@ -59,10 +72,15 @@ def token_of(saga_id: UUID, step_id: str, status: Wait) -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class SagaReader:
-    """Reads the letters of any saga that its process knows."""
+    """Reads the letters of any saga that its process knows.
+
+    Args:
+        looked: The questions, by step and attempt, of which it can be said that nothing has come if nothing has.
+    """
 
     claims: Claims
     payloads: Payloads
+    looked: frozenset[tuple[str, int]] = frozenset()
 
     def wants(self, head: Head) -> tuple[Want, ...] | None:
         if head.status in _OVER:
@@ -74,7 +92,8 @@ class SagaReader:
 
     def read(self, head: Head, letters: Sequence[Letter], now: datetime) -> Delivery:
         if head.status in _OVER:
-            return Delivery(None, tuple(Settled(each.id, Fate.STALE, "its saga was over") for each in letters))
+            mine = [letter for letter in letters if not is_correlated(letter)]
+            return Delivery(None, tuple(Settled(each.id, Fate.STALE, "its saga was over") for each in mine))
         known = self.claims.sound(head)
         if known is None:
             return Delivery()
@@ -84,8 +103,9 @@ class SagaReader:
             done, fate = self._taken(definition, done, letter, now)
             if fate is not None:
                 settled.append(fate)
-        looked = [Collected(i, s.attempt) for i, s in waits(done.state) if isinstance(s, Asking | UndoAsking)]
-        done = fold_on(definition.graph, done, looked, now)
+        if len(letters) < AT_ONCE:
+            asking = [(i, s.attempt) for i, s in waits(done.state) if isinstance(s, Asking | UndoAsking)]
+            done = fold_on(definition.graph, done, [Collected(*each) for each in asking if each in self.looked], now)
         move = self.claims.moved(head, definition, state, done, now) if done.moved else None
         return Delivery(move, tuple(settled))
 
@@ -94,12 +114,15 @@ class SagaReader:
     ) -> tuple[Fold, Settled | None]:
         """Give a letter to the wait that it fits; return what that comes to, and what becomes of the letter, if known.
 
-        Only what the kernel has applied counts as taken.
+        Only what the kernel has applied counts as taken. An event that was sent to a correlation is for whoever waits
+        for just that: no saga turns it away for all.
         """
-        step_id = addressee(done.state, letter.type, letter.correlation_id, now)
+        exact = is_correlated(letter)
+        step_id = addressee(done.state, letter.type, letter.correlation_id, now, exact=exact)
         if step_id is None:
-            late = addressee(done.state, letter.type, letter.correlation_id, None) is not None
-            return done, Settled(letter.id, Fate.EXPIRED, "the time of its wait was up") if late else None
+            late = None if exact else addressee(done.state, letter.type, letter.correlation_id, None)
+            is_lost = late is not None and not getattr(done.state.of(late), "resumes", False)
+            return done, Settled(letter.id, Fate.EXPIRED, "the time of its wait was up") if is_lost else None
         if (why := self.misfit(definition, step_id, letter.content)) is not None:
             return done, Settled(letter.id, Fate.REFUSED, why)
         event = Signalled(letter.type, letter.correlation_id, letter.content, step_id)
@@ -108,12 +131,22 @@ class SagaReader:
         return after, Settled(letter.id, Fate.APPLIED) if is_taken else None
 
     def misfit(self, definition: SagaDefinition, step_id: str, content: str) -> str | None:
-        """Return why a step could not understand an event, or None if it could."""
+        """Return why a step could not understand an event, or None if it could.
+
+        Raises:
+            PayloadError: It cannot be decoded, now or by this process: that says nothing of the event.
+        """
         try:
             opened(self.payloads, definition.step(step_id).shape.event_model, content)
-        except PayloadError as error:
+        except MisfitError as error:
             return clean_text(str(error), _LONGEST_REASON)
         return None
+
+    def questions(self, head: Head) -> list[Question]:
+        """Return what the saga has asked for and nobody has looked up."""
+        known = None if head.status in _OVER else self.claims.sound(head)
+        asking = () if known is None else waits(known[1])
+        return [Question(i, s.attempt, s.correlation) for i, s in asking if isinstance(s, Asking | UndoAsking)]
 
 
 def _end(status: Wait) -> datetime | None:

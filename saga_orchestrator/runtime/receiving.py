@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ActiveSagaAlreadyExistsError
 from ..kernel.effects import Verdict
-from ..storage.rows import Fate
 from .engine import SagaEngine
 from .mailroom import SignalResult
 from .signals import Address, Sent, letter
@@ -122,10 +121,11 @@ class Receiver(ABC):
             if active.saga_id is None:
                 raise
             saga_id = active.saga_id
-        taken = sent.result is SignalResult.BUFFERED and session is None and await self._taken_by(sent.letter_id)
-        return saga_id, SignalResult.APPLIED if taken else sent.result
+        found = None if session is not None else await self._engine.store.inbox.find(sent.letter_id)
+        is_news = sent.result is SignalResult.BUFFERED and found is not None
+        return saga_id, SignalResult(found.fate.value) if found is not None and is_news else sent.result
 
     async def _taken_by(self, letter_id: UUID) -> UUID | None:
-        """Return the saga that has taken an event, or None while none has."""
+        """Return the saga whose event it is, taken or not; None while it is nobody's."""
         found = await self._engine.store.inbox.find(letter_id)
-        return None if found is None or found.fate is Fate.BUFFERED else found.saga_id
+        return None if found is None else found.saga_id

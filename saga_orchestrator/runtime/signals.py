@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ..definition.io import Payloads
 from ..definition.waiting import Event, check_event_name
-from ..errors import SagaStateError
+from ..errors import SagaDefinitionError, SagaStateError
 from ..storage.inbox import AGGREGATION, CORRELATION, SAGA, address_of
 from ..storage.rows import Letter
 from .ids import new_id
@@ -37,13 +37,20 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         if self.saga_id is not None:
-            return address_of(SAGA, self.saga_id)
+            return address_of(SAGA, _as_id(self.saga_id))
         if self.aggregation_id is not None:
             check_name("aggregation_id", self.aggregation_id)
             return address_of(AGGREGATION, self.aggregation_id)
         if self.correlation_id is not None:
             return address_of(CORRELATION, self.correlation_id)
         raise SagaStateError("An event is for somebody: name saga_id, aggregation_id or correlation_id.")
+
+
+def _as_id(saga_id: Any) -> UUID:
+    try:
+        return saga_id if isinstance(saga_id, UUID) else UUID(saga_id)
+    except (ValueError, TypeError, AttributeError):
+        raise SagaStateError(f"saga_id is {saga_id!r:.80}; give it the UUID that start returned.") from None
 
 
 def letter(payloads: Payloads, to: Address, event_type: str, now: datetime, **said: Unpack[Sent]) -> Letter:
@@ -57,9 +64,13 @@ def letter(payloads: Payloads, to: Address, event_type: str, now: datetime, **sa
     if to.saga_id is not None and to.aggregation_id is not None:
         raise SagaStateError("An event is for one saga: name saga_id or aggregation_id, not both.")
     check_event_name("The type of an event", event_type)
-    for name, value in (("event_id", said.get("event_id")), ("correlation_id", to.correlation_id)):
+    names = {"event_id": said.get("event_id"), "correlation_id": to.correlation_id, "source": said.get("source")}
+    for name, value in names.items():
         if value is not None:
             check_event_name(f"The {name} of an event", value)
+    occurred_at = said.get("occurred_at")
+    if occurred_at is not None and not isinstance(occurred_at, datetime):
+        raise SagaDefinitionError(f"The occurred_at of an event is {occurred_at!r}; give it a datetime.")
     event = Event(
         type=event_type,
         payload=said.get("payload"),

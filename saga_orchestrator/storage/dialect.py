@@ -119,8 +119,8 @@ class SqliteDialect(SqlDialect):
     async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with self._writers, engine.connect() as connection:
             await self._prepare(connection)
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
                 await connection.commit()
             except BaseException:

@@ -28,8 +28,8 @@ SAGA, AGGREGATION, CORRELATION = "saga", "aggregation", "correlation"
 """The kinds of addresses: each stands before a colon and the name."""
 LEFT = timedelta(seconds=5)
 """How long a letter is left alone whose saga could not be read; who does not know the saga is not asked again."""
-_AT_ONCE = 100
-"""How many letters are looked through in one delivery; a wait takes one."""
+AT_ONCE = 100
+"""How many letters are looked through in one delivery; a wait takes one. When so many came, there may be more."""
 
 
 def address_of(kind: str, name: object) -> str:
@@ -75,6 +75,10 @@ class Inbox(Protocol):
 
         Those whose saga is known, and is none that the caller could run, are left to others.
         """
+        ...
+
+    async def defer(self, letter_id: UUID, until: datetime) -> None:
+        """Have nobody look at a letter before then."""
         ...
 
     async def shelve(self, letter_id: UUID) -> None:
@@ -183,7 +187,10 @@ class SagaInbox:
         return update(self._table).where(self._table.c.id == letter_id).values(saga_id=head.id, due_at=until)
 
     def _wanted(self, head: Head, wants: Sequence[Want], letter_id: UUID | None) -> Select[Any]:
-        """Return the locking read of the letters that the saga waits for, but for those that another saga takes."""
+        """Return the locking read of the letters that the saga waits for, a named one first.
+
+        One that somebody else holds is waited for: to pass over it would be to say that nothing has come.
+        """
         column = self._table.c
         correlated = [address_of(CORRELATION, want.correlation) for want in wants if want.correlation is not None]
         mine = or_(column.saga_id == head.id, column.address.in_(correlated))
@@ -193,7 +200,8 @@ class SagaInbox:
         ]
         chosen = or_(and_(mine, or_(false(), *fits)), column.id == letter_id)
         waits = self._letters().where(text("status = 'BUFFERED'"), chosen)
-        return waits.order_by(column.id).limit(_AT_ONCE).with_for_update(skip_locked=True)
+        named_first = case((column.id == letter_id, 0), else_=1)
+        return waits.order_by(named_first, column.id).limit(AT_ONCE).with_for_update()
 
     def _letters(self) -> Select[Any]:
         columns = [self._table.c[name] for name in Letter._fields]
@@ -223,6 +231,12 @@ class SagaInbox:
         async with self._engine.connect() as connection:
             found = await connection.execute(chosen.order_by(column.due_at).limit(limit))
             return [(row.id, row.address) for row in found]
+
+    async def defer(self, letter_id: UUID, until: datetime) -> None:
+        column = self._table.c
+        waiting = update(self._table).where(column.id == letter_id, column.due_at.is_not(None))
+        async with self._dialect.writing(self._engine) as connection:
+            await connection.execute(waiting.values(due_at=until))
 
     async def shelve(self, letter_id: UUID) -> None:
         column = self._table.c

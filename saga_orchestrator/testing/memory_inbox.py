@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import SagaNotFoundError
-from ..storage.inbox import AGGREGATION, CORRELATION, LEFT, SAGA, address_of
+from ..storage.inbox import AGGREGATION, AT_ONCE, CORRELATION, LEFT, SAGA, address_of
 from ..storage.rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Want, Whereabouts
 
 
@@ -82,7 +82,8 @@ class MemoryInbox:
         self._bind(head)
         waiting = [kept for kept in self.letters.values() if kept.fate is Fate.BUFFERED]
         wanted = [kept.letter for kept in waiting if kept.letter.id == letter_id or _is_wanted(kept, head, wants)]
-        delivery = reader.read(head, sorted(wanted, key=lambda letter: letter.id), self._now())
+        wanted.sort(key=lambda letter: (letter.id != letter_id, letter.id))
+        delivery = reader.read(head, wanted[:AT_ONCE], self._now())
         if delivery.move is not None:
             self._move(head, delivery.move)
         for settled in delivery.settled:
@@ -114,6 +115,11 @@ class MemoryInbox:
     def _is_for(self, claimable: Claimable, kept: Kept) -> bool:
         head = self._heads.get(kept.saga_id) if kept.saga_id is not None else None
         return head is None or head.definition_version in claimable.versions.get(head.saga_name, ())
+
+    async def defer(self, letter_id: UUID, until: datetime) -> None:
+        await asyncio.sleep(0)
+        if (kept := self.letters.get(letter_id)) is not None and kept.letter.due_at is not None:
+            kept.letter = kept.letter._replace(due_at=until)
 
     async def shelve(self, letter_id: UUID) -> None:
         await asyncio.sleep(0)

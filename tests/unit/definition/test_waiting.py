@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -41,6 +41,7 @@ BAD_WAITS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "seconds": (("a",), {"timeout": 5}, "timedelta"),
     "the past": (("a",), {"timeout": -HOUR}, "timedelta"),
     "a moment without a zone": (("a",), {"until": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001
+    "the end of time, elsewhere": (("a",), {"until": datetime.max.replace(tzinfo=timezone(-HOUR))}, "no time in UTC"),
     "both": (("a",), {"timeout": HOUR, "until": MOMENT}, "not both"),
     "another end": (("a",), {"on_timeout": "retry"}, "'fail' or 'resume'"),
 }

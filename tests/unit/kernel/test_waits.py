@@ -18,6 +18,8 @@ from saga_orchestrator.kernel.events import (
     Compensated,
     CompensateOrdered,
     Notified,
+    Probed,
+    ProbeOutcome,
     Raised,
     RetryOrdered,
     Returned,
@@ -209,3 +211,13 @@ def test_a_saga_that_was_quarantined_looks_again_for_what_came_meanwhile(undone:
     assert Collect("a", 1) in released.work
     asked = UndoAsking if undone else Asking
     assert isinstance(released.state.of("a"), asked)
+
+
+def test_a_step_that_has_asked_has_acted_whatever_its_probe_says() -> None:
+    """The probe speaks of the attempt that was lost; the question was asked before it."""
+    graph = saga(probes=True)
+    heard = (ASKED, Signalled("go"))
+    lost = after(graph, *heard, Claimed(crashed=True), Probed("a", 2, ProbeOutcome.NOT_DONE))
+    assert lost.of("a").tainted  # type: ignore[attr-defined]
+    failed = decide(graph, lost, Raised("a", 3, retryable=False), now=NOW).state
+    assert type(failed.of("a")).__name__ == "Undoing"
