@@ -21,7 +21,7 @@ from .child import ROOT
 from .rounds import Cell, Effort, measure
 from .targets import targets
 
-PARTS = ("claim", "drain", "memory", "length")
+PARTS = ("claim", "drain", "memory", "length", "vocabulary")
 PATIENCE = 240
 """Seconds after which a part that does not end is given up."""
 FULL, QUICK = Effort(seconds=1.5, rounds=3), Effort(seconds=0.4, rounds=1)
@@ -30,6 +30,7 @@ SIZES = {
     "drain": ("--sagas", 20_000, 2_000),
     "memory": ("--sagas", 10_000, 2_000),
     "length": ("--rounds", 5, 1),
+    "vocabulary": ("--rounds", 20, 3),
 }
 
 

@@ -39,7 +39,7 @@ class Target:
 
 def targets(results: Results) -> list[Target]:
     """Return every target whose figures this run has measured."""
-    return [*_speed(results), *_claiming(results), *_size(results)]
+    return [*_speed(results), *_claiming(results), *_size(results), *_vocabulary(results)]
 
 
 def rate(results: Results, contender: str, steps: int, in_flight: int) -> float | None:
@@ -85,3 +85,19 @@ def _size(results: Results) -> Iterator[Target]:
     if length := results.get("length"):
         # Linear would be 1; the noise of a shared machine is what the rest is for.
         yield Target("A step in a saga of 500 steps, to one in a saga of 125", 1.3, length["ratio"], at_most=True)
+
+
+def _vocabulary(results: Results) -> Iterator[Target]:
+    if found := results.get("vocabulary"):
+        name = "A transactional step, to the same transaction written by hand"
+        yield Target(name, 1.5, found["transactional_ms"] / found["by_hand_ms"], at_most=True)
+        name = "A saga whose event came first, with 100,000 others buffered, to its cost with none"
+        yield Target(name, None, found["early_event_beside_100000_ms"] / found["early_event_ms"])
+        yield Target("A saga of three steps side by side, to one of one step", None, _branches(found))
+        yield Target("From `signal` to the step that waits, median", None, found["signal_ms"]["p50"], "ms")
+        yield Target("From `signal` to the step that waits, 99 of 100", None, found["signal_ms"]["p99"], "ms")
+        yield Target("A saga of ten sagas inside each other", None, found["levels_ms"], "ms")
+
+
+def _branches(found: Results) -> float:
+    return float(found["three_branches_ms"] / found["one_step_ms"])

@@ -47,6 +47,7 @@ class Node:
         undo_without_output: Its compensation can run when the output was never learnt.
         nothing_to_undo: It has no effect, or its author declared that there is nothing to undo.
         probes: It can be asked whether an attempt in doubt has acted.
+        transactional: What it does is committed with the record of it, so an attempt that was lost has not acted.
         branches: The choices on which it depends whether it runs, each with the answer by which it does.
     """
 
@@ -57,6 +58,7 @@ class Node:
     undo_without_output: bool = False
     nothing_to_undo: bool = False
     probes: bool = False
+    transactional: bool = False
     retry: RetryPolicy = field(default_factory=NoRetry)
     timeout: timedelta | None = None
     compensation_retry: RetryPolicy = field(default_factory=NoRetry)

@@ -48,6 +48,7 @@ def make_node(step_id: str, before: tuple[str, ...], step: BaseStep[Any, Any], o
         undo_without_output=shape.undo_without_output,
         nothing_to_undo=declared_none or kind is StepKind.READ_ONLY,
         probes=shape.probes,
+        transactional=step.transactional,
         retry=options.get("retry_policy") or NoRetry(),
         timeout=options.get("timeout"),
         compensation_retry=options.get("compensation_retry") or NoRetry(),

@@ -38,6 +38,7 @@ class StepContext:
         initial_data: What the saga was started with, as plain JSON values.
         deadline: When this attempt is given up, if it has a timeout.
         phase: "execute" or "compensate".
+        session: Of a transactional step, the `AsyncSession` to write by; flushed and committed by the engine.
     """
 
     saga_id: UUID
@@ -51,6 +52,7 @@ class StepContext:
     initial_data: Any = None
     deadline: datetime | None = None
     phase: Literal["execute", "compensate"] = "execute"
+    session: Any = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ class BaseStep(Generic[InputT, OutputT]):
 
     Attributes:
         kind: What its effect means for the way back; `add_step(kind=...)` overrides it.
+        transactional: Its methods are given `ctx.session`, and what they write by it is committed together with the
+            record that they have: a crash at any moment leaves both or neither. Such a step does all it does by that
+            session, quickly, and never commits it itself.
         input_model: The model that `execute` is annotated to take.
         output_model: The model that `execute` is annotated to return.
 
@@ -90,6 +95,7 @@ class BaseStep(Generic[InputT, OutputT]):
     """
 
     kind: ClassVar[StepKind] = StepKind.COMPENSATABLE
+    transactional: ClassVar[bool] = False
     input_model: type[InputT]
     output_model: type[OutputT]
     _shape: ClassVar[StepShape | None] = None

@@ -63,8 +63,10 @@ def abort(draft: Draft) -> Answer:
     for step_id, status in tuple(draft.open.items()):
         match status:
             case Running(attempt) | Probing(attempt):
-                draft.put(step_id, Failed(attempt, True, status.heard))
-                draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, attempt, error=ABORTED)
+                is_clean = draft.graph.nodes[step_id].transactional and not getattr(status, "tainted", True)
+                draft.put(step_id, Failed(attempt, not is_clean, status.heard))
+                ended = RecordStatus.ERROR if is_clean else RecordStatus.IN_DOUBT
+                draft.record(Phase.EXECUTE, ended, step_id, attempt, error=ABORTED)
             case Undoing(attempt, with_output=known):
                 draft.put(step_id, UndoFailed(attempt, known, heard=status.heard))
                 draft.record(Phase.COMPENSATE, RecordStatus.IN_DOUBT, step_id, attempt, error=ABORTED)

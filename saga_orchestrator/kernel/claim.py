@@ -31,7 +31,8 @@ def take_over(draft: Draft) -> None:
     """Set everything that was in flight going again, under the same attempt and therefore the same key."""
     for step_id, status in tuple(draft.open.items()):
         if isinstance(status, Running):
-            draft.record(Phase.EXECUTE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
+            ended = RecordStatus.ERROR if draft.graph.nodes[step_id].transactional else RecordStatus.IN_DOUBT
+            draft.record(Phase.EXECUTE, ended, step_id, status.attempt, error=LOST)
             _lost(draft, step_id, status)
         elif isinstance(status, Undoing):
             draft.record(Phase.COMPENSATE, RecordStatus.IN_DOUBT, step_id, status.attempt, error=LOST)
@@ -57,15 +58,16 @@ def release(draft: Draft) -> None:
 
 
 def _lost(draft: Draft, step_id: str, status: Running) -> None:
-    """Settle an attempt that nobody will answer: ask, run it again, or count it as having acted.
+    """Settle an attempt that nobody will answer: ask, run it again, or count it as having acted, if it may have.
 
     Off the way forward it is run again only to learn the output, where the compensation cannot do without.
     """
     node = draft.graph.nodes[step_id]
+    tainted = status.tainted or not node.transactional
     only_with_output = node.undoable and not node.undo_without_output and not node.nothing_to_undo
-    if node.probes:
+    if node.probes and tainted:
         draft.probe(step_id, status, lost=True)
     elif draft.course is Course.FORWARD or (draft.course is Course.BACKWARD and only_with_output):
-        draft.start(step_id, status.attempt, status.failures, tainted=True, heard=status.heard)
+        draft.start(step_id, status.attempt, status.failures, tainted=tainted, heard=status.heard)
     else:
-        draft.put(step_id, Failed(status.attempt, True, status.heard))
+        draft.put(step_id, Failed(status.attempt, tainted, status.heard))

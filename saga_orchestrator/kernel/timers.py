@@ -42,7 +42,8 @@ def _due(draft: Draft, step_id: str, status: Timed) -> None:
     elif isinstance(status, Waiting | UndoWaiting):
         run_out(draft, step_id, status)
     elif isinstance(status, Running):
-        raised(draft, status, Raised(step_id, status.attempt, TIMED_OUT, in_doubt=True))
+        may_have_acted = not draft.graph.nodes[step_id].transactional
+        raised(draft, status, Raised(step_id, status.attempt, TIMED_OUT, in_doubt=may_have_acted))
     elif isinstance(status, Probing):
         probed(draft, status, Probed(step_id, status.attempt, ProbeOutcome.UNKNOWN, error=TIMED_OUT))
     else:

@@ -12,41 +12,29 @@ not begun yet. It starts nothing before the commit that ordered it. There are th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from loguru import logger
 
-from ..kernel.effects import Collect
+from ..kernel.effects import Collect, Probe
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.step_status import StepStatus, Undoing
 from ..storage.rows import Ownership, Written
 from .background import begun
+from .exactly_once import Committed, perform_once
 from .moves import Fold, compose, fold, is_at_work, left_to_anybody, read_state, released
 from .tenure import patiently
 
 if TYPE_CHECKING:
     from ..kernel.effects import Work
-    from ..storage.group_commit import GroupCommit
-    from .performer import Performer
     from .tenure import Tenure
+    from .tools import Tools
 
 _GRACE = timedelta(seconds=5)
 """How long a step that has timed out may take to end before it is left behind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What all drivers of an engine share."""
-
-    commits: GroupCommit
-    performer: Performer
-    now: Callable[[], datetime]
-    collect: Callable[[UUID], Awaitable[None]]
 
 
 class Driver:
@@ -57,16 +45,17 @@ class Driver:
         self.task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
         """The task that the driver is in."""
         self._tools = tools
-        self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event]]] = {}
+        self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event | Committed]]] = {}
         self._began: dict[str, tuple[StepStatus, datetime]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._left_behind: set[asyncio.Task[Event]] = set()
+        self._left_behind: set[asyncio.Task[Event | Committed]] = set()
         self._stale = False
         self._lost = False
         self._fenced = False
         self._is_driven = False
+        self._is_committing = False
         self._stopped: asyncio.Event | None = None
 
     async def run(self) -> None:
@@ -160,7 +149,9 @@ class Driver:
     async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
         """Make a fold durable; return False when it has to be decided again, or is no longer ours to decide."""
         tenure = self.tenure
+        self._is_committing = True
         written = await self._tools.commits.submit(compose(tenure, done, now, ownership))
+        self._is_committing = False
         if written is Written.CONFLICT:
             await self._reload()
         elif written is Written.FENCED:
@@ -213,13 +204,23 @@ class Driver:
                     task.add_done_callback(self._done)
         self._set_alarm()
 
-    def _perform(self, work: Work) -> Coroutine[Any, Any, Event]:
+    def _perform(self, work: Work) -> Coroutine[Any, Any, Event | Committed]:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
         if isinstance(work, Collect):
             return self._collect()
         now = self._tools.now()
         self._began[work.step_id] = self.tenure.state.of(work.step_id), now
+        if self.tenure.definition.graph.nodes[work.step_id].transactional and not isinstance(work, Probe):
+            return perform_once(self._tools.performer, work, self.tenure, self._tools.now)
         return self._tools.performer.perform(work, self.tenure, now)
+
+    def _take_over(self, committed: Committed) -> None:
+        """Go on from what a step has committed with its own rows; read the row if others have moved it as well."""
+        if committed.revision == self.tenure.revision and not self._is_committing:
+            self._adopt(committed.done)
+            self._ring()
+        else:
+            self.refresh()
 
     async def _collect(self) -> Event:
         """Look for what has come before the step asked. What is found is in the row by then, and so is that none is."""
@@ -228,20 +229,20 @@ class Driver:
         self.refresh()
         return Ticked()
 
-    async def _perform_once_known(self, work: Work) -> Event:
+    async def _perform_once_known(self, work: Work) -> Event | Committed:
         await self.tenure.past()
         performing = self._perform(work)
         self._set_alarm()
         return await performing
 
-    def _leave_behind(self, task: asyncio.Task[Event]) -> None:
+    def _leave_behind(self, task: asyncio.Task[Event | Committed]) -> None:
         """Cancel a task whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
         if not task.done():
             task.cancel()
             self._left_behind.add(task)
             task.add_done_callback(self._left_behind.discard)
 
-    def _done(self, task: asyncio.Task[Event]) -> None:
+    def _done(self, task: asyncio.Task[Event | Committed]) -> None:
         if task.cancelled():
             if not self._lost and any(task is ours for _, ours in self._tasks.values()):
                 logger.warning("saga {}: its step was cancelled, and not by its driver", self.tenure.saga_id)
@@ -251,7 +252,11 @@ class Driver:
             logger.opt(exception=error).error("saga {}: performing work failed", self.tenure.saga_id)
             self.lose()
             return
-        self.put(task.result())
+        result = task.result()
+        if isinstance(result, Committed):
+            self._take_over(result)
+        else:
+            self.put(result)
 
     def _set_alarm(self) -> None:
         """Have a tick put into the mailbox when the next timer of the state runs out."""

@@ -34,7 +34,7 @@ from .background import Background
 from .birth import Beginning, born
 from .claims import Claims, Intake
 from .clock import DatabaseClock
-from .driver import Driver, Tools
+from .driver import Driver
 from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
@@ -42,6 +42,7 @@ from .performer import Performer
 from .reading import SagaReader
 from .registry import Registry
 from .tenure import Tenure
+from .tools import Tools
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _STARTS = 3

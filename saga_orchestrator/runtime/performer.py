@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -26,6 +26,8 @@ from .letters import opened
 from .recorded import RecordedContext
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from .tenure import Tenure
 
 Calling = Execute | Probe | Compensate
@@ -48,14 +50,16 @@ class Performer:
         self._payloads = payloads
 
     def perform(
-        self, work: Execute | Probe | Compensate, tenure: Tenure, started: datetime
+        self, work: Calling, tenure: Tenure, started: datetime, session: AsyncSession | None = None
     ) -> Coroutine[Any, Any, Reply]:
         """Return the doing of the work; it returns the event that tells the kernel how it ended.
 
         Args:
             tenure: Its past is known.
             started: Now.
+            session: Of a transactional step, that of its transaction.
         """
+        tenure = tenure if session is None else replace(tenure, session=session)
         match work:
             case Execute():
                 return self._execute(work, tenure, started)
@@ -222,6 +226,7 @@ class Performer:
             initial_data=tenure.initial_data(self._payloads, scope),
             deadline=None if timeout is None else started + timeout,
             phase=phase,
+            session=tenure.session,
         )
 
 

@@ -94,6 +94,8 @@ class Tenure:
     """When the lease ends, by the event loop's clock."""
     known_past: Past = field(default_factory=Past)
     past_is_known: bool = False
+    session: Any = None
+    """That of the transaction which the work at hand is done in, if it is."""
 
     @classmethod
     def of_newborn(cls, head: Head, initial: str, definition: SagaDefinition, state: State, store: Store) -> Tenure:

@@ -9,12 +9,14 @@ as SQLite.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from .inbox import Inbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from .transaction import Transaction
 
 
 class Store(Protocol):
@@ -50,6 +52,10 @@ class Store(Protocol):
         Sagas that others have locked are passed over. One whose row defies being read or written is set aside as
         STUCK, and stops none of the others. When it returns, every pair is durable.
         """
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction for a step: committed at the end, and nothing of it there after an error."""
         ...
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:

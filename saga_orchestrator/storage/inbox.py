@@ -13,11 +13,26 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Select, Table, Text, and_, bindparam, case, cast, delete, false, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    false,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..errors import SagaNotFoundError
-from .companions import inbox_table, route_table
+from .companions import WAITS, inbox_table, route_table
 from .dialect import SqlDialect, through_contention
 from .mixins import ACTIVE, TERMINAL
 from .rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
@@ -160,7 +175,7 @@ class SagaInbox:
             if wants is None:
                 await connection.execute(self._leave(head, letter_id, now + LEFT))
                 return head, Delivery()
-            await connection.execute(self._bind(head))
+            await connection.execute(self._bind(head, letter_id))
             chosen = self._wanted(head, wants, letter_id)
             letters = [Letter(*found) for found in await connection.execute(chosen)]
             delivery = reader.read(head, letters, now)
@@ -170,17 +185,19 @@ class SagaInbox:
                 await connection.execute(self._settle(), _facts(settled, head.id, now))
             return head, delivery
 
-    def _bind(self, head: Head) -> Any:
-        """Return the update by which what was sent to the saga, or to its aggregate, is this saga's from now on."""
+    def _bind(self, head: Head, letter_id: UUID | None) -> Any:
+        """Return the update by which what was sent to the saga, or to its aggregate, is this saga's from now on.
+
+        A letter that is named, and is its already, has been looked at by then.
+        """
         column = self._table.c
         addresses = [address_of(SAGA, head.id)]
         if not head.status.is_terminal:
             addresses.append(address_of(AGGREGATION, head.aggregation_id))
-        mine = or_(column.saga_id == head.id, and_(column.saga_id.is_(None), column.address.in_(addresses)))
-        chosen = update(self._table).where(mine, text("status = 'BUFFERED'"))
-        return chosen.where(or_(column.saga_id.is_(None), column.due_at.is_not(None))).values(
-            saga_id=head.id, due_at=None
-        )
+        nobodys = and_(column.saga_id.is_(None), column.address.in_(addresses))
+        named = [] if letter_id is None else [and_(column.id == letter_id, column.saga_id == head.id)]
+        chosen = update(self._table).where(or_(nobodys, *named), text(WAITS))
+        return chosen.values(saga_id=head.id, due_at=None)
 
     def _leave(self, head: Head, letter_id: UUID | None, until: datetime) -> Any:
         """Return the update by which a letter is left to whoever can read the saga that it is for."""
@@ -193,15 +210,19 @@ class SagaInbox:
         """
         column = self._table.c
         correlated = [address_of(CORRELATION, want.correlation) for want in wants if want.correlation is not None]
-        mine = or_(column.saga_id == head.id, column.address.in_(correlated))
-        fits = [
-            and_(column.type.in_(want.types), *([column.correlation_id == want.correlation] * (want[1] is not None)))
-            for want in wants
-        ]
-        chosen = or_(and_(mine, or_(false(), *fits)), column.id == letter_id)
-        waits = self._letters().where(text("status = 'BUFFERED'"), chosen)
-        named_first = case((column.id == letter_id, 0), else_=1)
-        return waits.order_by(named_first, column.id).limit(AT_ONCE).with_for_update()
+        mine = (
+            or_(column.saga_id == head.id, column.address.in_(correlated)) if correlated else column.saga_id == head.id
+        )
+        fits = and_(mine, or_(false(), *(self._fits(want) for want in wants)))
+        named = [] if letter_id is None else [column.id == letter_id]
+        waiting = self._letters().where(text(WAITS), or_(fits, *named))
+        named_first = [case((each, 0), else_=1) for each in named]
+        return waiting.order_by(*named_first, column.id).limit(AT_ONCE).with_for_update()
+
+    def _fits(self, want: Want) -> ColumnElement[bool]:
+        column = self._table.c
+        of_type = column.type.in_(want.types)
+        return of_type if want.correlation is None else and_(of_type, column.correlation_id == want.correlation)
 
     def _letters(self) -> Select[Any]:
         columns = [self._table.c[name] for name in Letter._fields]

@@ -8,6 +8,7 @@ the same (`one_statement`, `one_hop`); it is chosen once, when the store is made
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -29,6 +30,7 @@ from .group_read import GroupRead
 from .inbox import SagaInbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .statements import Statements, Times, born, head_of, kept, owned, past
+from .transaction import SagaTransaction, transaction
 
 
 class SagaStore:
@@ -188,6 +190,9 @@ class SagaStore:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""
         async with self.engine.connect() as connection:
             return (await connection.execute(self._sql.any_due(claimable, self.dialect.due_by()))).first() is not None
+
+    def transaction(self) -> AbstractAsyncContextManager[SagaTransaction]:
+        return transaction(self.engine, self.dialect, self._sql, self._move)
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         alive: dict[UUID, int] = {}

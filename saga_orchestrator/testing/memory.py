@@ -7,8 +7,8 @@ forgets to compare the revision is found out here too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -150,6 +150,13 @@ class MemoryStore:
             return False
         return True
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+        """Open a transaction for a step; what it has to do in it is done at its end, with the saga's move."""
+        opened = MemoryTransaction(self.advance)
+        yield opened
+        await opened.commit()
+
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         await asyncio.sleep(0)
         mine = [h for i in saga_ids if (h := self.rows.get(i)) is not None and h.lease_owner == owner]
@@ -187,6 +194,24 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         return None
+
+
+class MemoryTransaction:
+    """A step's transaction. Its session is a list of what is to be done when the saga is moved, and not before."""
+
+    def __init__(self, advance: Callable[[UUID, Judge], Awaitable[Any]]) -> None:
+        self.session: list[Callable[[], object]] = []
+        self._advance = advance
+        self._settled: tuple[UUID, Judge] | None = None
+
+    async def settle(self, likely: Move, judge: Judge) -> None:
+        self._settled = likely.saga_id, judge
+
+    async def commit(self) -> None:
+        if self._settled is not None:
+            await self._advance(*self._settled)
+            for deed in self.session:
+                deed()
 
 
 def _refuse_stranded(head: Head) -> None:

@@ -80,6 +80,7 @@ def _node(tape: Tape, step_id: str, after: Iterable[Node], **facts: Any) -> Node
         step_id=step_id,
         after=tuple(node.step_id for node in after),
         probes=tape.happens(3),
+        transactional=tape.is_of_waits and tape.happens(4),
         retry=tape.pick(POLICIES),
         timeout=tape.pick(TIMEOUTS),
         compensation_retry=tape.pick(POLICIES),

@@ -22,7 +22,9 @@ def work_ends(world: World) -> None:
 
 def work_acts(world: World) -> None:
     """Work takes effect, or does so too late, and nobody is told."""
-    acting = [flight for flight in world.flights if not isinstance(flight.work, world.k.Probe | world.k.Collect)]
+    late = world.k.Probe | world.k.Collect
+    nodes = world.graph.nodes
+    acting = [f for f in world.flights if not isinstance(f.work, late) and not nodes[f.work.step_id].transactional]
     if acting:
         flight = world.tape.pick(acting)
         if isinstance(flight.work, world.k.Execute):

@@ -153,8 +153,11 @@ class World:
         if self.asks(flight) and self.is_asked_well(flight):
             self.ask(step_id, attempt)
             return
-        reads = self.graph.nodes[step_id].kind is StepKind.READ_ONLY
-        end = self.tape.pick(self.mood.reads if reads else self.mood.steps)
+        node = self.graph.nodes[step_id]
+        end = self.tape.pick(self.mood.reads if node.kind is StepKind.READ_ONLY else self.mood.steps)
+        if node.transactional:
+            self.execute_once(flight, end)
+            return
         acts = self.tape.happens(2) if end.in_doubt else end is FINE or flight.acted
         if acts and self.ledger.act(flight) and not end.in_doubt:
             chosen = self.tape.pick(("x", "y", "z", None)) if step_id in self.graph.choices else None
@@ -163,9 +166,21 @@ class World:
         pause = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
         self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable, end.in_doubt, pause))
 
+    def execute_once(self, flight: Flight, end: End) -> None:
+        """Let work end whose effect is committed with its record: if the reply is not wanted, it has had none."""
+        step_id, attempt = flight.work.step_id, flight.work.attempt
+        reply = self.k.Returned(step_id, attempt, "{}", '{"n":1}')
+        would_be = self.k.decide(self.graph, self.state, reply, now=self.now)
+        if end is not FINE:
+            self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable))
+        elif would_be.verdict is self.k.Verdict.APPLIED:
+            self.ledger.standing.add(step_id)
+            self.reply(reply)
+
     def asks(self, flight: Flight) -> bool:
         """Return whether this attempt asks for an event: the seldomer, the more it has heard."""
-        return self.tape.is_of_waits and self.tape.happens(2 + 2 * flight.work.heard)
+        is_one_way = self.graph.nodes[flight.work.step_id].transactional
+        return self.tape.is_of_waits and not is_one_way and self.tape.happens(2 + 2 * flight.work.heard)
 
     def is_asked_well(self, flight: Flight) -> bool:
         """Let the question be the step's effect, if it is one that can be undone or never is; else it must have none.
@@ -218,7 +233,8 @@ class World:
             self.ask(step_id, attempt)
             return
         end = self.tape.pick(self.mood.undos)
-        if end is FINE or (end.in_doubt and self.tape.happens(2)):
+        is_once = self.graph.nodes[step_id].transactional
+        if end is FINE or (end.in_doubt and not is_once and self.tape.happens(2)):
             self.ledger.undo(step_id)
         if end is FINE:
             self.ledger.undone = True

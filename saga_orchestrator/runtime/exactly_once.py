@@ -1,0 +1,109 @@
+"""Steps whose effects are rows of the saga's own database: done, and recorded as done, in one transaction.
+
+The step works by a session of that transaction. When it has returned, the saga's row is locked, what follows is
+decided, and the state, the history and the step's own rows are committed together. So there is no moment at which the
+one is there without the other, whatever crashes when: an attempt that nobody has answered for has not acted, and is
+simply made again. A reply that comes too late, or from an owner that is none any more, is rolled back with all that was
+done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import SagaStateError
+from ..kernel.effects import Compensate, Verdict
+from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned, Ticked
+from ..kernel.state import State
+from ..storage.rows import Head, Move
+from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
+from .performer import Calling, Performer, describe
+
+if TYPE_CHECKING:
+    from .tenure import Tenure
+
+
+class _UndoneError(Exception):
+    """The step has not come off, so that nothing of its transaction is to stay."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+class _LateError(Exception):
+    """Nobody waits for the reply any more."""
+
+
+class Committed(NamedTuple):
+    """Work that has come off, and is in the saga's row already. `revision`: the one that it was decided upon."""
+
+    done: Fold
+    revision: int
+
+
+async def perform_once(
+    performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]
+) -> Event | Committed:
+    """Do the work in a transaction of its own, and return what the owner is to hear of it."""
+    settled: list[Committed] = []
+
+    def judge(head: Head, at: datetime) -> Move:
+        if head.step_execution_token != tenure.token:
+            raise _LateError
+        read = Committed(_taken(tenure, read_state(tenure.definition, head), reply, at), head.revision)
+        settled[:] = [read]
+        return _move(tenure, read, at)
+
+    try:
+        async with tenure.store.transaction() as transaction:
+            reply = _come_off(await performer.perform(work, tenure, now(), transaction.session))
+            at = now()
+            settled.append(Committed(_taken(tenure, tenure.state, reply, at), tenure.revision))
+            await transaction.settle(_move(tenure, settled[0], at), judge)
+    except _UndoneError as undone:
+        return _certain(undone.reply)
+    except _LateError:
+        return Ticked()  # the owner finds out by itself
+    except Exception as error:  # noqa: BLE001 - what the database refuses, a constraint for example, it has not done
+        return _failed(work, error)
+    return settled[0]
+
+
+def _come_off(reply: Reply) -> Reply:
+    """Return a reply that tells of a success; any other ends the transaction."""
+    if not isinstance(reply, Returned | Compensated | Asked):
+        raise _UndoneError(reply)
+    return reply
+
+
+def _taken(tenure: Tenure, state: State, reply: Reply, now: datetime) -> Fold:
+    """Return what a reply comes to, if it is still wanted."""
+    done = fold(tenure.definition.graph, state, tenure.last_error, [reply], now)
+    if done.verdict is not Verdict.APPLIED:
+        raise _LateError
+    return done
+
+
+def _move(tenure: Tenure, committed: Committed, now: datetime) -> Move:
+    """Return the move that makes it durable; it releases a saga that needs nobody any more."""
+    graph, done = tenure.definition.graph, committed.done
+    left = None if is_at_work(done.state) else released(graph, done.state, now)
+    return compose(Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token), done, now, left)
+
+
+def _certain(reply: Reply) -> Reply:
+    """Return a failure of which it is certain that it has left nothing, for it was rolled back."""
+    if isinstance(reply, Raised | CompensationRaised):
+        facts = {name: getattr(reply, name) for name in reply.__dataclass_fields__}
+        return type(reply)(**{**facts, "in_doubt": False})
+    return reply
+
+
+def _failed(work: Calling, error: Exception) -> Reply:
+    shown, retryable = describe(error, "its transaction"), not isinstance(error, SagaStateError)
+    if isinstance(work, Compensate):
+        return CompensationRaised(work.step_id, work.attempt, shown, retryable)
+    return Raised(work.step_id, work.attempt, shown, retryable)
