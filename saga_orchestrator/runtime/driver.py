@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .tenure import Tenure
     from .tools import Tools
 
+Outcome = Event | Committed | None
+"""What a piece of work comes to: an event, or what it has committed itself, or nothing that anybody waits for."""
 _GRACE = timedelta(seconds=5)
 """How long a step that has timed out may take to end before it is left behind."""
 
@@ -45,12 +47,12 @@ class Driver:
         self.task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
         """The task that the driver is in."""
         self._tools = tools
-        self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Event | Committed]]] = {}
+        self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Outcome]]] = {}
         self._began: dict[str, tuple[StepStatus, datetime]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._left_behind: set[asyncio.Task[Event | Committed]] = set()
+        self._left_behind: set[asyncio.Task[Outcome]] = set()
         self._stale = False
         self._lost = False
         self._fenced = False
@@ -204,7 +206,7 @@ class Driver:
                     task.add_done_callback(self._done)
         self._set_alarm()
 
-    def _perform(self, work: Work) -> Coroutine[Any, Any, Event | Committed]:
+    def _perform(self, work: Work) -> Coroutine[Any, Any, Outcome]:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
         if isinstance(work, Collect):
             return self._collect()
@@ -214,9 +216,9 @@ class Driver:
             return perform_once(self._tools.performer, work, self.tenure, self._tools.now)
         return self._tools.performer.perform(work, self.tenure, now)
 
-    def _take_over(self, committed: Committed) -> None:
+    def _take_over(self, committed: Committed | None) -> None:
         """Go on from what a step has committed with its own rows; read the row if others have moved it as well."""
-        if committed.revision == self.tenure.revision and not self._is_committing:
+        if committed is not None and committed.revision == self.tenure.revision and not self._is_committing:
             self._adopt(committed.done)
             self._ring()
         else:
@@ -229,20 +231,20 @@ class Driver:
         self.refresh()
         return Ticked()
 
-    async def _perform_once_known(self, work: Work) -> Event | Committed:
+    async def _perform_once_known(self, work: Work) -> Outcome:
         await self.tenure.past()
         performing = self._perform(work)
         self._set_alarm()
         return await performing
 
-    def _leave_behind(self, task: asyncio.Task[Event | Committed]) -> None:
+    def _leave_behind(self, task: asyncio.Task[Outcome]) -> None:
         """Cancel a task whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
         if not task.done():
             task.cancel()
             self._left_behind.add(task)
             task.add_done_callback(self._left_behind.discard)
 
-    def _done(self, task: asyncio.Task[Event | Committed]) -> None:
+    def _done(self, task: asyncio.Task[Outcome]) -> None:
         if task.cancelled():
             if not self._lost and any(task is ours for _, ours in self._tasks.values()):
                 logger.warning("saga {}: its step was cancelled, and not by its driver", self.tenure.saga_id)
@@ -253,7 +255,7 @@ class Driver:
             self.lose()
             return
         result = task.result()
-        if isinstance(result, Committed):
+        if result is None or isinstance(result, Committed):
             self._take_over(result)
         else:
             self.put(result)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SagaStateError
 from ..kernel.effects import Compensate, Verdict
-from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned, Ticked
+from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned
 from ..kernel.state import State
 from ..storage.rows import Head, Move
 from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
@@ -46,8 +46,8 @@ class Committed(NamedTuple):
 
 async def perform_once(
     performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]
-) -> Event | Committed:
-    """Do the work in a transaction of its own, and return what the owner is to hear of it."""
+) -> Event | Committed | None:
+    """Do the work in a transaction of its own, and return what the owner is to hear of it; None if it came too late."""
     settled: list[Committed] = []
 
     def judge(head: Head, at: datetime) -> Move:
@@ -66,7 +66,7 @@ async def perform_once(
     except _UndoneError as undone:
         return _certain(undone.reply)
     except _LateError:
-        return Ticked()  # the owner finds out by itself
+        return None
     except Exception as error:  # noqa: BLE001 - what the database refuses, a constraint for example, it has not done
         return _failed(work, error)
     return settled[0]

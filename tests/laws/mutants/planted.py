@@ -111,14 +111,14 @@ MUTANTS = (
     Mutant(
         "a crash burns an attempt",
         "claim",
-        "draft.start(step_id, status.attempt, status.failures, tainted=True, heard",
-        "draft.start(step_id, status.attempt, status.failures + 1, tainted=True, heard",
+        "draft.start(step_id, status.attempt, status.failures, tainted=tainted, heard",
+        "draft.start(step_id, status.attempt, status.failures + 1, tainted=tainted, heard",
         3,
     ),
     Mutant(
         "a crash leaves no doubt",
         "claim",
-        "draft.start(step_id, status.attempt, status.failures, tainted=True, heard",
+        "draft.start(step_id, status.attempt, status.failures, tainted=tainted, heard",
         "draft.start(step_id, status.attempt, status.failures, heard",
         3,
     ),
@@ -268,7 +268,7 @@ MUTANTS = (
     Mutant(
         "an abort says that what was in flight did not act",
         "backward_orders",
-        "draft.put(step_id, Failed(attempt, True, status.heard))",
+        "draft.put(step_id, Failed(attempt, not is_clean, status.heard))",
         "draft.put(step_id, Failed(attempt, False, status.heard))",
         27,
     ),
@@ -487,8 +487,8 @@ MUTANTS = (
     Mutant(
         "a lost attempt forgets the event",
         "claim",
-        "status.failures, tainted=True, heard=status.heard)",
-        "status.failures, tainted=True)",
+        "status.failures, tainted=tainted, heard=status.heard)",
+        "status.failures, tainted=tainted)",
         27,
     ),
     Mutant(
