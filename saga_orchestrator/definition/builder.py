@@ -32,11 +32,22 @@ class SagaBuilder(StepBuilder):
         compensate_on_failure: False leaves the effects of a failed saga standing, for a person to decide.
         version: The number that tells sagas of this definition from those of an older one of the same name.
         max_recoveries: How many crashes in a row, without any progress, a saga may cause before it is quarantined.
+        deadline: How long a saga may take. One that is not past its pivot by then lets the steps in flight end, and is
+            undone (or left standing, where it is to be when it fails). One that is past it goes on.
     """
 
-    def __init__(self, *, compensate_on_failure: bool = True, version: int = 1, max_recoveries: int = 5) -> None:
+    def __init__(
+        self,
+        *,
+        compensate_on_failure: bool = True,
+        version: int = 1,
+        max_recoveries: int = 5,
+        deadline: timedelta | None = None,
+    ) -> None:
         super().__init__()
         checks.check_settings(compensate_on_failure, version, max_recoveries)
+        checks.check_timeout("the saga", "deadline", deadline)
+        self._deadline = deadline
         self._compensate_on_failure = compensate_on_failure
         self._version = version
         self._max_recoveries = max_recoveries
@@ -218,6 +229,7 @@ class SagaBuilder(StepBuilder):
             *(step.node for step in self._steps.values()),
             compensate_on_failure=self._compensate_on_failure,
             max_recoveries=self._max_recoveries,
+            deadline=self._deadline,
         )
         checks.check_way_back(graph)
         return SagaDefinition(tuple(self._steps.values()), graph, self._version)

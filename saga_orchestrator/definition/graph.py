@@ -79,14 +79,22 @@ class Graph:
     Args:
         compensate_on_failure: False leaves the effects of a failed saga standing, for a person to decide.
         max_recoveries: How many crashes in a row, without any progress, a saga may cause before it is quarantined.
+        deadline: How long after its beginning a saga that is not past its pivot is taken back.
     """
 
     nodes: Mapping[str, Node]
     compensate_on_failure: bool = True
     max_recoveries: int = 5
+    deadline: timedelta | None = None
 
     @classmethod
-    def of(cls, *nodes: Node, compensate_on_failure: bool = True, max_recoveries: int = 5) -> Graph:
+    def of(
+        cls,
+        *nodes: Node,
+        compensate_on_failure: bool = True,
+        max_recoveries: int = 5,
+        deadline: timedelta | None = None,
+    ) -> Graph:
         """Check the nodes, put them in topological order (ties: as added), and freeze them.
 
         Raises:
@@ -98,7 +106,7 @@ class Graph:
                 raise SagaDefinitionError(f"Duplicate step id: {node.step_id}")
             by_id[node.step_id] = node
         ordered = {step_id: by_id[step_id] for step_id in _topological(by_id)}
-        return cls(MappingProxyType(ordered), compensate_on_failure, max_recoveries)
+        return cls(MappingProxyType(ordered), compensate_on_failure, max_recoveries, deadline)
 
     @cached_property
     def dependents(self) -> Mapping[str, tuple[str, ...]]:

@@ -13,7 +13,9 @@ from .step_status import (
     Probing,
     Retrying,
     Running,
+    Skipped,
     StepStatus,
+    Succeeded,
     UndoAsking,
     UndoFailed,
     Undoing,
@@ -91,3 +93,9 @@ def taint_stays(graph: Graph, before: State, event: object, decision: Decision) 
 
 
 _ON_THE_WAY = Running | Retrying | Asking | Waiting | Failed
+
+
+def commits(status: StepStatus) -> bool:
+    """Return whether a PIVOT or RETRIABLE step in this status forbids the way back."""
+    acted = isinstance(status, Succeeded) or status == Skipped(acted=True)
+    return acted or getattr(status, "tainted", False) is True

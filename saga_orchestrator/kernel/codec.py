@@ -1,11 +1,11 @@
 """The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
 
-Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"d":"id/id/…","s":{step_id:[code,…facts]}}``; zero
-values are left out. ``d`` names the steps that succeeded at once, as most do, in one text: no id holds a slash, and a
-database has no keys of theirs to sort. A step's facts stand in the order of its class's fields, trailing defaults cut;
-with none left the code stands alone. Times are whole microseconds since 1970 (UTC). A document is read strictly: what
-this module would have written otherwise is refused, since it shows that somebody else has, and nobody knows what he
-meant.
+Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"t":deadline,"l":1,"d":"id/id/…",
+"s":{step_id:[code,…facts]}}``; zero values are left out, and ``l`` says that the saga is overdue. ``d`` names the steps
+that succeeded at once, as most do, in one text: no id holds a slash, and a database has no keys of theirs to sort. A
+step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Times
+are whole microseconds since 1970 (UTC). A document is read strictly: what this module would have written otherwise is
+refused, since it shows that somebody else has, and nobody knows what he meant.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ def encode(state: State) -> str:
     steps = ",".join([_entry(step_id, status) for step_id, status in (*others, *state.open.items())])
     recoveries = f',"r":{state.recoveries}' if state.recoveries else ""
     quarantined = ',"q":1' if state.quarantined else ""
-    head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{recoveries}{quarantined}{succeeded}'
+    time = f',"t":{_plain(state.deadline)}' if state.deadline is not None else ""
+    overdue = ',"l":1' if state.overdue else ""
+    said = f"{recoveries}{quarantined}{time}{overdue}{succeeded}"
+    head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{said}'
     return f'{{{head},"s":{{{steps}}}}}'
 
 
@@ -129,6 +132,8 @@ def _decode(document: dict[str, Any], key: str) -> State:
         _natural(document["n"]),
         _natural(document.get("r", 0)),
         document.get("q", 0) == 1,
+        _decode_fact("until", None, document.get("t")),
+        document.get("l", 0) == 1,
     )
 
 

@@ -33,12 +33,16 @@ class Facts(TypedDict, total=False):
 class Draft:
     """The working copy of a `State`."""
 
-    __slots__ = ("before", "course", "done", "graph", "now", "open", "quarantined", "records", "recoveries", "touched")
+    __slots__ = (
+        *("before", "course", "deadline", "done", "graph", "now"),
+        *("open", "overdue", "quarantined", "records", "recoveries", "touched"),
+    )
 
     def __init__(self, graph: Graph, before: State, now: datetime) -> None:
         self.graph, self.before, self.now = graph, before, now
         self.open, self.done = dict(before.open), dict(before.done)
         self.course, self.recoveries, self.quarantined = before.course, before.recoveries, before.quarantined
+        self.deadline, self.overdue = before.deadline, before.overdue
         self.records: list[Record] = []
         self.touched: list[str] = []
 
@@ -114,6 +118,8 @@ class Draft:
             before.recorded + len(self.records),
             self.recoveries,
             self.quarantined,
+            self.deadline,
+            self.overdue,
         )
         return Decision(state, self._new_work(), tuple(self.records), Verdict.APPLIED)
 

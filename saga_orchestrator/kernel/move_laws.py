@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..definition.graph import Graph
 from .attempt_laws import (
     a_claim_burns_nothing,
+    commits,
     no_attempt_twice,
     only_the_current_attempt_answers,
     replies_are_believed,
@@ -17,7 +18,6 @@ from .effects import Decision, Phase, Verdict
 from .events import Claimed, Order
 from .projection import outstanding, stands, status_of
 from .state import Course, SagaStatus, State
-from .state_laws import commits
 from .step_status import (
     Failed,
     Omitted,

@@ -93,7 +93,10 @@ def wake_at(state: State) -> datetime | None:
     """Return when time alone will next move this saga, or None."""
     if state.quarantined:
         return None
-    return min((u for s in state.open.values() if (u := getattr(s, "until", None)) is not None), default=None)
+    first = min((u for s in state.open.values() if (u := getattr(s, "until", None)) is not None), default=None)
+    if state.deadline is None:
+        return first
+    return state.deadline if first is None else min(first, state.deadline)
 
 
 def awaiting(graph: Graph, state: State) -> str | None:

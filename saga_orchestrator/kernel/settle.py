@@ -9,6 +9,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TypeGuard
 
+from .deadline import forget_deadline, is_out_of_time
 from .draft import Draft
 from .state import Course
 from .step_status import (
@@ -36,6 +37,8 @@ def settle(draft: Draft) -> None:
     """Move every step that may move by itself now."""
     if draft.quarantined:
         return
+    if is_out_of_time(draft):
+        turn(draft, Course.BACKWARD if draft.graph.compensate_on_failure else Course.HALTED)
     if draft.course is Course.FORWARD and draft.has_failed() and not _choose_way(draft):
         return
     if draft.course is Course.FORWARD:
@@ -43,6 +46,7 @@ def settle(draft: Draft) -> None:
         _try_again(draft)
     elif draft.course is Course.BACKWARD:
         _unwind(draft)
+    forget_deadline(draft)
 
 
 def _choose_way(draft: Draft) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from datetime import datetime
 
 from .status import Course as Course  # noqa: PLC0414 - part of what is true of a saga, and imported from here
 from .status import SagaStatus as SagaStatus  # noqa: PLC0414
@@ -22,6 +23,7 @@ class State:
     Attributes:
         key: What jitter is derived from: the saga's id. Not part of the stored document.
         recorded: How many history rows this saga has; the next row's number.
+        deadline: When it will be taken back, if it is not past its pivot; `overdue`: it is to be, as soon as it can.
         recoveries: How many owners it has lost in a row; `quarantined`: too many, only an operator lets it go on.
     """
 
@@ -32,6 +34,8 @@ class State:
     recorded: int = 0
     recoveries: int = 0
     quarantined: bool = False
+    deadline: datetime | None = None
+    overdue: bool = False
 
     def of(self, step_id: str) -> StepStatus:
         """Return this step's status; a step never heard of is pending."""

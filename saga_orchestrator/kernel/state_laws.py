@@ -18,7 +18,6 @@ from .step_status import (
     Retrying,
     Running,
     Skipped,
-    StepStatus,
     Succeeded,
     UndoAsking,
     UndoFailed,
@@ -29,7 +28,7 @@ from .step_status import (
     Waiting,
     Waived,
 )
-from .wait_laws import asking_is_acting, waits_say_for_what
+from .wait_laws import asking_is_acting, time_is_kept, waits_say_for_what
 
 StateLaw = Callable[[Graph, State], bool]
 
@@ -114,12 +113,6 @@ def _no_way_back_past_the_pivot(graph: Graph, state: State) -> bool:
     )
 
 
-def commits(status: StepStatus) -> bool:
-    """Return whether a PIVOT or RETRIABLE step in this status forbids the way back."""
-    acted = isinstance(status, Succeeded) or status == Skipped(acted=True)
-    return acted or getattr(status, "tainted", False) is True
-
-
 def _attempts_bounded(graph: Graph, state: State) -> bool:
     """No step fails more often than its policy allows."""
     for step_id, status in state.open.items():
@@ -176,6 +169,7 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     _stuck_for_a_reason,
     waits_say_for_what,
     asking_is_acting,
+    time_is_kept,
 )
 
 STRUCTURAL_LAWS: tuple[StateLaw, ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..definition.graph import Graph
+from .attempt_laws import commits
 from .effects import Decision, Verdict
 from .events import Asked, Collected, Order, Returned, Signalled
 from .state import Course, State
@@ -123,6 +124,14 @@ def what_was_never_learnt_stays_so(graph: Graph, before: State, event: object, d
 
 
 _UNDO = Undoing | UndoRetrying | UndoAsking | UndoWaiting | UndoFailed
+
+
+def time_is_kept(graph: Graph, state: State) -> bool:
+    """Only a saga that could still be taken back has a deadline, or is overdue."""
+    if state.deadline is None and not state.overdue:
+        return True
+    is_past = any(commits(state.of(step_id)) for step_id in graph.final)
+    return state.quarantined or (state.course is Course.FORWARD and not is_past)
 
 
 def _heard(status: StepStatus) -> int:

@@ -59,14 +59,20 @@ class Beginning:
 def born(wanted: Beginning, now: datetime, owner: str, lease: timedelta) -> tuple[Birth, State]:
     """Return a newborn saga that its maker owns, with its first steps ordered."""
     saga_id = new_id()
-    state = decide(wanted.definition.graph, State(str(saga_id)), Claimed(), now=now).state
+    state = decide(wanted.definition.graph, _nascent(wanted, saga_id, now), Claimed(), now=now).state
     return _birth(wanted, saga_id, state, now, taken(owner, now + lease)), state
 
 
 def unborn(wanted: Beginning, now: datetime) -> Birth:
     """Return a newborn saga that nobody owns and that is due at once."""
     saga_id = new_id()
-    return _birth(wanted, saga_id, State(str(saga_id)), now, left_to_anybody(now))
+    return _birth(wanted, saga_id, _nascent(wanted, saga_id, now), now, left_to_anybody(now))
+
+
+def _nascent(wanted: Beginning, saga_id: UUID, now: datetime) -> State:
+    """Return the state before anything has happened."""
+    deadline = wanted.definition.graph.deadline
+    return State(str(saga_id), deadline=None if deadline is None else now + deadline)
 
 
 def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, ownership: Ownership) -> Birth:

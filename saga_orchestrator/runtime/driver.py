@@ -265,8 +265,11 @@ class Driver:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        open_steps = self.tenure.state.open.items()
-        if dues := [at for i, status in open_steps if (at := self._due(i, status)) is not None]:
+        state = self.tenure.state
+        dues = [at for i, status in state.open.items() if (at := self._due(i, status)) is not None]
+        if state.deadline is not None:
+            dues.append(state.deadline)
+        if dues:
             delay = max((min(dues) - self._tools.now()).total_seconds(), 0.0)
             self._alarm = asyncio.get_running_loop().call_later(delay, self.put, Ticked())
 

@@ -464,3 +464,22 @@ async def test_an_event_that_cannot_be_kept_is_refused(on_sqlite: Site, world: W
     with pytest.raises((SagaDefinitionError, PayloadError)):
         await send(orchestrator)
     assert await on_sqlite.value("SELECT count(*) FROM trip_saga_inbox") == 0
+
+
+async def test_a_saga_whose_deadline_passes_is_taken_back(database: Site, world: World) -> None:
+    """Whatever it waits for then; nothing but time is needed, and any process."""
+    clock = ManualClock()
+    builder = SagaBuilder(deadline=2 * HOUR)
+    builder.add_step(step=Deed(world, "reserve"), input_map=lambda ctx: Input(), step_id="reserve")
+    builder.add_event(SETTLED, step_id="pay")
+    definition = builder.build()
+    first, second = database.joins(definition, clock=clock), database.joins(definition, clock=clock)
+    snapshot = await waiting(first)
+    assert snapshot.deadline_at == clock.now() + 2 * HOUR
+
+    clock.advance(2 * HOUR)
+    assert await soon(second.run_due()) == 1
+
+    after = await first.get_snapshot(snapshot.id)
+    assert (after.status, after.last_error) == (SagaStatus.COMPENSATED, "the saga's deadline has passed")
+    assert world.calls == ["reserve", "undo reserve"]

@@ -45,7 +45,9 @@ def random_graph(tape: Tape) -> Graph:
         certain = tape.pick((certain, nodes[-1:]))
     for name in ("q1", "q2", "q3")[: tape.pick((0, 3, 1, 2))]:
         nodes.append(_node(tape, name, tape.pick((nodes[-1:], beside, beside, _some(tape, nodes))), **READ_ONLY))
-    return _checked(nodes[:8], compensate_on_failure=not tape.happens(5), max_recoveries=tape.pick((2, 0, 1, 3)))
+    deadline = timedelta(minutes=10) if tape.is_of_waits and tape.happens(2) else None
+    settings = {"compensate_on_failure": not tape.happens(5), "max_recoveries": tape.pick((2, 0, 1, 3))}
+    return _checked(nodes[:8], deadline=deadline, **settings)
 
 
 def _choice(tape: Tape) -> list[Node]:
@@ -72,7 +74,7 @@ def relisted(graph: Graph, tape: Tape) -> Graph:
         chosen = tape.pick(ready[::-1])
         listed.append(left.pop(chosen.step_id))
     nodes = {node.step_id: node for node in listed}
-    return Graph(nodes, graph.compensate_on_failure, graph.max_recoveries)
+    return Graph(nodes, graph.compensate_on_failure, graph.max_recoveries, graph.deadline)
 
 
 def _node(tape: Tape, step_id: str, after: Iterable[Node], **facts: Any) -> Node:

@@ -65,7 +65,8 @@ class World:
         self.twin_graph = relisted(self.graph, tape)
         self.mood = tape.pick(MOODS)
         self.now = START
-        self.state = self.twin = kernel.State("saga")
+        ends = None if self.graph.deadline is None else START + self.graph.deadline
+        self.state = self.twin = kernel.State("saga", deadline=ends)
         self.owner = 0
         self.crashes = 0
         self.flights: list[Flight] = []

@@ -22,7 +22,7 @@ MUTANTS = (
         "replies",
         "case Running(attempt), Returned() if attempt == reply.attempt:",
         "case Running(attempt), Returned():",
-        502,
+        80,
     ),
     Mutant(
         "a stale failure is accepted",
@@ -36,21 +36,21 @@ MUTANTS = (
         "replies",
         "case Undoing(attempt), Compensated() if attempt == reply.attempt:",
         "case Undoing(attempt), Compensated():",
-        181,
+        59,
     ),
     Mutant(
         "a timed-out attempt is not tainted",
         "replies",
         "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
         "doubted = status",
-        11,
+        7,
     ),
     Mutant(
         "a clean failure removes the taint of earlier attempts",
         "replies",
         "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
         "doubted = replace(status, tainted=reply.in_doubt)",
-        2,
+        3,
     ),
     Mutant(
         "a probe that knows nothing clears the doubt",
@@ -59,7 +59,7 @@ MUTANTS = (
         "tainted = False or (",
         6,
     ),
-    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f", 2),
+    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f", 6),
     Mutant(
         "one attempt too many to undo",
         "replies",
@@ -72,7 +72,7 @@ MUTANTS = (
         "replies",
         "if draft.course is not Course.FORWARD or not said.retryable or delay is None:",
         "if not said.retryable or delay is None:",
-        9,
+        6,
     ),
     Mutant(
         "a pause without end overflows the calendar", "draft", "self.now + min(pause, _LONGEST)", "self.now + pause", 5
@@ -82,7 +82,7 @@ MUTANTS = (
         "replies",
         "draft.recoveries = draft.before.recoveries ",
         "draft.recoveries = 0 ",
-        131,
+        27,
     ),
     Mutant(
         "a reply wakes a saga that is over",
@@ -99,13 +99,13 @@ MUTANTS = (
         1,
     ),
     # --- time and crashes
-    Mutant("time does not end the pause before an undo", "timers", "= (*PAUSES,", "= (Retrying,", 55),
+    Mutant("time does not end the pause before an undo", "timers", "= (*PAUSES,", "= (Retrying,", 0),
     Mutant(
         "time does not end an attempt",
         "timers",
         "*RESTING, Running, Probing, Undoing)",
         "*RESTING, Probing, Undoing)",
-        11,
+        6,
     ),
     Mutant("a claim runs nothing again", "transition", "    take_over(draft)\n", "", 3),
     Mutant(
@@ -129,16 +129,16 @@ MUTANTS = (
         "draft.undo(step_id, status.attempt, status.failures + 1,",
         13,
     ),
-    Mutant("crashes are not counted", "claim", "draft.recoveries += 1", "draft.recoveries += 0", 9),
-    Mutant("quarantine never comes", "claim", "draft.quarantined = True", "draft.quarantined = False", 9),
+    Mutant("crashes are not counted", "claim", "draft.recoveries += 1", "draft.recoveries += 0", 12),
+    Mutant("quarantine never comes", "claim", "draft.quarantined = True", "draft.quarantined = False", 12),
     Mutant(
         "an order that ends a quarantine forgets what was in flight",
         "claim",
         "draft.quarantined = False\n        take_over(draft)",
         "draft.quarantined = False",
-        9,
+        12,
     ),
-    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 39),
+    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 54),
     # --- forward
     Mutant(
         "a step waits only for the first of those that it comes after",
@@ -169,14 +169,14 @@ MUTANTS = (
         "draft",
         "isinstance(status, Succeeded | Waived)",
         "isinstance(status, Succeeded)",
-        70,
+        328,
     ),
     Mutant(
         "a pause outlives the turn",
         "settle",
         "if isinstance(status, Retrying | Asking | Waiting):\n            draft.put(",
         "if False:\n            draft.put(",
-        4,
+        0,
     ),
     # --- backward
     Mutant(
@@ -191,7 +191,7 @@ MUTANTS = (
         "settle",
         "        case _:\n            return False\n\n\ndef _may_be_undone",
         "        case found:\n            return found.is_live\n\n\ndef _may_be_undone",
-        23,
+        0,
     ),
     Mutant(
         "undo goes on although the author wanted it to stop",
@@ -241,7 +241,7 @@ MUTANTS = (
         "settle",
         "                heappush(queue, -position[before])\n",
         "                pass\n",
-        11,
+        0,
     ),
     # --- orders
     Mutant(
@@ -273,14 +273,14 @@ MUTANTS = (
         27,
     ),
     Mutant(
-        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:", 29
+        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:", 17
     ),
     Mutant(
         "an ordered retry forgets the doubt",
         "forward_orders",
         "draft.start(step_id, target.attempt + 1, tainted=target.tainted, heard",
         "draft.start(step_id, target.attempt + 1, heard",
-        11,
+        2,
     ),
     Mutant(
         "an ordered retry repeats the attempt's number",
@@ -296,7 +296,7 @@ MUTANTS = (
         "projection",
         "    if residue(graph, state):\n        return SagaStatus.STUCK\n",
         "",
-        2,
+        0,
     ),
     Mutant(
         "passed over counts as undone",
@@ -331,7 +331,7 @@ MUTANTS = (
         "projection",
         "return min((u for s in state.open.values() if",
         "return min((u for s in state.open.values() if not isinstance(s, UndoRetrying) and",
-        14,
+        0,
     ),
     Mutant(
         "rows are numbered from the same place again",
@@ -359,7 +359,7 @@ MUTANTS = (
         "codec",
         "if s is not SUCCEEDED and s != SUCCEEDED]",
         "if not isinstance(s, Succeeded)]",
-        11,
+        0,
     ),
     Mutant(
         "the document shortens times to seconds",
@@ -372,7 +372,7 @@ MUTANTS = (
     Mutant("the chosen branch is omitted", "draft", "if wanted != label:", "if wanted == label:", 13),
     Mutant("every branch of a choice is taken", "draft", "if wanted != label:", "if False:", 13),
     Mutant(
-        "a choice that is skipped takes every branch", "forward_orders", "    draft.choose(step_id, None)\n", "", 257
+        "a choice that is skipped takes every branch", "forward_orders", "    draft.choose(step_id, None)\n", "", 287
     ),
     Mutant(
         "an omitted step hides from a rollback what comes after it",
@@ -401,88 +401,88 @@ MUTANTS = (
         "waits",
         "acted = status.tainted or node.undoable or node.kind.is_final",
         "acted = status.tainted",
-        0,
+        1,
     ),
     Mutant(
         "a step asks on although its saga has turned",
         "waits",
         "if isinstance(asking, Asking) and draft.course is not Course.FORWARD:",
         "if False:",
-        11,
+        57,
     ),
     Mutant(
         "nobody looks whether the event came before", "waits", "asking if reply.types else", "asking if False else", 1
     ),
-    Mutant("an event ends a wait whose time is up", "waits", "or is_up(status, draft.now)", "or False", 786),
+    Mutant("an event ends a wait whose time is up", "waits", "or is_up(status, draft.now)", "or False", 755),
     Mutant(
-        "a wait takes an event of any correlation", "waits", "status.correlation in (None, correlation)", "True", 11
+        "a wait takes an event of any correlation", "waits", "status.correlation in (None, correlation)", "True", 39
     ),
-    Mutant("a wait takes an event of any type", "waits", "kind in status.types and", "", 27),
-    Mutant("a wait fails where it was to go on", "waits", "    if status.resumes:", "    if False:", 22),
-    Mutant("a wait goes on where it was to fail", "waits", "    if status.resumes:", "    if True:", 0),
+    Mutant("a wait takes an event of any type", "waits", "kind in status.types and", "", 0),
+    Mutant("a wait fails where it was to go on", "waits", "    if status.resumes:", "    if False:", 6),
+    Mutant("a wait goes on where it was to fail", "waits", "    if status.resumes:", "    if True:", 1),
     Mutant(
         "a step goes on without the event",
         "waits",
         "draft.start(step_id, status.attempt + 1, tainted=status.tainted, heard=status.heard + 1)",
         "draft.start(step_id, status.attempt + 1, tainted=status.tainted, heard=status.heard)",
-        1,
+        0,
     ),
     Mutant(
         "an undo goes on without the event",
         "waits",
         "with_output=status.with_output, heard=status.heard + 1)",
         "with_output=status.with_output, heard=status.heard)",
-        15,
+        0,
     ),
     Mutant(
         "a step goes on under the attempt that asked",
         "waits",
         "draft.start(step_id, status.attempt + 1, tainted",
         "draft.start(step_id, status.attempt, tainted",
-        139,
+        168,
     ),
     Mutant(
         "an event removes the doubt",
         "waits",
         "draft.start(step_id, status.attempt + 1, tainted=status.tainted, heard",
         "draft.start(step_id, status.attempt + 1, heard",
-        1,
+        0,
     ),
     Mutant(
         "an undo that waits forgets that there was no output",
         "waits",
         "UndoFailed(status.attempt, status.with_output, heard=status.heard)",
         "UndoFailed(status.attempt, True, heard=status.heard)",
-        110,
+        77,
     ),
-    Mutant("a wait outlives the turn", "settle", "Retrying | Asking | Waiting)", "Retrying)", 4),
+    Mutant("a wait outlives the turn", "settle", "Retrying | Asking | Waiting)", "Retrying)", 0),
     Mutant(
         "a new owner does not look for the event",
         "claim",
         "elif isinstance(status, Asking | UndoAsking):",
         "elif False:",
-        15,
+        0,
     ),
     Mutant(
         "a saga let out of quarantine does not look for the event",
         "claim",
         "if isinstance(status, Waiting | UndoWaiting) and status.types:",
         "if False:",
-        711,
+        1454,
     ),
     Mutant(
         "an abort leaves an undo waiting",
         "backward_orders",
         "case UndoAsking() | UndoWaiting():",
         "case UndoAsking():",
-        164,
+        65,
     ),
     Mutant(
         "a further attempt forgets the event",
         "timers",
         "tainted=status.tainted, heard=status.heard)",
         "tainted=status.tainted)",
-        95,
+        22,
     ),
     Mutant(
         "a lost attempt forgets the event",
@@ -498,5 +498,15 @@ MUTANTS = (
         'if name == "correlation":\n        return None if True else',
         0,
     ),
-    Mutant("a wait for an event has no end", "timers", "(*PAUSES, Waiting, UndoWaiting)", "PAUSES", 1),
+    Mutant("a wait for an event has no end", "timers", "(*PAUSES, Waiting, UndoWaiting)", "PAUSES", 2),
+    # --- the deadline
+    Mutant("a deadline passes over a pivot in flight", "deadline", "    if draft.finals_live():", "    if False:", 0),
+    Mutant(
+        "a deadline never passes",
+        "deadline",
+        "draft.deadline is not None and draft.deadline <= draft.now)",
+        "False)",
+        0,
+    ),
+    Mutant("a saga past its pivot has a deadline", "deadline", "or is_over or draft.is_committed():", "or is_over:", 0),
 )

@@ -73,6 +73,8 @@ def states(draw: st.DrawFn) -> State:
         draw(counts),
         draw(counts),
         draw(st.booleans()),
+        draw(times),
+        draw(st.booleans()),
     )
 
 

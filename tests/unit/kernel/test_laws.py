@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from saga_orchestrator.definition.graph import Graph
@@ -71,6 +73,8 @@ BAD_STATES = [
     ("one_branch_at_most", GRAPH, state(a=Omitted())),
     ("_stuck_for_a_reason", GRAPH, back(a=Succeeded())),
     ("_retries_only_forward", GRAPH, back(a=Retrying(1, 1, LATER))),
+    ("time_is_kept", GRAPH, replace(back(a=Undone()), deadline=LATER)),
+    ("time_is_kept", PIVOT, replace(state(a=Succeeded(), p=Succeeded()), overdue=True)),
     ("waits_say_for_what", GRAPH, state(a=Waiting())),
     ("asking_is_acting", GRAPH, state(a=Asking(types=("go",)))),
     ("asking_is_acting", PIVOT, state(a=Succeeded(), p=Waiting(types=("go",)))),
