@@ -3,8 +3,8 @@
 Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"t":deadline,"l":1,"d":"id/id/…",
 "s":{step_id:[code,…facts]}}``; zero values are left out, and ``l`` says that the saga is overdue. ``d`` names the steps
 that succeeded at once, as most do, in one text: no id holds a slash, and a database has no keys of theirs to sort. A
-step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Times
-are whole microseconds since 1970 (UTC). A document is read strictly: what this module would have written otherwise is
+step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Time
+is whole microseconds since 1970 (UTC). A document is read strictly: what this module would have written otherwise is
 refused, since it shows that somebody else has, and nobody knows what he meant.
 """
 

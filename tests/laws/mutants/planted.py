@@ -36,7 +36,7 @@ MUTANTS = (
         "replies",
         "case Undoing(attempt), Compensated() if attempt == reply.attempt:",
         "case Undoing(attempt), Compensated():",
-        59,
+        278,
     ),
     Mutant(
         "a timed-out attempt is not tainted",
@@ -57,9 +57,9 @@ MUTANTS = (
         "replies",
         "tainted = is_unknown or (",
         "tainted = False or (",
-        6,
+        13,
     ),
-    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f", 6),
+    Mutant("one retry too many", "replies", "retry.delay_for(failures, f", "retry.delay_for(status.failures, f", 7),
     Mutant(
         "one attempt too many to undo",
         "replies",
@@ -72,7 +72,7 @@ MUTANTS = (
         "replies",
         "if draft.course is not Course.FORWARD or not said.retryable or delay is None:",
         "if not said.retryable or delay is None:",
-        6,
+        15,
     ),
     Mutant(
         "a pause without end overflows the calendar", "draft", "self.now + min(pause, _LONGEST)", "self.now + pause", 5
@@ -99,13 +99,13 @@ MUTANTS = (
         1,
     ),
     # --- time and crashes
-    Mutant("time does not end the pause before an undo", "timers", "= (*PAUSES,", "= (Retrying,", 0),
+    Mutant("time does not end the pause before an undo", "timers", "= (*PAUSES,", "= (Retrying,", 15),
     Mutant(
         "time does not end an attempt",
         "timers",
         "*RESTING, Running, Probing, Undoing)",
         "*RESTING, Probing, Undoing)",
-        6,
+        9,
     ),
     Mutant("a claim runs nothing again", "transition", "    take_over(draft)\n", "", 3),
     Mutant(
@@ -138,7 +138,7 @@ MUTANTS = (
         "draft.quarantined = False",
         12,
     ),
-    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 54),
+    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 27),
     # --- forward
     Mutant(
         "a step waits only for the first of those that it comes after",
@@ -147,7 +147,7 @@ MUTANTS = (
         "all(map(is_done, nodes[step_id].after[:1]))",
         3,
     ),
-    Mutant("the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:", 27),
+    Mutant("the pivot is not respected when a step fails", "settle", "if draft.is_committed():", "if False:", 4),
     Mutant("a saga turns back while its pivot is in flight", "settle", "elif draft.finals_live():", "elif False:", 101),
     Mutant(
         "a start that was held after a failure is lost when the saga commits itself",
@@ -163,7 +163,7 @@ MUTANTS = (
         "if draft.course is Course.FORWARD and draft.has_failed():\n        _choose_way(draft)\n",
         3354,
     ),
-    Mutant("doubt does not commit", "draft", 'return acted or getattr(status, "tainted", False)', "return acted", 22),
+    Mutant("doubt does not commit", "draft", 'return acted or getattr(status, "tainted", False)', "return acted", 27),
     Mutant(
         "what was waived did not act",
         "draft",
@@ -176,7 +176,7 @@ MUTANTS = (
         "settle",
         "if isinstance(status, Retrying | Asking | Waiting):\n            draft.put(",
         "if False:\n            draft.put(",
-        0,
+        17,
     ),
     # --- backward
     Mutant(
@@ -191,7 +191,7 @@ MUTANTS = (
         "settle",
         "        case _:\n            return False\n\n\ndef _may_be_undone",
         "        case found:\n            return found.is_live\n\n\ndef _may_be_undone",
-        0,
+        6,
     ),
     Mutant(
         "undo goes on although the author wanted it to stop",
@@ -241,7 +241,7 @@ MUTANTS = (
         "settle",
         "                heappush(queue, -position[before])\n",
         "                pass\n",
-        0,
+        6,
     ),
     # --- orders
     Mutant(
@@ -263,7 +263,7 @@ MUTANTS = (
         "backward_orders",
         'if draft.is_committed() or draft.finals_live():\n        return refuse(draft, "it is past',
         'if False:\n        return refuse(draft, "it is past',
-        27,
+        4,
     ),
     Mutant(
         "an abort says that what was in flight did not act",
@@ -280,7 +280,7 @@ MUTANTS = (
         "forward_orders",
         "draft.start(step_id, target.attempt + 1, tainted=target.tainted, heard",
         "draft.start(step_id, target.attempt + 1, heard",
-        2,
+        4,
     ),
     Mutant(
         "an ordered retry repeats the attempt's number",
@@ -303,7 +303,7 @@ MUTANTS = (
         "projection",
         "undone = any(isinstance(status, Undone) for",
         "undone = any(isinstance(status, Undone | Passed) for",
-        11,
+        16,
     ),
     Mutant(
         "a waiver counts as undone",
@@ -329,9 +329,9 @@ MUTANTS = (
     Mutant(
         "the pause before an undo has no timer",
         "projection",
-        "return min((u for s in state.open.values() if",
-        "return min((u for s in state.open.values() if not isinstance(s, UndoRetrying) and",
-        0,
+        "first = min((u for s in state.open.values() if",
+        "first = min((u for s in state.open.values() if not isinstance(s, UndoRetrying) and",
+        15,
     ),
     Mutant(
         "rows are numbered from the same place again",
@@ -359,7 +359,7 @@ MUTANTS = (
         "codec",
         "if s is not SUCCEEDED and s != SUCCEEDED]",
         "if not isinstance(s, Succeeded)]",
-        0,
+        4,
     ),
     Mutant(
         "the document shortens times to seconds",
@@ -415,74 +415,74 @@ MUTANTS = (
     ),
     Mutant("an event ends a wait whose time is up", "waits", "or is_up(status, draft.now)", "or False", 755),
     Mutant(
-        "a wait takes an event of any correlation", "waits", "status.correlation in (None, correlation)", "True", 39
+        "a wait takes an event of any correlation", "waits", "status.correlation in (None, correlation)", "True", 93
     ),
-    Mutant("a wait takes an event of any type", "waits", "kind in status.types and", "", 0),
+    Mutant("a wait takes an event of any type", "waits", "kind in status.types and", "", 15),
     Mutant("a wait fails where it was to go on", "waits", "    if status.resumes:", "    if False:", 6),
-    Mutant("a wait goes on where it was to fail", "waits", "    if status.resumes:", "    if True:", 1),
+    Mutant("a wait goes on where it was to fail", "waits", "    if status.resumes:", "    if True:", 0),
     Mutant(
         "a step goes on without the event",
         "waits",
         "draft.start(step_id, status.attempt + 1, tainted=status.tainted, heard=status.heard + 1)",
         "draft.start(step_id, status.attempt + 1, tainted=status.tainted, heard=status.heard)",
-        0,
+        4,
     ),
     Mutant(
         "an undo goes on without the event",
         "waits",
         "with_output=status.with_output, heard=status.heard + 1)",
         "with_output=status.with_output, heard=status.heard)",
-        0,
+        1,
     ),
     Mutant(
         "a step goes on under the attempt that asked",
         "waits",
         "draft.start(step_id, status.attempt + 1, tainted",
         "draft.start(step_id, status.attempt, tainted",
-        168,
+        447,
     ),
     Mutant(
         "an event removes the doubt",
         "waits",
         "draft.start(step_id, status.attempt + 1, tainted=status.tainted, heard",
         "draft.start(step_id, status.attempt + 1, heard",
-        0,
+        4,
     ),
     Mutant(
         "an undo that waits forgets that there was no output",
         "waits",
         "UndoFailed(status.attempt, status.with_output, heard=status.heard)",
         "UndoFailed(status.attempt, True, heard=status.heard)",
-        77,
+        15,
     ),
-    Mutant("a wait outlives the turn", "settle", "Retrying | Asking | Waiting)", "Retrying)", 0),
+    Mutant("a wait outlives the turn", "settle", "Retrying | Asking | Waiting)", "Retrying)", 17),
     Mutant(
         "a new owner does not look for the event",
         "claim",
         "elif isinstance(status, Asking | UndoAsking):",
         "elif False:",
-        0,
+        1,
     ),
     Mutant(
         "a saga let out of quarantine does not look for the event",
         "claim",
         "if isinstance(status, Waiting | UndoWaiting) and status.types:",
         "if False:",
-        1454,
+        3402,
     ),
     Mutant(
         "an abort leaves an undo waiting",
         "backward_orders",
         "case UndoAsking() | UndoWaiting():",
         "case UndoAsking():",
-        65,
+        121,
     ),
     Mutant(
         "a further attempt forgets the event",
         "timers",
         "tainted=status.tainted, heard=status.heard)",
         "tainted=status.tainted)",
-        22,
+        18,
     ),
     Mutant(
         "a lost attempt forgets the event",
@@ -498,15 +498,17 @@ MUTANTS = (
         'if name == "correlation":\n        return None if True else',
         0,
     ),
-    Mutant("a wait for an event has no end", "timers", "(*PAUSES, Waiting, UndoWaiting)", "PAUSES", 2),
+    Mutant("a wait for an event has no end", "timers", "(*PAUSES, Waiting, UndoWaiting)", "PAUSES", 4),
     # --- the deadline
-    Mutant("a deadline passes over a pivot in flight", "deadline", "    if draft.finals_live():", "    if False:", 0),
+    Mutant("a deadline passes over a pivot in flight", "deadline", "    if draft.finals_live():", "    if False:", 27),
     Mutant(
         "a deadline never passes",
         "deadline",
         "draft.deadline is not None and draft.deadline <= draft.now)",
         "False)",
-        0,
+        27,
     ),
-    Mutant("a saga past its pivot has a deadline", "deadline", "or is_over or draft.is_committed():", "or is_over:", 0),
+    Mutant(
+        "a saga past its pivot has a deadline", "deadline", "or is_over or draft.is_committed():", "or is_over:", 27
+    ),
 )
