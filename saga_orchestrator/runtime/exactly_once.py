@@ -9,6 +9,7 @@ done.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,12 +18,17 @@ from ..errors import SagaStateError
 from ..kernel.effects import Compensate, Verdict
 from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned
 from ..kernel.state import State
+from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
 from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
 from .performer import Calling, Performer, describe
 
 if TYPE_CHECKING:
     from .tenure import Tenure
+
+
+_PAUSE = 0.1
+"""Seconds until work is done again that the database could not commit."""
 
 
 class _UndoneError(Exception):
@@ -47,7 +53,25 @@ class Committed(NamedTuple):
 async def perform_once(
     performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]
 ) -> Event | Committed | None:
-    """Do the work in a transaction of its own, and return what the owner is to hear of it; None if it came too late."""
+    """Do the work in a transaction of its own, and return what the owner is to hear of it; None if it came too late.
+
+    When the database goes away the work is done again, under the same attempt: what had been committed by then is found
+    out by the row.
+    """
+    while True:
+        try:
+            return await _perform_once(performer, work, tenure, now)
+        except _UndoneError as undone:
+            return _certain(undone.reply)
+        except _LateError:
+            return None
+        except Exception as error:  # noqa: BLE001 - what the database refuses, a constraint for example, is not done
+            if not is_passing(error):
+                return _failed(work, error)
+        await asyncio.sleep(_PAUSE)
+
+
+async def _perform_once(performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]) -> Committed:
     settled: list[Committed] = []
 
     def judge(head: Head, at: datetime) -> Move:
@@ -57,18 +81,11 @@ async def perform_once(
         settled[:] = [read]
         return _move(tenure, read, at)
 
-    try:
-        async with tenure.store.transaction() as transaction:
-            reply = _come_off(await performer.perform(work, tenure, now(), transaction.session))
-            at = now()
-            settled.append(Committed(_taken(tenure, tenure.state, reply, at), tenure.revision))
-            await transaction.settle(_move(tenure, settled[0], at), judge)
-    except _UndoneError as undone:
-        return _certain(undone.reply)
-    except _LateError:
-        return None
-    except Exception as error:  # noqa: BLE001 - what the database refuses, a constraint for example, it has not done
-        return _failed(work, error)
+    async with tenure.store.transaction() as transaction:
+        reply = _come_off(await performer.perform(work, tenure, now(), transaction.session))
+        at = now()
+        settled.append(Committed(_taken(tenure, tenure.state, reply, at), tenure.revision))
+        await transaction.settle(_move(tenure, settled[0], at), judge)
     return settled[0]
 
 

@@ -32,7 +32,7 @@ from saga_orchestrator import (
     SagaWorker,
 )
 from tests.chaos.ledger import ask
-from tests.chaos.world import BusinessRow, ChaosSaga, connect, draw_order, orchestrate
+from tests.chaos.world import CONFIRMED, BusinessRow, ChaosSaga, connect, draw_order, orchestrate
 
 _INLINE, _IN_SESSIONS, _MEDDLING = 16, 6, 3
 
@@ -61,7 +61,19 @@ async def work(actor: Actor) -> None:
     """Be a worker."""
     worker = SagaWorker(actor.orchestrator, poll_interval=timedelta(seconds=0.2), concurrency=30)
     await actor.note("ready", role="worker")
+    confirming = asyncio.create_task(_confirm(actor))
     await worker.run()
+    confirming.cancel()
+
+
+async def _confirm(actor: Actor) -> None:
+    """Send every saga that waits for its confirmation that confirmation, as other workers do, too."""
+    admin = SagaAdmin[ChaosSaga](actor.orchestrator.engine)
+    while True:
+        with contextlib.suppress(Exception):  # what was not sent is sent by the next who looks
+            for saga in (await admin.list_sagas(awaiting=f"event:{CONFIRMED}", limit=20)).items:
+                await actor.orchestrator.signal(CONFIRMED, saga_id=saga.id, event_id=str(saga.id))
+        await actor.pause(0.5)
 
 
 async def serve(actor: Actor) -> None:
@@ -114,6 +126,10 @@ async def _start_inline(actor: Actor) -> None:
     saga_name, facts = draw_order(actor.chance)
     number = f"inline-{uuid4()}"
     twins = 2 if actor.chance.random() < 0.1 else 1
+
+    if saga_name == "bundle" and actor.chance.random() < 0.5:  # confirmed before it is started
+        with contextlib.suppress(Exception):
+            await actor.orchestrator.signal(CONFIRMED, aggregation_id=number, event_id=number)
 
     async def start() -> UUID:
         return await actor.orchestrator.start(

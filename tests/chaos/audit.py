@@ -12,8 +12,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaSnapshot, SagaStatus
@@ -22,10 +23,11 @@ from saga_orchestrator.kernel.step_status import Failed, StepStatus
 from saga_orchestrator.storage.rows import HistoryRow
 from tests.chaos.graphs import GRAPHS
 from tests.chaos.ledger import Ledger, Slot
-from tests.chaos.world import UNDO_ATTEMPTS, ChaosSaga
+from tests.chaos.world import UNDO_ATTEMPTS, Booking, ChaosSaga
 
 _EXPLAINED = re.compile(
     r"chaos: |timed out|the worker was lost|aborted while in flight|probe: |quarantined: \d+ owners"
+    r"|DBAPIError|InterfaceError|OperationalError|ConnectionError"  # of a step that works in the database itself
 )
 _TURNED_AWAY = "chaos: turned away"
 _STRANDED = """
@@ -72,6 +74,12 @@ class Case:
     steps: Mapping[str, StepStatus]
     past: list[HistoryRow]
     slots: Mapping[str, Slot]
+    bookings: int = 0
+
+    @property
+    def unbooked(self) -> bool:
+        """Return whether its booking was undone."""
+        return type(self.steps.get("book")).__name__ == "Undone"
 
     @property
     def standing(self) -> set[str]:
@@ -96,7 +104,10 @@ async def audit(engine: AsyncEngine, orchestrator: SagaOrchestrator[ChaosSaga], 
     findings = Findings()
     for violation in ledger.violations:
         findings.take(violation)
-    cases = await _cases(orchestrator, ledger)
+    async with engine.connect() as connection:
+        counted = select(Booking.saga_id, func.count()).group_by(Booking.saga_id)
+        bookings = {row[0]: row[1] for row in await connection.execute(counted)}
+    cases = await _cases(orchestrator, ledger, bookings)
     findings.statuses.update(case.saga.status.value for case in cases.values())
     findings.steps = sum(len(case.past) for case in cases.values())
     await _ask_sql(engine, findings)
@@ -120,7 +131,9 @@ def _evidence(case: Case) -> Iterator[str]:
     yield from (f"    {tuple(map(str, row))}" for row in case.past)
 
 
-async def _cases(orchestrator: SagaOrchestrator[ChaosSaga], ledger: Ledger) -> dict[str, Case]:
+async def _cases(
+    orchestrator: SagaOrchestrator[ChaosSaga], ledger: Ledger, bookings: Mapping[UUID, int]
+) -> dict[str, Case]:
     admin, store = SagaAdmin(orchestrator.engine), orchestrator.engine.store
     slots: dict[str, dict[str, Slot]] = defaultdict(dict)
     for (saga, step), slot in ledger.slots.items():
@@ -133,7 +146,8 @@ async def _cases(orchestrator: SagaOrchestrator[ChaosSaga], ledger: Ledger) -> d
             head = await store.head(saga.id)
             assert head is not None
             steps = dict(decode(head.state).all())
-            cases[str(saga.id)] = Case(saga, steps, pasts[saga.id], slots.get(str(saga.id), {}))
+            booked = bookings.get(saga.id, 0)
+            cases[str(saga.id)] = Case(saga, steps, pasts[saga.id], slots.get(str(saga.id), {}), booked)
         cursor = page.next_cursor
         if cursor is None:
             return cases
@@ -202,7 +216,7 @@ def _status_tells_the_truth(case: Case) -> Iterator[str]:
             yield f"{every - standing} do not stand"
         case SagaStatus.COMPENSATED if standing:
             yield f"{standing} stand"
-        case SagaStatus.COMPENSATED if not any(slot.undone for slot in case.slots.values()):
+        case SagaStatus.COMPENSATED if not any(slot.undone for slot in case.slots.values()) and not case.unbooked:
             yield "nothing was ever undone"
         case SagaStatus.FAILED if standing - residue:
             yield f"{standing - residue} stand and are not in its residue {residue}"
@@ -249,11 +263,20 @@ def _history_is_explained(case: Case) -> Iterator[str]:
         yield f"it is quarantined: {case.saga.last_error}"
 
 
+def _bookings_are_what_is_said(case: Case) -> Iterator[str]:
+    """A transactional step's rows are there exactly if the saga says that it stands."""
+    name = type(case.steps.get("book")).__name__
+    stands = name in ("Succeeded", "UndoFailed", "Waived", "Undoing", "UndoRetrying")
+    if case.bookings != int(stands):
+        yield f"book is {name}, and there are {case.bookings} bookings"
+
+
 _CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     _status_tells_the_truth,
     _steps_tell_the_truth,
     _outputs_are_the_effects,
     _history_is_explained,
+    _bookings_are_what_is_said,
 )
 
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import String, delete
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from saga_orchestrator import (
+    BaseStep,
     FixedRetry,
     InputContext,
     SagaBuilder,
     SagaDefinition,
     SagaOrchestrator,
     SagaStateMixin,
+    StepContext,
     StepKind,
 )
 from tests.chaos.graphs import GRAPHS
-from tests.chaos.participants import ActInput, Exacting, Final, Probed, Reading, Reversible
+from tests.chaos.participants import ActInput, ActOutput, Exacting, Final, Probed, Reading, Reversible
 
+CONFIRMED = "bundle.confirmed"
+"""What a bundle waits for."""
 LEASE = timedelta(seconds=1.5)
 ATTEMPTS = 4
 UNDO_ATTEMPTS = 4
@@ -33,6 +38,7 @@ _FATES = {  # what a step may meet, besides what every step may
     "pack": ("slow", "torn", "transient", "flaky", "silent", "unheard"),  # it has no timeout
     "notify": ("stubborn", "transient", "silent", "late", "unheard"),
     "quote": ("transient",),
+    "book": ("transient", "late"),
 }
 _UNDO_FATES = ("transient", "transient", "unheard", "late", "broken")
 
@@ -53,6 +59,32 @@ class BusinessRow(Base):
     __tablename__ = "chaos_business"
     number: Mapped[str] = mapped_column(String(80), primary_key=True)
     saga_id: Mapped[uuid.UUID] = mapped_column()
+
+
+class Booking(Base):
+    """What a transactional step writes: one is there if and only if the saga says that the step stands."""
+
+    __tablename__ = "chaos_booking"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    saga_id: Mapped[uuid.UUID] = mapped_column()
+
+
+class Book(BaseStep[ActInput, ActOutput]):
+    """Books in the application's own database, in one transaction with the record of it."""
+
+    transactional = True
+
+    async def execute(self, inp: ActInput, ctx: StepContext) -> ActOutput:
+        ctx.session.add(Booking(saga_id=ctx.saga_id))
+        await ctx.session.flush()
+        await asyncio.sleep(inp.pause)
+        if inp.fate in ("transient", "late") and ctx.attempt == 1:
+            raise ConnectionError("chaos: not reached, and what was booked is rolled back")
+        return ActOutput(effect="")
+
+    async def compensate(self, inp: ActInput, out: ActOutput, ctx: StepContext) -> None:
+        await asyncio.sleep(inp.pause)
+        await ctx.session.execute(delete(Booking).where(Booking.saga_id == ctx.saga_id))
 
 
 def connect(url: str) -> AsyncEngine:
@@ -93,6 +125,8 @@ def _trip(port: int) -> SagaDefinition:
 def _bundle(port: int) -> SagaDefinition:
     builder = SagaBuilder()
     builder.add_step(step=Reading(port), step_id="quote", **_options("bundle", "quote"))
+    builder.add_event(CONFIRMED, step_id="confirmed")
+    builder.add_step(step=Book(), step_id="book", **{**_options("bundle", "book"), "timeout": None}, **_UNDO)
     with builder.parallel() as block:
         with block.branch():
             builder.add_step(step=Reversible(port), step_id="label", **_options("bundle", "label"), **_UNDO)
@@ -125,7 +159,7 @@ def _options(saga_name: str, step_id: str) -> dict[str, Any]:
 def draw_order(chance: random.Random) -> tuple[str, dict[str, Any]]:
     """Return a saga's name and initial data, with what its steps will meet."""
     saga_name = chance.choice(sorted(GRAPHS))
-    steps = [*GRAPHS[saga_name], *(["quote"] if saga_name == "bundle" else [])]
+    steps = [*GRAPHS[saga_name], *(["quote", "book"] if saga_name == "bundle" else [])]
     return saga_name, {"steps": {step_id: _drawn(chance, step_id) for step_id in steps}}
 
 
