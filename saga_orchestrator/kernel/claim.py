@@ -65,9 +65,10 @@ def _lost(draft: Draft, step_id: str, status: Running) -> None:
     node = draft.graph.nodes[step_id]
     tainted = status.tainted or not node.transactional
     only_with_output = node.undoable and not node.undo_without_output and not node.nothing_to_undo
-    if node.probes and tainted:
+    learns = draft.course is Course.BACKWARD and only_with_output and tainted
+    if node.probes and not node.transactional:
         draft.probe(step_id, status, lost=True)
-    elif draft.course is Course.FORWARD or (draft.course is Course.BACKWARD and only_with_output):
+    elif draft.course is Course.FORWARD or learns:
         draft.start(step_id, status.attempt, status.failures, tainted=tainted, heard=status.heard)
     else:
         draft.put(step_id, Failed(status.attempt, tainted, status.heard))

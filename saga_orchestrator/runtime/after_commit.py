@@ -23,6 +23,13 @@ def after_commit(session: Session, then: Callable[[], object]) -> None:
     session.info[_WAITING].append(then)
 
 
+def committed(session: Session) -> None:
+    """Call what waits for a commit that was made on the session's connection, and not by the session."""
+    waiting, session.info[_WAITING] = session.info.get(_WAITING, []), []
+    for then in waiting:
+        then()
+
+
 def _committed(session: Session) -> None:
     if not session.in_nested_transaction():
         waiting, session.info[_WAITING] = session.info[_WAITING], []

@@ -57,7 +57,7 @@ class Driver:
         self._lost = False
         self._fenced = False
         self._is_driven = False
-        self._is_committing = False
+        self._is_busy = False
         self._stopped: asyncio.Event | None = None
 
     async def run(self) -> None:
@@ -151,9 +151,9 @@ class Driver:
     async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
         """Make a fold durable; return False when it has to be decided again, or is no longer ours to decide."""
         tenure = self.tenure
-        self._is_committing = True
+        self._is_busy = True
         written = await self._tools.commits.submit(compose(tenure, done, now, ownership))
-        self._is_committing = False
+        self._is_busy = False
         if written is Written.CONFLICT:
             await self._reload()
         elif written is Written.FENCED:
@@ -176,7 +176,9 @@ class Driver:
         """Read the row again: an operator, or a signal, has moved the saga."""
         self._stale = False
         tenure = self.tenure
+        self._is_busy = True
         head = await patiently(lambda: tenure.store.head(tenure.saga_id), lambda: self._lost)
+        self._is_busy = False
         if head is None or head.step_execution_token != tenure.token:
             self._fence()
             return
@@ -218,7 +220,7 @@ class Driver:
 
     def _take_over(self, committed: Committed | None) -> None:
         """Go on from what a step has committed with its own rows; read the row if others have moved it as well."""
-        if committed is not None and committed.revision == self.tenure.revision and not self._is_committing:
+        if committed is not None and committed.revision == self.tenure.revision and not self._is_busy:
             self._adopt(committed.done)
             self._ring()
         else:

@@ -14,29 +14,38 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from ..errors import SagaStateError
 from ..kernel.effects import Compensate, Verdict
 from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned
 from ..kernel.state import State
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
+from ..storage.transaction import Transaction
+from .after_commit import committed
 from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
-from .performer import Calling, Performer, describe
+from .performer import Calling, Performer, describe, is_worth_retrying
 
 if TYPE_CHECKING:
     from .tenure import Tenure
 
 
+_BLIPS = 100
+"""How often work is done again whose connection was lost; it is cut off when its owner's lease ends."""
 _PAUSE = 0.1
 """Seconds until work is done again that the database could not commit."""
 
 
 class _UndoneError(Exception):
-    """The step has not come off, so that nothing of its transaction is to stay."""
+    """The step has not come off, so that nothing of its transaction is to stay.
 
-    def __init__(self, reply: Reply) -> None:
+    `is_lost`: because its connection was; it is no fault of the step's, and no attempt.
+    """
+
+    def __init__(self, reply: Reply, *, is_lost: bool) -> None:
         super().__init__()
-        self.reply = reply
+        self.reply, self.is_lost = reply, is_lost
 
 
 class _LateError(Exception):
@@ -58,17 +67,19 @@ async def perform_once(
     When the database goes away the work is done again, under the same attempt: what had been committed by then is found
     out by the row.
     """
-    while True:
+    for _ in range(_BLIPS):
         try:
             return await _perform_once(performer, work, tenure, now)
         except _UndoneError as undone:
-            return _certain(undone.reply)
+            if not undone.is_lost:
+                return _certain(undone.reply)
         except _LateError:
             return None
         except Exception as error:  # noqa: BLE001 - what the database refuses, a constraint for example, is not done
             if not is_passing(error):
-                return _failed(work, error)
+                return _failed(work, tenure, error)
         await asyncio.sleep(_PAUSE)
+    return _failed(work, tenure, ConnectionError("the connection was lost each time"))
 
 
 async def _perform_once(performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]) -> Committed:
@@ -77,28 +88,30 @@ async def _perform_once(performer: Performer, work: Calling, tenure: Tenure, now
     def judge(head: Head, at: datetime) -> Move:
         if head.step_execution_token != tenure.token:
             raise _LateError
-        read = Committed(_taken(tenure, read_state(tenure.definition, head), reply, at), head.revision)
+        read = Committed(_taken(tenure, read_state(tenure.definition, head), head.last_error, reply, at), head.revision)
         settled[:] = [read]
         return _move(tenure, read, at)
 
     async with tenure.store.transaction() as transaction:
-        reply = _come_off(await performer.perform(work, tenure, now(), transaction.session))
+        reply = _come_off(transaction, await performer.perform(work, tenure, now(), transaction.session))
         at = now()
-        settled.append(Committed(_taken(tenure, tenure.state, reply, at), tenure.revision))
+        settled.append(Committed(_taken(tenure, tenure.state, tenure.last_error, reply, at), tenure.revision))
         await transaction.settle(_move(tenure, settled[0], at), judge)
+    if isinstance(transaction.session, AsyncSession):
+        committed(transaction.session.sync_session)
     return settled[0]
 
 
-def _come_off(reply: Reply) -> Reply:
+def _come_off(transaction: Transaction, reply: Reply) -> Reply:
     """Return a reply that tells of a success; any other ends the transaction."""
     if not isinstance(reply, Returned | Compensated | Asked):
-        raise _UndoneError(reply)
+        raise _UndoneError(reply, is_lost=transaction.is_lost)
     return reply
 
 
-def _taken(tenure: Tenure, state: State, reply: Reply, now: datetime) -> Fold:
+def _taken(tenure: Tenure, state: State, error: str | None, reply: Reply, now: datetime) -> Fold:
     """Return what a reply comes to, if it is still wanted."""
-    done = fold(tenure.definition.graph, state, tenure.last_error, [reply], now)
+    done = fold(tenure.definition.graph, state, error, [reply], now)
     if done.verdict is not Verdict.APPLIED:
         raise _LateError
     return done
@@ -119,8 +132,10 @@ def _certain(reply: Reply) -> Reply:
     return reply
 
 
-def _failed(work: Calling, error: Exception) -> Reply:
-    shown, retryable = describe(error, "its transaction"), not isinstance(error, SagaStateError)
-    if isinstance(work, Compensate):
-        return CompensationRaised(work.step_id, work.attempt, shown, retryable)
-    return Raised(work.step_id, work.attempt, shown, retryable)
+def _failed(work: Calling, tenure: Tenure, error: Exception) -> Reply:
+    step = tenure.definition.step(work.step_id)
+    is_undo = isinstance(work, Compensate)
+    policy = step.node.compensation_retry if is_undo else step.retry_policy
+    retryable = not isinstance(error, SagaStateError) and is_worth_retrying(policy, error)
+    kind = CompensationRaised if is_undo else Raised
+    return kind(work.step_id, work.attempt, describe(error, "its transaction"), retryable)

@@ -267,13 +267,13 @@ def _failure(outcome: Outcome, policy: RetryPolicy) -> dict[str, Any]:
     assert error is not None
     return {
         "error": describe(error),
-        "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or _is_worth_retrying(policy, error),
+        "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or is_worth_retrying(policy, error),
         "in_doubt": outcome.in_doubt,
         "delay": error.delay if isinstance(error, RetryAfter) else None,
     }
 
 
-def _is_worth_retrying(policy: RetryPolicy, error: BaseException) -> bool:
+def is_worth_retrying(policy: RetryPolicy, error: BaseException) -> bool:
     """Ask the policy; a predicate of the author's that stumbles over this error has not said yes."""
     try:
         return policy.retries(error)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from socket import gaierror
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Table, func, literal
+import aiosqlite
+from sqlalchemy import ColumnElement, Table, event, func, literal
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -112,6 +113,8 @@ class SqliteDialect(SqlDialect):
 
     async def _prepare(self, connection: AsyncConnection) -> None:
         if not self._prepared:
+            if not event.contains(connection.engine.sync_engine, "invalidate", _let_go):
+                event.listen(connection.engine.sync_engine, "invalidate", _let_go)
             await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             self._prepared = True
 
@@ -126,6 +129,21 @@ class SqliteDialect(SqlDialect):
             except BaseException:
                 await connection.rollback()
                 raise
+
+
+def _let_go(connection: Any, record: object, error: object) -> None:
+    """Have a connection that is about to be closed end its transaction before.
+
+    Closed in the middle of a statement, as it is when its user is cancelled, it would keep the write lock until Python
+    happens to collect the cursor.
+    """
+    driver = getattr(connection, "driver_connection", None)
+    if isinstance(driver, aiosqlite.Connection):
+        with suppress(ValueError):  # it is closed already
+            queue: Any = driver._execute  # noqa: SLF001 - the only way to have something done in its thread
+            handing = queue(driver._conn.rollback)  # noqa: SLF001
+            handing.send(None)
+            handing.close()
 
 
 def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:

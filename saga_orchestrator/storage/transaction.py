@@ -21,6 +21,11 @@ class Transaction(Protocol):
 
     session: Any
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone, and with it all that was written."""
+        ...
+
     async def settle(self, likely: Move, judge: Judge) -> None:
         """Write the likely move, if the saga is still where it begins; else lock it, and write what the judge says.
 
@@ -49,6 +54,7 @@ class SagaTransaction:
     ) -> None:
         self._connection, self._dialect, self._sql, self._move = connection, dialect, sql, move
         self.session = AsyncSession(bind=connection, expire_on_commit=False)
+        self._root = connection.sync_connection.get_transaction() if connection.sync_connection else None
         self._ended = ""
         event.listen(self.session.sync_session, "before_commit", self._committed)
         event.listen(self.session.sync_session, "after_soft_rollback", self._rolled_back)
@@ -56,6 +62,8 @@ class SagaTransaction:
     async def settle(self, likely: Move, judge: Judge) -> None:
         if not self._ended:
             await self.session.flush()
+        if not self._ended and not self._is_whole():
+            self._ended = "rolled back"
         if self._ended:
             raise SagaStateError(
                 f"the step has {self._ended} ctx.session itself, which is for the engine to commit, with the record of "
@@ -70,6 +78,16 @@ class SagaTransaction:
         head: Head = head_of(row)
         if (move := judge(head, row.db_now)) is not None:
             await self._move(self._connection, [move])
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone, and with it all that was written."""
+        return self._connection.invalidated
+
+    def _is_whole(self) -> bool:
+        """Return whether it is still the transaction that was opened: a flush that fails rolls it back unasked."""
+        now = self._connection.sync_connection and self._connection.sync_connection.get_transaction()
+        return now is not None and now is self._root and now.is_active
 
     async def _written(self, move: Move) -> bool:
         """Write a move if it fits, without asking first."""

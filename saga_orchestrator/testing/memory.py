@@ -203,6 +203,7 @@ class MemoryTransaction:
         self.session: list[Callable[[], object]] = []
         self._advance = advance
         self._settled: tuple[UUID, Judge] | None = None
+        self.is_lost = False
 
     async def settle(self, likely: Move, judge: Judge) -> None:
         self._settled = likely.saga_id, judge

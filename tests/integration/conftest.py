@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -34,3 +34,17 @@ async def on_postgres(shared_postgres_url: str) -> AsyncIterator[Site]:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture
+async def counter(database: Site) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """Return a function that reads the counter."""
+    await database.sql("CREATE TABLE IF NOT EXISTS counter (n INTEGER CHECK (n < 100))")
+    await database.sql("DELETE FROM counter")
+    await database.sql("INSERT INTO counter VALUES (0)")
+
+    async def read() -> int:
+        return int(await database.value("SELECT n FROM counter"))
+
+    yield read
+    await database.sql("DROP TABLE counter")

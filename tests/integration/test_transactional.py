@@ -10,65 +10,15 @@ import pytest
 from sqlalchemy import text
 
 from saga_orchestrator import (
-    BaseStep,
-    Event,
     FixedRetry,
     OutcomeUnknown,
     SagaAdmin,
     SagaBuilder,
-    SagaDefinition,
     SagaStatus,
-    StepContext,
     WaitFor,
 )
-from tests.support.sagas import NAME, Deed, Input, Output, Site, World, soon
-
-ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {}, "aggregation_id": "order-1"}
-
-
-class Book(BaseStep[Input, Output]):
-    """Adds one to a counter, in the saga's own database, and takes it away again."""
-
-    transactional = True
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    async def execute(self, inp: Input, ctx: StepContext) -> Output | WaitFor:
-        await ctx.session.execute(text("UPDATE counter SET n = n + 1"))
-        done = await self.world.call("book", ctx)
-        return done or Output(ref="booked")
-
-    async def on_event(self, inp: Input, event: Event[Any], ctx: StepContext) -> Output:
-        await ctx.session.execute(text("UPDATE counter SET n = n + 10"))
-        return Output(ref="heard")
-
-    async def compensate(self, inp: Input, out: Output, ctx: StepContext) -> None:
-        await ctx.session.execute(text("UPDATE counter SET n = n - 1"))
-        await self.world.call("undo book", ctx)
-
-
-@pytest.fixture
-async def counter(database: Site) -> Any:
-    """Return a function that reads the counter."""
-    await database.sql("CREATE TABLE IF NOT EXISTS counter (n INTEGER CHECK (n < 100))")
-    await database.sql("DELETE FROM counter")
-    await database.sql("INSERT INTO counter VALUES (0)")
-
-    async def read() -> int:
-        return int(await database.value("SELECT n FROM counter"))
-
-    yield read
-    await database.sql("DROP TABLE counter")
-
-
-def saga(world: World, *, fails: bool = False, **said: Any) -> SagaDefinition:
-    builder = SagaBuilder()
-    builder.add_step(step=Book(world), input_map=lambda ctx: Input(), step_id="book", **said)
-    builder.add_step(step=Deed(world, "ship"), input_map=lambda ctx: Input(), step_id="ship")
-    if fails:
-        world.plan("ship", ValueError("no lorry"))
-    return builder.build()
+from tests.support.booking import ORDER, Book, saga
+from tests.support.sagas import Deed, Input, Site, World, soon
 
 
 async def test_n1_rows_and_record_are_committed_together(database: Site, world: World, counter: Any) -> None:
