@@ -28,8 +28,6 @@ def is_out_of_time(draft: Draft) -> bool:
 
 def forget_deadline(draft: Draft) -> None:
     """Drop the deadline of a saga that cannot be taken back any more: it is, or it is past its pivot, or over."""
-    if draft.deadline is None and not draft.overdue:
-        return
     is_over = len(draft.done) == len(draft.graph.nodes)
     if draft.course is not Course.FORWARD or is_over or draft.is_committed():
         draft.deadline, draft.overdue = None, False

@@ -37,7 +37,8 @@ def settle(draft: Draft) -> None:
     """Move every step that may move by itself now."""
     if draft.quarantined:
         return
-    if is_out_of_time(draft):
+    is_timed = draft.deadline is not None or draft.overdue
+    if is_timed and is_out_of_time(draft):
         turn(draft, Course.BACKWARD if draft.graph.compensate_on_failure else Course.HALTED)
     if draft.course is Course.FORWARD and draft.has_failed() and not _choose_way(draft):
         return
@@ -46,7 +47,8 @@ def settle(draft: Draft) -> None:
         _try_again(draft)
     elif draft.course is Course.BACKWARD:
         _unwind(draft)
-    forget_deadline(draft)
+    if is_timed:
+        forget_deadline(draft)
 
 
 def _choose_way(draft: Draft) -> bool:
