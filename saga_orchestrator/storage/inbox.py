@@ -201,7 +201,8 @@ class SagaInbox:
 
     def _leave(self, head: Head, letter_id: UUID | None, until: datetime) -> Any:
         """Return the update by which a letter is left to whoever can read the saga that it is for."""
-        return update(self._table).where(self._table.c.id == letter_id).values(saga_id=head.id, due_at=until)
+        chosen = update(self._table).where(self._table.c.id == letter_id, text(WAITS))
+        return chosen.values(saga_id=head.id, due_at=until)
 
     def _wanted(self, head: Head, wants: Sequence[Want], letter_id: UUID | None) -> Select[Any]:
         """Return the locking read of the letters that the saga waits for, a named one first.
@@ -255,7 +256,7 @@ class SagaInbox:
 
     async def defer(self, letter_id: UUID, until: datetime) -> None:
         column = self._table.c
-        waiting = update(self._table).where(column.id == letter_id, column.due_at.is_not(None))
+        waiting = update(self._table).where(column.id == letter_id, column.due_at.is_not(None), text(WAITS))
         async with self._dialect.writing(self._engine) as connection:
             await connection.execute(waiting.values(due_at=until))
 

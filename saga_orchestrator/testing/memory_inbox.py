@@ -76,7 +76,8 @@ class MemoryInbox:
     def _deliver(self, head: Head, reader: Reader, letter_id: UUID | None) -> Delivery:
         wants = reader.wants(head)
         if wants is None:
-            if letter_id is not None and (kept := self.letters.get(letter_id)) is not None:
+            kept = None if letter_id is None else self.letters.get(letter_id)
+            if kept is not None and kept.fate is Fate.BUFFERED:
                 kept.saga_id, kept.letter = head.id, kept.letter._replace(due_at=self._now() + LEFT)
             return Delivery()
         self._bind(head)
@@ -118,7 +119,8 @@ class MemoryInbox:
 
     async def defer(self, letter_id: UUID, until: datetime) -> None:
         await asyncio.sleep(0)
-        if (kept := self.letters.get(letter_id)) is not None and kept.letter.due_at is not None:
+        kept = self.letters.get(letter_id)
+        if kept is not None and kept.letter.due_at is not None and kept.fate is Fate.BUFFERED:
             kept.letter = kept.letter._replace(due_at=until)
 
     async def shelve(self, letter_id: UUID) -> None:

@@ -206,6 +206,19 @@ class PostingContract(Contract):
         await store.inbox.deliver(head.id, clerk)
         assert clerk.seen == [sent.id]
 
+    async def test_a_letter_that_was_taken_is_never_due_again(self, store: Store) -> None:
+        """Also if somebody who does not know the saga, or cannot deliver it, comes late: it stood in others' way."""
+        head = await put(store)
+        sent = await letter(store, f"saga:{head.id}")
+        await store.inbox.deliver(head.id, Clerk())
+        long_ago = await store.now() - timedelta(hours=2)
+
+        await store.inbox.deliver(head.id, Clerk(None), sent.id)
+        await store.inbox.defer(sent.id, long_ago)
+
+        assert await fate(store, sent) == Whereabouts(Fate.APPLIED, head.id)
+        assert await store.inbox.due(KNOWN, 9) == []
+
     async def test_what_is_too_old_is_forgotten(self, store: Store) -> None:
         """Letters by when they came, routes by when their saga was over."""
         now = await store.now()
