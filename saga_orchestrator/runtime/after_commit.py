@@ -24,7 +24,7 @@ def after_commit(session: Session, then: Callable[[], object]) -> None:
 
 
 def committed(session: Session) -> None:
-    """Call what waits for a commit that was made on the session's connection, and not by the session."""
+    """Call what has waited for the commit. Who commits the session's connection, and not the session, calls this."""
     waiting, session.info[_WAITING] = session.info.get(_WAITING, []), []
     for then in waiting:
         then()
@@ -32,9 +32,7 @@ def committed(session: Session) -> None:
 
 def _committed(session: Session) -> None:
     if not session.in_nested_transaction():
-        waiting, session.info[_WAITING] = session.info[_WAITING], []
-        for then in waiting:
-            then()
+        committed(session)
 
 
 def _ended(session: Session, transaction: SessionTransaction) -> None:

@@ -19,7 +19,7 @@ from ..kernel.laws import STRUCTURAL_LAWS
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
-from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released, taken
+from .moves import Fold, Grip, compose, fold, is_at_work, left_by_owner, read_state, released, taken
 from .registry import Registry
 from .tenure import Tenure, initial_of
 
@@ -79,13 +79,17 @@ class Claims:
         """Return the move that leaves a saga at work to its owner, as long as it is, and else takes it if it is now."""
         if not is_at_work(before):
             return self.owned(head, definition, done, now)
-        left = None if is_at_work(done.state) else released(definition.graph, done.state, now)
-        return compose(_grip(head, definition), done, now, left)
+        return compose(_grip(head, definition), done, now, left_by_owner(definition.graph, done.state, now))
+
+    def known(self, head: Head) -> SagaDefinition | None:
+        """Return the definition that a saga was started with; None if this process does not have it, step by step."""
+        definition = self.registry.find(head.saga_name, head.definition_version)
+        return definition if definition is not None and definition.fingerprint == head.fingerprint else None
 
     def sound(self, head: Head) -> tuple[SagaDefinition, State] | None:
         """Return the definition and the state of a row; None if this process does not know it, or it makes no sense."""
-        definition = self.registry.find(head.saga_name, head.definition_version)
-        if definition is None or definition.fingerprint != head.fingerprint:
+        definition = self.known(head)
+        if definition is None:
             return None
         try:
             return definition, _sound_state(definition, head)
@@ -172,8 +176,8 @@ class Intake:
         return self.event
 
     def _definition(self, head: Head) -> SagaDefinition:
-        definition = self.claims.registry.find(head.saga_name, head.definition_version)
-        if definition is None or definition.fingerprint != head.fingerprint:
+        definition = self.claims.known(head)
+        if definition is None:
             raise SagaStateError(
                 f"Saga {head.id} was started with version {head.definition_version} of '{head.saga_name}', which this "
                 "process does not know (or knows with other steps); register that definition to give orders to it."

@@ -25,7 +25,7 @@ from ..kernel.step_status import StepStatus, Undoing
 from ..storage.rows import Ownership, Written
 from .background import begun
 from .exactly_once import Committed, perform_once
-from .moves import Fold, compose, fold, is_at_work, left_to_anybody, read_state, released
+from .moves import Fold, compose, fold, is_at_work, left_by_owner, left_to_anybody, read_state, released
 from .tenure import patiently
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Driver:
             if not done.moved:
                 self._set_alarm()
                 return
-            if await self._commit(done, now, None if is_at_work(done.state) else self._released(done, now)):
+            if await self._commit(done, now, left_by_owner(self.tenure.definition.graph, done.state, now)):
                 self._adopt(done)
                 return
         self._mail[:0] = events  # what was not committed, `release` still may

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,7 @@ from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
 from ..storage.transaction import Transaction
 from .after_commit import committed
-from .moves import Fold, Grip, compose, fold, is_at_work, read_state, released
+from .moves import Fold, Grip, compose, fold, left_by_owner, read_state
 from .performer import Calling, Performer, describe, is_worth_retrying
 
 if TYPE_CHECKING:
@@ -120,16 +121,13 @@ def _taken(tenure: Tenure, state: State, error: str | None, reply: Reply, now: d
 def _move(tenure: Tenure, committed: Committed, now: datetime) -> Move:
     """Return the move that makes it durable; it releases a saga that needs nobody any more."""
     graph, done = tenure.definition.graph, committed.done
-    left = None if is_at_work(done.state) else released(graph, done.state, now)
-    return compose(Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token), done, now, left)
+    grip = Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token)
+    return compose(grip, done, now, left_by_owner(graph, done.state, now))
 
 
 def _certain(reply: Reply) -> Reply:
     """Return a failure of which it is certain that it has left nothing, for it was rolled back."""
-    if isinstance(reply, Raised | CompensationRaised):
-        facts = {name: getattr(reply, name) for name in reply.__dataclass_fields__}
-        return type(reply)(**{**facts, "in_doubt": False})
-    return reply
+    return replace(reply, in_doubt=False) if isinstance(reply, Raised | CompensationRaised) else reply
 
 
 def _failed(work: Calling, tenure: Tenure, error: Exception) -> Reply:

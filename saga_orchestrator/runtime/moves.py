@@ -112,6 +112,11 @@ def released(graph: Graph, state: State, now: datetime) -> Ownership:
     return Ownership(uuid4(), None, wake_at(state), awaiting(graph, state), None)
 
 
+def left_by_owner(graph: Graph, state: State, now: datetime) -> Ownership | None:
+    """Return the ownership that its owner leaves a saga in: as it is while there is work, and released afterwards."""
+    return None if is_at_work(state) else released(graph, state, now)
+
+
 def left_to_anybody(now: datetime) -> Ownership:
     """Return the ownership of a saga that has work, and that whoever looks next is to take."""
     return Ownership(uuid4(), None, now - _AHEAD, None, None)

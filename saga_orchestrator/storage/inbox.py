@@ -31,12 +31,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from ..errors import SagaNotFoundError
 from .companions import WAITS, inbox_table, route_table
 from .dialect import SqlDialect, through_contention
 from .mixins import ACTIVE, TERMINAL
 from .rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
-from .statements import Statements, head_of
+from .statements import Statements, locked
 from .types import JsonText, UtcDateTime
 
 SAGA, AGGREGATION, CORRELATION = "saga", "aggregation", "correlation"
@@ -167,10 +166,7 @@ class SagaInbox:
 
     async def _deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None) -> tuple[Head, Delivery]:
         async with self._dialect.writing(self._engine) as connection:
-            row = (await connection.execute(self._sql.lock_one(self._dialect.now()), {"id": saga_id})).first()
-            if row is None:
-                raise SagaNotFoundError(saga_id)
-            head, now = head_of(row), row.db_now
+            head, now = await locked(connection, self._sql.lock_one(self._dialect.now()), saga_id)
             wants = reader.wants(head)
             if wants is None:
                 await connection.execute(self._leave(head, letter_id, now + LEFT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -24,7 +25,9 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..errors import SagaNotFoundError
 from ..kernel.state import SagaStatus
 from .mixins import ACTIVE
 from .rows import Birth, Claimable, Head, HistoryRow, Move, SagaFilter
@@ -212,6 +215,18 @@ def past(row: HistoryRow) -> dict[str, Any]:
         if facts[name] is not None:
             facts[name] = JsonText(facts[name])
     return facts
+
+
+async def locked(connection: AsyncConnection, lock_one: Select[Any], saga_id: UUID) -> tuple[Head, datetime]:
+    """Lock one saga's row, for as long as the transaction lasts; return what it says, and the database's time.
+
+    Raises:
+        SagaNotFoundError: No saga has this id.
+    """
+    row = (await connection.execute(lock_one, {"id": saga_id})).first()
+    if row is None:
+        raise SagaNotFoundError(saga_id)
+    return head_of(row), row.db_now
 
 
 def head_of(row: Any) -> Head:

@@ -22,14 +22,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..definition.io import clean_text
-from ..errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from ..errors import ActiveSagaAlreadyExistsError
 from .companions import history_table
 from .dialect import Clock, dialect_for, is_passing, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
-from .statements import Statements, Times, born, head_of, kept, owned, past
+from .statements import Statements, Times, born, head_of, kept, locked, owned, past
 from .transaction import SagaTransaction, transaction
 
 
@@ -132,11 +132,8 @@ class SagaStore:
 
     async def _advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         async with self.dialect.writing(self.engine) as connection:
-            row = (await connection.execute(self._sql.lock_one(self.dialect.now()), {"id": saga_id})).first()
-            if row is None:
-                raise SagaNotFoundError(saga_id)
-            head = head_of(row)
-            move = judge(head, row.db_now)
+            head, now = await locked(connection, self._sql.lock_one(self.dialect.now()), saga_id)
+            move = judge(head, now)
             if move is not None:
                 await self._move(connection, [move])
             return head, move

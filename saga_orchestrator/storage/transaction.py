@@ -10,10 +10,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ..errors import SagaNotFoundError, SagaStateError
+from ..errors import SagaStateError
 from .dialect import SqlDialect
-from .rows import Head, Judge, Move
-from .statements import Statements, head_of, kept, owned, past
+from .rows import Judge, Move
+from .statements import Statements, kept, locked, owned, past
 
 
 class Transaction(Protocol):
@@ -71,12 +71,8 @@ class SagaTransaction:
             )
         if await self._written(likely):
             return
-        chosen = self._sql.lock_one(self._dialect.now())
-        row = (await self._connection.execute(chosen, {"id": likely.saga_id})).first()
-        if row is None:
-            raise SagaNotFoundError(likely.saga_id)
-        head: Head = head_of(row)
-        if (move := judge(head, row.db_now)) is not None:
+        head, now = await locked(self._connection, self._sql.lock_one(self._dialect.now()), likely.saga_id)
+        if (move := judge(head, now)) is not None:
             await self._move(self._connection, [move])
 
     @property
