@@ -5,17 +5,13 @@ Alone: `python -m benches.length`.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import statistics
 import time
 from typing import Any
 
-from tests.support.postgres import PostgresServer
-
 from .cases import order
 from .ours import create_tables, definition, engine_for, orchestrator_on
+from .part import main
 
 LENGTHS = (125, 250, 500)
 
@@ -47,17 +43,5 @@ async def measure(url: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--url", help="an empty database; without it a server is started")
-    options = parser.parse_args()
-    if options.url:
-        print(json.dumps(asyncio.run(measure(options.url, options.rounds))))
-        return
-    with PostgresServer().start(fsync=True) as server:
-        print(json.dumps(asyncio.run(measure(server.dsn(server.create_database()), options.rounds)), indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    main(measure, 5, __doc__)

@@ -5,9 +5,7 @@ Alone: `python -m benches.vocabulary`.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -19,9 +17,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from saga_orchestrator import BaseStep, Event, SagaBuilder, SagaDefinition, SagaOrchestrator, StepContext, WaitFor
-from tests.support.postgres import PostgresServer
 
 from .ours import BenchSaga, Order, Trivial, create_tables, engine_for, orchestrator_on
+from .part import main
 
 STEPS = 10
 LEVELS = 10
@@ -205,17 +203,5 @@ async def measure(url: str, rounds: int) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--url", help="an empty database; without it a server is started")
-    options = parser.parse_args()
-    if options.url:
-        print(json.dumps(asyncio.run(measure(options.url, options.rounds))))
-        return
-    with PostgresServer().start(fsync=True) as server:
-        print(json.dumps(asyncio.run(measure(server.dsn(server.create_database()), options.rounds)), indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    main(measure, 20, __doc__)
