@@ -6,6 +6,7 @@ One contender alone, for profiling: `python -m benches.ours --steps 3 --in-fligh
 
 A figure is steps per second of durable work: every contender commits each step's result before the next step starts.
 Contenders live in processes of their own (one of the peers has the same package name as this library) and take turns
-on one PostgreSQL with fsync on, round after round; what counts is the median. Nobody uses uvloop, nobody touches the
-garbage collector.
+on one PostgreSQL with fsync on, round after round. A figure is the median of the rounds; a ratio is the median of the
+rounds' ratios, for a machine may be twice as fast in one minute as in the next. Nobody uses uvloop; everybody sets
+aside what was imported (`gc.freeze`).
 """

@@ -52,7 +52,8 @@ async def drive(contender: Contender, load: Load) -> dict[str, float]:
             await contender.saga(number, load.steps)
             latencies.append(time.perf_counter() - began)
 
-    gc.collect()  # the garbage of the load before is not this one's; the collector itself stays as it is
+    gc.collect()  # the garbage of the load before is not this one's
+    gc.freeze()  # what was imported is no garbage, either; the collector itself stays as it is
     began, busy = time.perf_counter(), time.process_time()
     async with asyncio.TaskGroup() as lanes:
         for _ in range(min(load.in_flight, load.sagas)):

@@ -32,7 +32,10 @@ COMPARED = """## What is compared
   32. DBOS is measured as it comes, and tuned: with a bound of four threads for its database calls, the fastest of what
   we tried. Without a bound its threads fight for the interpreter. The targets were set on the peers as they come; the
   ratio to the tuned ones is stated beside them.
-- This library is set up as its README does it, and nothing is tuned. uvloop is not used; the garbage collector runs.
+- This library is set up as its README does it, and nothing is tuned. uvloop is not used. The garbage collector
+  runs; every contender has set aside what was imported (`gc.freeze`), as a service does that looks at its latency.
+- The contenders take turns, round after round. A figure is the median of its rounds, a ratio the median of the rounds'
+  ratios.
 - The tables are vacuumed and analyzed between the runs, not emptied.
 - A peer does not do what this library does, nor the other way round: DBOS also checks at each step whether the step has
   been done before, python-saga-orchestrator reads the saga and its history twice for each step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,31 +43,45 @@ def targets(results: Results) -> list[Target]:
     return [*_speed(results), *_claiming(results), *_size(results), *_vocabulary(results)]
 
 
-def rate(results: Results, contender: str, steps: int, in_flight: int) -> float | None:
-    """Return the median steps per second of a cell, or None if it was not measured."""
+def rates(results: Results, contender: str, steps: int, in_flight: int) -> list[float]:
+    """Return the steps per second of each round of a cell; none if it was not measured."""
     for cell in results["cells"]:
         if (cell["contender"], cell["steps"], cell["in_flight"]) == (contender, steps, in_flight):
-            return float(cell["steps_per_second"])
-    return None
+            return [float(sample["rate"]) for sample in cell["samples"]]
+    return []
+
+
+def rate(results: Results, contender: str, steps: int, in_flight: int) -> float | None:
+    """Return the median steps per second of a cell, or None if it was not measured."""
+    found = rates(results, contender, steps, in_flight)
+    return statistics.median(found) if found else None
+
+
+def times(ours: list[float], theirs: list[float]) -> float:
+    """Return how many times as fast we were: the median over the rounds, in which the two came soon after each other.
+
+    The machine may be twice as fast in one minute as in the next; what is compared is from the same one.
+    """
+    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=False))
 
 
 def _speed(results: Results) -> Iterator[Target]:
     for steps in (3, 10):
         at = f"{steps} steps per saga"
-        for in_flight, peer, floor, least in ((256, 50, "floor-batch", 0.55), (1, 4.5, "floor-commit", 0.6)):
-            ours = rate(results, "ours", steps, in_flight)
-            below = rate(results, floor, steps, in_flight)
+        for in_flight, aim, floor, least in ((256, 50, "floor-batch", 0.55), (1, 4.5, "floor-commit", 0.6)):
+            ours = rates(results, "ours", steps, in_flight)
+            below = rates(results, floor, steps, in_flight)
             for condition, names in PEERS.items():
-                peers = [r for name in names if (r := rate(results, name, steps, in_flight))]
+                peers = [r for name in names if (r := rates(results, name, steps, in_flight))]
                 if ours and len(peers) == len(names):
                     title = f"{in_flight} in flight, {at}: to the faster peer, {condition}"
-                    yield Target(title, None if condition == TUNED else peer, ours / max(peers))
+                    yield Target(title, None if condition == TUNED else aim, min(times(ours, peer) for peer in peers))
             if ours and below:
                 named = "batched" if floor == "floor-batch" else "one-commit"
-                yield Target(f"{in_flight} in flight, {at}: of the {named} floor", least, ours / below)
-        ours, below = rate(results, "ours-sqlite", steps, 256), rate(results, "floor-sqlite", steps, 256)
+                yield Target(f"{in_flight} in flight, {at}: of the {named} floor", least, times(ours, below))
+        ours, below = rates(results, "ours-sqlite", steps, 256), rates(results, "floor-sqlite", steps, 256)
         if ours and below:
-            yield Target(f"SQLite, 256 in flight, {at}: of the batched floor", 0.4, ours / below)
+            yield Target(f"SQLite, 256 in flight, {at}: of the batched floor", 0.4, times(ours, below))
 
 
 def _claiming(results: Results) -> Iterator[Target]:

@@ -49,6 +49,7 @@ class Node:
         probes: It can be asked whether an attempt in doubt has acted.
         transactional: What it does is committed with the record of it, so an attempt that was lost has not acted.
         branches: The choices on which it depends whether it runs, each with the answer by which it does.
+        name: What the history calls it for people to read; nothing is decided by it.
     """
 
     step_id: str
@@ -65,6 +66,7 @@ class Node:
     compensation_timeout: timedelta | None = None
     on_undo_failure: Literal["continue", "stop"] = "continue"
     branches: tuple[tuple[str, str], ...] = ()
+    name: str = ""
 
     def excludes(self, other: Node) -> bool:
         """Return whether a saga never runs both this step and the other."""

@@ -54,6 +54,7 @@ def make_node(step_id: str, before: tuple[str, ...], step: BaseStep[Any, Any], o
         compensation_retry=options.get("compensation_retry") or NoRetry(),
         compensation_timeout=options.get("compensation_timeout"),
         on_undo_failure=options.get("on_undo_failure", "continue"),
+        name=type(step).__name__,
     )
 
 

@@ -27,5 +27,5 @@ def recording(
     step: Records[Any], node: Node, depends_on: tuple[StepRef[Any], ...], input_map: Callable[..., Any]
 ) -> StepDefinition:
     """Return such a step at its place; there is nothing to undo."""
-    reads = replace(node, kind=StepKind.READ_ONLY, nothing_to_undo=True)
+    reads = replace(node, kind=StepKind.READ_ONLY, nothing_to_undo=True, name=type(step).__name__)
     return StepDefinition(step_id=node.step_id, step=step, input_map=input_map, depends_on=depends_on, node=reads)

@@ -192,10 +192,10 @@ class StepDefinition:
     def output_model(self) -> type[BaseModel]:
         return self.shape.output_model
 
-    @cached_property
+    @property
     def step_name(self) -> str:
         """The name of the step's class, for people to read."""
-        return type(self.step).__name__
+        return self.node.name
 
     @property
     def timeout(self) -> timedelta | None:

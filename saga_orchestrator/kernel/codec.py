@@ -19,6 +19,7 @@ from typing import Any
 
 from .state import Course, State
 from .step_status import (
+    RUNNING,
     SUCCEEDED,
     Asking,
     Failed,
@@ -69,7 +70,7 @@ _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
 _LONG = 400
 """A longer text is not worth being remembered."""
-_KNOWN: dict[StepStatus, str] = {status: _to_text(_CODES[type(status)]) for status in (Running(), Undone(), Undoing())}
+_RUNNING = _to_text(_CODES[Running])
 
 
 class UnreadableStateError(ValueError):
@@ -146,7 +147,7 @@ def _by_success(done: Mapping[str, StepStatus]) -> tuple[Iterable[str], list[tup
 
 
 def _entry(step_id: str, status: StepStatus) -> str:
-    return f"{_quoted(step_id)}:{_KNOWN.get(status) or _to_text(_encode_step(status))}"
+    return f"{_quoted(step_id)}:{_RUNNING if status is RUNNING else _to_text(_encode_step(status))}"
 
 
 def _encode_step(status: StepStatus) -> str | list[Any]:

@@ -12,7 +12,19 @@ from ..definition.graph import Graph
 from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
 from .projection import work_of
 from .state import State
-from .step_status import OMITTED, PENDING, Failed, Probing, Running, Skipped, StepStatus, Succeeded, Undoing, Waived
+from .step_status import (
+    OMITTED,
+    PENDING,
+    RUNNING,
+    Failed,
+    Probing,
+    Running,
+    Skipped,
+    StepStatus,
+    Succeeded,
+    Undoing,
+    Waived,
+)
 
 _LONGEST = timedelta(days=36_500)
 """The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
@@ -58,7 +70,9 @@ class Draft:
 
     def start(self, step_id: str, attempt: int, failures: int = 0, *, tainted: bool = False, heard: int = 0) -> None:
         """Set an attempt of the step going."""
-        self.put(step_id, Running(attempt, failures, self._until(self.graph.nodes[step_id].timeout), tainted, heard))
+        until = self._until(self.graph.nodes[step_id].timeout)
+        is_plain = attempt == 1 and until is None and not (failures or tainted or heard)
+        self.put(step_id, RUNNING if is_plain else Running(attempt, failures, until, tainted, heard))
 
     def probe(self, step_id: str, status: Running | Probing, *, retryable: bool = True, lost: bool = False) -> None:
         """Ask the step whether the attempt that is in doubt has acted."""
@@ -84,7 +98,8 @@ class Draft:
         self, phase: Phase, status: RecordStatus, step_id: str, attempt: int = 0, **facts: Unpack[Facts]
     ) -> None:
         """Note a row for the history."""
-        self.records.append(Record(self.seq(), phase, status, step_id, attempt, **facts))
+        name = step_id if phase is Phase.ORDER else self.graph.nodes[step_id].name
+        self.records.append(Record(self.seq(), phase, status, step_id, name, attempt, **facts))
 
     def seq(self) -> int:
         """Return the number of the next history row."""

@@ -73,12 +73,14 @@ class Record(NamedTuple):
     Attributes:
         seq: The row's number within its saga, from 0.
         step_id: The step, or for an order the order's name.
+        step_name: The name of the step's class, or again the order's.
     """
 
     seq: int
     phase: Phase
     status: RecordStatus
     step_id: str
+    step_name: str
     attempt: int = 0
     input: str | None = None
     output: str | None = None

@@ -151,7 +151,8 @@ def _next(draft: Draft, delay: timedelta, said: Raised | CompensationRaised) -> 
 def _note(draft: Draft, reply: Answer, phase: Phase, status: RecordStatus, error: str | None = None) -> None:
     """Note what the reply has ended; every reply that tells of a success has an output."""
     output = None if status is not RecordStatus.SUCCESS else reply.output  # type: ignore[union-attr]
+    name = draft.graph.nodes[reply.step_id].name
     given, began = reply.input, reply.started_at
     draft.records.append(
-        Record(draft.seq(), phase, status, reply.step_id, reply.attempt, given, output, error, started_at=began)
+        Record(draft.seq(), phase, status, reply.step_id, name, reply.attempt, given, output, error, started_at=began)
     )

@@ -195,5 +195,5 @@ class Omitted(StepStatus):
 
 
 PENDING, OMITTED = Pending(), Omitted()
-SUCCEEDED = Succeeded()
-"""As most steps of most sagas do: at the first attempt."""
+RUNNING, SUCCEEDED = Running(), Succeeded()
+"""As most steps of most sagas are: at the first attempt, without a limit."""

@@ -47,7 +47,8 @@ class Driver:
         self.task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
         """The task that the driver is in."""
         self._tools = tools
-        self._tasks: dict[str, tuple[StepStatus, asyncio.Task[Outcome]]] = {}
+        self._begun: dict[str, StepStatus] = {}
+        self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._began: dict[str, tuple[StepStatus, datetime]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
@@ -98,7 +99,7 @@ class Driver:
     async def release(self) -> None:
         """Hand the lease back, with the work in flight cut off; the next owner finds it in doubt."""
         self._lost = True
-        tasks = [*(task for _, task in self._tasks.values()), *self._left_behind]
+        tasks = [*self._tasks.values(), *self._left_behind]
         self._cancel_all()
         self._ring()
         if tasks:
@@ -107,7 +108,8 @@ class Driver:
         while is_at_work(self.tenure.state) and not self._fenced:
             now = self._tools.now()
             done = self._fold(self._mail, now)
-            left = left_to_anybody(now) if is_at_work(done.state) else self._released(done, now)
+            graph, state = self.tenure.definition.graph, done.state
+            left = left_to_anybody(now) if is_at_work(state) else released(graph, state, now)
             if await self._commit(done, now, left):
                 return
 
@@ -144,9 +146,6 @@ class Driver:
         tenure = self.tenure
         known = [Ticked(self._spared(now)) if isinstance(event, Ticked) else event for event in events]
         return fold(tenure.definition.graph, tenure.state, tenure.last_error, known, now)
-
-    def _released(self, done: Fold, now: datetime) -> Ownership:
-        return released(self.tenure.definition.graph, done.state, now)
 
     async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
         """Make a fold durable; return False when it has to be decided again, or is no longer ours to decide."""
@@ -194,17 +193,17 @@ class Driver:
         if self._lost:
             return
         live = self.tenure.state.open
-        for step_id in [i for i, (status, _) in self._tasks.items() if live.get(i) != status]:
-            self._leave_behind(self._tasks.pop(step_id)[1])
-            self._began.pop(step_id, None)
+        for step_id in [i for i, status in self._begun.items() if live.get(i) != status]:
+            self._leave_behind(step_id)
         for work in outstanding(self.tenure.state):
-            if work.step_id not in self._tasks:
+            if work.step_id not in self._begun:
+                self._begun[work.step_id] = live[work.step_id]
                 known = self.tenure.past_is_known
                 task = begun(self._perform(work) if known else self._perform_once_known(work))
-                self._tasks[work.step_id] = live[work.step_id], task
                 if task.done():
                     self._done(task)
                 else:
+                    self._tasks[work.step_id] = task
                     task.add_done_callback(self._done)
         self._set_alarm()
 
@@ -239,16 +238,19 @@ class Driver:
         self._set_alarm()
         return await performing
 
-    def _leave_behind(self, task: asyncio.Task[Outcome]) -> None:
-        """Cancel a task whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
-        if not task.done():
+    def _leave_behind(self, step_id: str) -> None:
+        """Cancel work whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
+        del self._begun[step_id]
+        self._began.pop(step_id, None)
+        task = self._tasks.pop(step_id, None)
+        if task is not None and not task.done():
             task.cancel()
             self._left_behind.add(task)
             task.add_done_callback(self._left_behind.discard)
 
     def _done(self, task: asyncio.Task[Outcome]) -> None:
         if task.cancelled():
-            if not self._lost and any(task is ours for _, ours in self._tasks.values()):
+            if not self._lost and task not in self._left_behind:
                 logger.warning("saga {}: its step was cancelled, and not by its driver", self.tenure.saga_id)
                 self.lose()
             return
@@ -266,7 +268,6 @@ class Driver:
         """Have a tick put into the mailbox when the next timer of the state runs out."""
         if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None
         state = self.tenure.state
         dues = [at for i, status in state.open.items() if (at := self._due(i, status)) is not None]
         if state.deadline is not None:
@@ -295,5 +296,5 @@ class Driver:
     def _cancel_all(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        for task in (*(task for _, task in self._tasks.values()), *self._left_behind):
+        for task in (*self._tasks.values(), *self._left_behind):
             task.cancel()

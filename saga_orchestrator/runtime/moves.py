@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 from ..definition.graph import Graph
 from ..definition.saga import SagaDefinition
 from ..kernel.codec import UnreadableStateError, decode, encode
-from ..kernel.effects import Decision, Phase, Record, Verdict
+from ..kernel.effects import Decision, Record, Verdict
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import awaiting, current_step_index, is_live, last_error, retry_counter, status_of, wake_at
 from ..kernel.state import State
 from ..kernel.transition import decide
-from ..storage.rows import Entry, Head, Move, Ownership
+from ..storage.rows import Head, Move, Ownership
 
 if TYPE_CHECKING:
     from .tenure import Tenure
@@ -96,7 +96,7 @@ def compose(grip: Grip | Tenure, done: Fold, now: datetime, ownership: Ownership
         done.last_error,
         now,
         ownership,
-        tuple([_entry(grip, record) for record in done.records]),
+        done.records,
     )
 
 
@@ -125,22 +125,3 @@ def left_to_anybody(now: datetime) -> Ownership:
 def is_at_work(state: State) -> bool:
     """Return whether somebody has to own the saga."""
     return not state.quarantined and is_live(state)
-
-
-def _entry(grip: Grip | Tenure, record: Record) -> Entry:
-    step_name = record.step_id if record.phase is Phase.ORDER else grip.definition.step(record.step_id).step_name
-    return Entry(
-        record.seq,
-        record.phase.value,
-        record.status.value,
-        record.step_id,
-        step_name,
-        record.attempt,
-        record.input,
-        record.output,
-        record.error,
-        record.skipped,
-        record.actor,
-        record.reason,
-        record.started_at,
-    )

@@ -17,8 +17,9 @@ from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ..kernel.effects import Record
 from .held import HeldConnection
-from .rows import Birth, Entry, HistoryRow, Move, Write
+from .rows import Birth, HistoryRow, Move, Write
 
 HEAD = (
     "id",
@@ -62,7 +63,7 @@ STAYING = MOVE.index("changes")
 KEPT = (False, None, None, None, None, None)
 """What is sent of the ownership of a move that leaves it as it is."""
 PAST = HistoryRow._fields
-ENTRY = Entry._fields
+ENTRY = Record._fields
 """What is sent of a history row; the rest its move says already."""
 NO_ENTRY = (None,) * len(ENTRY)
 

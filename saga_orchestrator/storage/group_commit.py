@@ -22,7 +22,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from uuid import UUID
 
 from .dialect import is_blocked, is_passing
 from .rows import Birth, Write, Written
@@ -97,12 +96,12 @@ class GroupCommit:
         """Take what has queued, in order; a saga's second write waits for the next batch."""
         batch: list[_Queued] = []
         waiting: list[_Queued] = []
-        sagas: set[UUID] = set()
+        sagas: set[int] = set()
         while self._queue and len(batch) < self._max_batch:
             queued = self._queue.popleft()
             item = queued[0]
             before = len(sagas)
-            sagas.add(item.head.id if isinstance(item, Birth) else item.saga_id)
+            sagas.add((item.head.id if isinstance(item, Birth) else item.saga_id).int)
             (batch if len(sagas) > before else waiting).append(queued)
         self._queue.extendleft(reversed(waiting))
         return batch

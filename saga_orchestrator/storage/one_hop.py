@@ -5,12 +5,16 @@ is a hop there and back. Worse, that thread has to wait for the interpreter's lo
 a busy event loop is up to 5 ms, while the database does nothing. So a whole batch is one statement, in a transaction of
 its own: while it runs, the lock is free for whoever drives the sagas meanwhile.
 
-The statement inserts the batch into a temporary view, whose triggers do with each row what it is for: a birth, a move
-with its entry in the history, or a further entry. If one of them does not fit, none is written, and the batch is left
-to the portable form, which finds out which; nearly all batches fit.
+The statement inserts the batch into a temporary view, whose triggers do with each row what it is for: a birth, a step,
+another move, each with its entry in the history, or a further entry. If one of them does not fit, none is written, and
+the batch is left to the portable form, which finds out which; nearly all batches fit.
 
 A step in the middle of a saga leaves alone what is indexed, its status and its timer. Such a move has an update of its
 own, since SQLite writes an index anew for whatever column a statement so much as names.
+
+No BEGIN and no COMMIT stand around the statement, each of which would be another wait for the interpreter's lock: it is
+a transaction by itself. Not so where an application has triggers of its own on the tables, or conflict clauses: what
+they refuse with FAIL stays half done. There the statement does get both.
 
 The types are written as SQLAlchemy writes them: UUIDs as 32 hexadecimal digits, times as UTC texts.
 """
@@ -31,21 +35,26 @@ import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ..kernel.effects import Record
+from ..kernel.status import SagaStatus
 from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, DirectBatch, advanced, moved, quoted
 from .rows import Birth, Move
 
 _Row = tuple[Any, ...]
 _HEAD = (*HEAD, "updated_at")
 _SENT = (*MOVE, *(f"entry_{name}" for name in ENTRY))
-_BIRTH, _MOVE, _ENTRY = range(3)
+_BIRTH, _STEP, _MOVE, _ENTRY = range(4)
 """What a row of the view is for."""
 _WIDTH = 1 + max(len(_HEAD), len(_SENT))
 _NO_MOVE: _Row = (None,) * (_WIDTH - 1 - len(_HEAD))
 _NOTHING: _Row = (None,) * _WIDTH
 _MOST_ROWS = 32_766 // _WIDTH
 """SQLite takes no more parameters than this makes."""
-_FEW, _STEP = 4, 16
+_FEW, _STRIDE = 4, 16
 _PATIENCE = 0.001
+_UNUSUAL = """
+SELECT 1 FROM main.sqlite_schema WHERE tbl_name IN (?, ?) AND (type = 'trigger' OR sql LIKE '%CONFLICT%')
+UNION ALL SELECT 1 FROM temp.sqlite_schema WHERE tbl_name IN (?, ?)"""
 
 
 class OneHop(DirectBatch):
@@ -70,7 +79,9 @@ class OneHop(DirectBatch):
         quote = engine.dialect.identifier_preparer.quote_identifier
         self._view = quote(f"{head.name} batch")
         self._setup = _setup(quote, head.name, past.name)
+        self._schema = _Schema((head.name, past.name))
         self._make_ready = prepare
+        self._was: str | None = None
 
     @classmethod
     def fits(cls, head: Table, engine: AsyncEngine) -> bool:
@@ -82,11 +93,14 @@ class OneHop(DirectBatch):
         await connection.rollback()
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.executescript(self._setup)
+        self._was = driver.isolation_level
+        await _set_isolation(driver, None)  # otherwise `sqlite3` begins a transaction before what inserts
         return connection
 
     async def _tidy(self, connection: AsyncConnection) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.executescript(f"DROP VIEW temp.{self._view}")
+        await _set_isolation(driver, self._was)
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         rows = _rows(births, moves)
@@ -95,8 +109,12 @@ class OneHop(DirectBatch):
         sql, values, begun = _insert(self._view, len(rows)), tuple(chain.from_iterable(rows)), Lock()
         begun.acquire()
         hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
-        fits = await _AtOnce(hop(_transact, driver._conn, sql, values, begun), begun)  # noqa: SLF001
+        fits = await _AtOnce(hop(_transact, driver._conn, self._schema, sql, values, begun), begun)  # noqa: SLF001
         return set() if fits else None
+
+
+async def _set_isolation(driver: Any, level: str | None) -> None:
+    await driver._execute(setattr, driver._conn, "isolation_level", level)  # noqa: SLF001
 
 
 class _AtOnce:
@@ -121,18 +139,34 @@ class _AtOnce:
         return (yield from waiting)
 
 
-def _transact(connection: sqlite3.Connection, sql: str, values: Sequence[Any], begun: Lock) -> bool:
-    """Write it all durably, or write nothing and return False, or raise. It runs in the driver's thread.
+class _Schema:
+    """Knows whether a statement that writes to these tables is a transaction by itself."""
 
-    A statement is not always a transaction: what an application's own triggers refuse with FAIL stays half done.
-    """
+    def __init__(self, tables: tuple[str, str]) -> None:
+        self._tables = tables
+        self._version: object = None
+        self._is_plain = False
+
+    def is_plain(self, connection: sqlite3.Connection) -> bool:
+        """Return whether nothing in the schema, as it is now, could leave a statement half done."""
+        version = connection.execute("PRAGMA main.schema_version").fetchone()
+        if version != self._version:
+            self._version, self._is_plain = version, connection.execute(_UNUSUAL, self._tables * 2).fetchone() is None
+        return self._is_plain
+
+
+def _transact(connection: sqlite3.Connection, schema: _Schema, sql: str, values: Sequence[Any], begun: Lock) -> bool:
+    """Write it all durably, or write nothing and return False, or raise. It runs in the driver's thread."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        is_plain = schema.is_plain(connection)
+        if not is_plain:
+            connection.execute("BEGIN IMMEDIATE")
     finally:
         begun.release()
     try:
         connection.execute(sql, values)
-        connection.execute("COMMIT")
+        if not is_plain:
+            connection.execute("COMMIT")
     except BaseException as error:
         connection.rollback()
         if not isinstance(error, sqlite3.IntegrityError):
@@ -159,8 +193,9 @@ def _setup(quote: Callable[[str], str], head: str, past: str) -> str:
     view, columns = quote(f"{head} batch"), ", ".join(f"NULL AS {name}" for name in _names())
     script = [f"DROP VIEW IF EXISTS temp.{view}; CREATE TEMP VIEW {view} AS SELECT {columns};"]
     entry = _entry_sql(quote(past))
-    actions = (_BIRTH, _birth_sql(quote(head))), (_MOVE, f"{_move_sql(quote(head))}; {entry}"), (_ENTRY, entry)
-    for kind, sql in actions:
+    step, move = _move_sql(quote(head), steps=True), _move_sql(quote(head), steps=False)
+    actions = {_BIRTH: _birth_sql(quote(head)), _STEP: f"{step}; {entry}", _MOVE: f"{move}; {entry}", _ENTRY: entry}
+    for kind, sql in actions.items():
         event = f"INSTEAD OF INSERT ON {view} WHEN NEW.kind = {kind}"
         script.append(f"CREATE TEMP TRIGGER {quote(f'{head} batch {kind}')} {event} BEGIN {sql}; END;")
     return "\n".join(script)
@@ -180,16 +215,14 @@ def _entry_sql(past: str) -> str:
     return f"INSERT INTO {past} ({quoted(PAST)}) SELECT {values} WHERE {_sent('entry_seq')} IS NOT NULL"
 
 
-def _move_sql(head: str) -> str:
-    """Return what a move is: refused if it does not fit, or one of two updates; the second misses the first's."""
-    found = f"id = {_sent('id')} AND revision = {_sent('revision')}"
-    fits = f"EXISTS (SELECT 1 FROM {head} WHERE {found} AND step_execution_token IS {_sent('token')})"
-    stays = f"NOT {_sent('changes')} AND status = {_sent('status')}"
-    return (
-        f"SELECT RAISE(ABORT, 'a saga is not where its move begins') WHERE NOT {fits}; "
-        f"UPDATE {head} SET {advanced(_sent)} WHERE {found} AND {stays}; "
-        f"UPDATE {head} SET {moved(head, _sent)} WHERE {found}"
-    )
+def _move_sql(head: str, *, steps: bool) -> str:
+    """Return what a move is, or such a one that leaves status and ownership alone: refused if it does not fit."""
+    fits = f"id = {_sent('id')} AND revision = {_sent('revision')} AND step_execution_token IS {_sent('token')}"
+    if steps:
+        update = f"UPDATE {head} SET {advanced(_sent)} WHERE {fits} AND status = {_sent('status')}"
+    else:
+        update = f"UPDATE {head} SET {moved(head, _sent)} WHERE {fits}"
+    return f"{update}; SELECT RAISE(ABORT, 'a saga is not where its move begins') WHERE changes() = 0"
 
 
 def _sent(name: str) -> str:
@@ -202,7 +235,7 @@ def _rows(births: Sequence[Birth], moves: Sequence[Move]) -> list[_Row]:
     for move in moves:
         rows += _moved(move)
     if len(rows) > _FEW:
-        rows += [_NOTHING] * (-len(rows) % _STEP)
+        rows += [_NOTHING] * (-len(rows) % _STRIDE)
     return rows
 
 
@@ -234,16 +267,23 @@ def _born(birth: Birth) -> _Row:
 
 def _moved(move: Move) -> list[_Row]:
     saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, history = move
+    kind = _STEP if status is SagaStatus.RUNNING else _MOVE
     owned: _Row = KEPT
     if ownership is not None:
+        kind = _MOVE
         new_token, owner, deadline_at, awaiting, finished_at = ownership
         owned = (True, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
     here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at)
     if not history:
-        return [(_MOVE, *here, *owned, *NO_ENTRY)]
-    rows = [(_ENTRY, *here, *owned, *entry[:-1], _text(entry.started_at)) for entry in history]
-    rows[0] = (_MOVE, *rows[0][1:])
+        return [(kind, *here, *owned, *NO_ENTRY)]
+    rows = [(_ENTRY, *here, *owned, *_entry(record)) for record in history]
+    rows[0] = (kind, *rows[0][1:])
     return rows
+
+
+def _entry(record: Record) -> _Row:
+    seq, phase, status, *facts, started_at = record
+    return seq, phase.value, status.value, *facts, _text(started_at)
 
 
 def _hex(value: UUID | None) -> str | None:

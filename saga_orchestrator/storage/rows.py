@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+from ..kernel.effects import Record
 from ..kernel.state import SagaStatus
 from ..kernel.value import value
 
@@ -42,26 +43,8 @@ class Head:
     finished_at: datetime | None = None
 
 
-class Entry(NamedTuple):
-    """What a move adds to the history; whose it is, when and under which token, the move says."""
-
-    seq: int
-    phase: str
-    status: str
-    step_id: str
-    step_name: str
-    attempt: int
-    input: str | None
-    output: str | None
-    error: str | None
-    skipped: bool
-    actor: str | None
-    reason: str | None
-    started_at: datetime | None
-
-
 class HistoryRow(NamedTuple):
-    """One history row: an `Entry`, and what its move said. `input` and `output` are JSON texts."""
+    """One history row: a `Record`, and what its move said. `input` and `output` are JSON texts."""
 
     saga_id: UUID
     timestamp: datetime
@@ -110,11 +93,11 @@ class Move(NamedTuple):
     last_error: str | None
     updated_at: datetime
     ownership: Ownership | None
-    history: tuple[Entry, ...]
+    history: tuple[Record, ...]
 
     def rows(self) -> list[HistoryRow]:
         """Return the history rows that the move leaves."""
-        return [HistoryRow(self.saga_id, self.updated_at, self.token, *entry) for entry in self.history]
+        return [HistoryRow(self.saga_id, self.updated_at, self.token, *record) for record in self.history]
 
 
 @value(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from saga_orchestrator.definition.graph import Graph, StepKind
 from saga_orchestrator.kernel.codec import decode
-from saga_orchestrator.kernel.effects import Work
+from saga_orchestrator.kernel.effects import Record, Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
@@ -18,7 +18,6 @@ from saga_orchestrator.kernel.step_status import Running, Succeeded, Undone
 from saga_orchestrator.storage.rows import (
     Birth,
     Claimable,
-    Entry,
     Head,
     HistoryRow,
     Judge,
@@ -92,7 +91,7 @@ class WatchedStore(MemoryStore):
             self._check_error(head, row)
         self._check(head.id)
 
-    def _check_error(self, head: Head, row: Entry) -> None:
+    def _check_error(self, head: Head, row: Record) -> None:
         """Object to an error that nobody in this world has made, and to a timeout before its time."""
         silent = [
             f"Step '{past.step_id}' has no recorded output"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...kernel.effects import Phase, RecordStatus
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
 from ...storage.rows import Ownership, Write, Written
@@ -41,8 +42,8 @@ class MovingContract(Contract):
         head = await put(store)
         later = head.updated_at + HOUR
         rows = (
-            entry(0, later, status="ERROR", attempt=2, output=None, error="no 'seat'"),
-            entry(1, later, phase="ORDER", input=None, skipped=True, actor="ann", reason="?", started_at=None),
+            entry(0, later, status=RecordStatus.ERROR, attempt=2, output=None, error="no 'seat'"),
+            entry(1, later, phase=Phase.ORDER, input=None, skipped=True, actor="ann", reason="?", started_at=None),
         )
         move = step(head, retry_counter=3, last_error="no seat", updated_at=later, history=rows)
 

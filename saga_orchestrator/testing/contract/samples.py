@@ -10,9 +10,10 @@ from json import loads
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+from ...kernel.effects import Phase, Record, RecordStatus
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
-from ...storage.rows import Birth, Claimable, Entry, Head, HistoryRow, Judge, Move, Ownership, Write, Written
+from ...storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership, Write, Written
 
 T = TypeVar("T")
 
@@ -86,12 +87,12 @@ async def past_of(store: Store, saga_id: UUID) -> list[HistoryRow]:
     return (await store.history([saga_id]))[saga_id]
 
 
-def entry(seq: int, at: datetime, **facts: Any) -> Entry:
+def entry(seq: int, at: datetime, **facts: Any) -> Record:
     """Return what a step that has succeeded leaves; `facts` are columns that are otherwise."""
-    row = Entry(
+    row = Record(
         seq=seq,
-        phase="EXECUTE",
-        status="SUCCESS",
+        phase=Phase.EXECUTE,
+        status=RecordStatus.SUCCESS,
         step_id="flight",
         step_name="Flight",
         attempt=1,

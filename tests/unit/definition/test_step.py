@@ -555,7 +555,7 @@ class TestStepDefinition:
     def test_it_shows_what_the_step_and_the_node_say(self) -> None:
         """The facts are read from where they live."""
         policy = FixedRetry(3, timedelta(seconds=1))
-        step = placed(Charge(), node=Node(step_id="charge", retry=policy, timeout=timedelta(seconds=5)))
+        step = placed(Charge(), node=Node(step_id="charge", name="Charge", retry=policy, timeout=timedelta(seconds=5)))
 
         assert (step.input_model, step.output_model, step.step_name) == (Order, Receipt, "Charge")
         assert (step.retry_policy, step.timeout) == (policy, timedelta(seconds=5))

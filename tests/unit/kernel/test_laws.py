@@ -106,7 +106,7 @@ def test_a_status_that_is_derived_wrongly_breaks_a_law(
     assert not law(GRAPH, bad)
 
 
-ROW = Record(0, Phase.EXECUTE, RecordStatus.SUCCESS, "a")
+ROW = Record(0, Phase.EXECUTE, RecordStatus.SUCCESS, "a", "A")
 APPLIED, STALE = Verdict.APPLIED, Verdict.STALE
 
 
