@@ -8,12 +8,12 @@ here, as `start` would, until it ends or waits.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.codec import UnreadableStateError, decode
@@ -109,7 +109,7 @@ class SagaAdmin(Generic[ModelT]):
     async def skip_step(
         self,
         saga_id: UUID,
-        mock_output: BaseModel | dict[str, Any] | None = None,
+        mock_output: BaseModel | dict[str, Any] | list[Any] | None = None,
         step_id: str | None = None,
         *,
         actor: str | None = None,
@@ -121,9 +121,10 @@ class SagaAdmin(Generic[ModelT]):
         Without, it counts as not done; later steps see an empty output, which therefore must fit its model.
         """
         found = await self._skippable(saga_id, step_id)
-        output = None if found is None else await self._mock(saga_id, found, mock_output)
-        acted = mock_output is not None
-        await self._order(saga_id, SkipOrdered(step_id=found, acted=acted, output=output, actor=actor, reason=reason))
+        order = SkipOrdered(step_id=found, acted=mock_output is not None, actor=actor, reason=reason)
+        if found is not None:
+            order = await self._with_mock(order, saga_id, found, mock_output)
+        await self._order(saga_id, order)
 
     async def compensate_step(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
         """Undo the saga, or resume an undo that failed.
@@ -177,22 +178,26 @@ class SagaAdmin(Generic[ModelT]):
         waiting = [found for found, status in state.open.items() if isinstance(status, SKIPPABLE)]
         return waiting[0] if len(waiting) == 1 else None
 
-    async def _mock(self, saga_id: UUID, step_id: str, mock: BaseModel | dict[str, Any] | None) -> str:
+    async def _with_mock(self, order: SkipOrdered, saga_id: UUID, step_id: str, mock: Any) -> SkipOrdered:
+        """Return the order with the output that an operator gives for the step, or with an empty one."""
         head = await self._head(saga_id)
         definition = self._engine.registry.find(head.saga_name, head.definition_version)
         if definition is None:
             raise SagaStateError(f"Saga {saga_id}: '{head.saga_name}' is not registered in this process.")
         try:
-            model = definition.step(step_id).output_model
+            step = definition.step(step_id)
         except SagaDefinitionError as error:
             raise SagaStateError(f"Saga {saga_id}: {error}") from error
+        model = step.output_model
+        empty: Any = {} if step.fan is None and step.gathers is None else []
         try:
-            output = mock if isinstance(mock, model) else model.model_validate({} if mock is None else mock)
+            output = mock if isinstance(mock, model) else model.model_validate(empty if mock is None else mock)
         except ValidationError as error:
             raise SagaStateError(
                 f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': {error}"
             ) from error
-        return self._engine.payloads.dump(output, what="mock_output")
+        items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
+        return replace(order, output=self._engine.payloads.dump(output, what="mock_output"), items=items)
 
 
 def _statuses(status: SagaStatus | Iterable[SagaStatus] | None) -> frozenset[SagaStatus] | None:

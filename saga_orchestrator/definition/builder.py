@@ -13,19 +13,20 @@ from . import checks
 from .awaiting import FAIL, correlated, due, event_step, timer_step
 from .choice import REFUSE, Otherwise, branches_of, choice
 from .constant import Nothing, constant
+from .each import EachBuilder
 from .graph import Graph, Node
 from .input_map import check_input_map
 from .options import Refs
 from .parts import steps_of
 from .saga import SagaDefinition
-from .step import InputContext, StepDefinition, StepRef
-from .step_builder import StepBuilder, given_by
+from .step import InputContext, StepRef
+from .step_builder import given_by
 from .waiting import WaitFor
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-class SagaBuilder(StepBuilder):
+class SagaBuilder(EachBuilder):
     """Builds a frozen `SagaDefinition`.
 
     Args:
@@ -230,16 +231,11 @@ class SagaBuilder(StepBuilder):
             compensate_on_failure=self._compensate_on_failure,
             max_recoveries=self._max_recoveries,
             deadline=self._deadline,
+            fans={step.step_id: step.fan for step in self._steps.values() if step.fan is not None},
         )
-        checks.check_way_back(graph)
+        checks.check_fans(graph)
+        checks.check_way_back(graph.unfolded(dict.fromkeys(graph.fans, 2)))
         return SagaDefinition(tuple(self._steps.values()), graph, self._version)
-
-    def _splice(self, steps: list[StepDefinition]) -> tuple[str, ...]:
-        """Add the steps of parts, or none of them; return the last step of each part."""
-        for step in steps:
-            checks.check_step_id(step.step_id, self._steps)
-        self._steps |= {step.step_id: step for step in steps}
-        return tuple(step.stands_for for step in steps if step.stands_for is not None and step.scope is None)
 
 
 def _same(ctx: InputContext) -> Any:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..errors import SagaDefinitionError
+from .fans import item_of
 from .graph import Graph, Node, StepKind
 from .retry import RetryPolicy
 from .shape import StepShape
@@ -93,6 +94,23 @@ def check_part(name: str, part: Any, *, compensate_on_failure: bool) -> None:
             f"Saga '{name}' has compensate_on_failure={part.graph.compensate_on_failure}, and the saga around it "
             f"{compensate_on_failure}; they fail together, so give both the same."
         )
+
+
+def check_fan(name: str, max_parallel: Any, tolerate: Any) -> None:
+    """Refuse bounds of a fan that mean nothing."""
+    for what, value, least in (("max_parallel", max_parallel, 1), ("tolerate", tolerate, 0)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise SagaDefinitionError(f"Step '{name}': {what} is {value!r}; give it a number of at least {least}.")
+
+
+def check_fans(graph: Graph) -> None:
+    """Refuse a step whose id is that of an item of a fan."""
+    for step_id in graph.nodes:
+        place = item_of(step_id)
+        if place is not None and place[0] in graph.fans:
+            raise SagaDefinitionError(
+                f"Step '{step_id}' has the id of an item of '{place[0]}'; give it another step_id=."
+            )
 
 
 def check_settings(compensate_on_failure: Any, version: Any, max_recoveries: Any) -> None:

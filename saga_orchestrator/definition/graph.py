@@ -7,7 +7,7 @@ before) and of reversibility (what has an effect, what can be undone); it never 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -16,7 +16,11 @@ from types import MappingProxyType
 from typing import Literal
 
 from ..errors import SagaDefinitionError
+from .fans import Fan, unfolded
 from .retry import NoRetry, RetryPolicy
+
+_REMEMBERED = 256
+"""How many unfoldings of a graph are kept: sagas of one definition tend to have lists of a few lengths."""
 
 
 class StepKind(StrEnum):
@@ -49,6 +53,7 @@ class Node:
         probes: It can be asked whether an attempt in doubt has acted.
         transactional: What it does is committed with the record of it, so an attempt that was lost has not acted.
         branches: The choices on which it depends whether it runs, each with the answer by which it does.
+        fan: The first step of the fan of which it is the step for one item.
         name: What the history calls it for people to read; nothing is decided by it.
     """
 
@@ -66,6 +71,7 @@ class Node:
     compensation_timeout: timedelta | None = None
     on_undo_failure: Literal["continue", "stop"] = "continue"
     branches: tuple[tuple[str, str], ...] = ()
+    fan: str | None = None
     name: str = ""
 
     def excludes(self, other: Node) -> bool:
@@ -82,12 +88,16 @@ class Graph:
         compensate_on_failure: False leaves the effects of a failed saga standing, for a person to decide.
         max_recoveries: How many crashes in a row, without any progress, a saga may cause before it is quarantined.
         deadline: How long after its beginning a saga that is not past its pivot is taken back.
+        fans: Those by their first step.
+        counts: For each fan that is unfolded, how many items it has.
     """
 
     nodes: Mapping[str, Node]
     compensate_on_failure: bool = True
     max_recoveries: int = 5
     deadline: timedelta | None = None
+    fans: Mapping[str, Fan] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -96,6 +106,7 @@ class Graph:
         compensate_on_failure: bool = True,
         max_recoveries: int = 5,
         deadline: timedelta | None = None,
+        fans: Mapping[str, Fan] = MappingProxyType({}),
     ) -> Graph:
         """Check the nodes, put them in topological order (ties: as added), and freeze them.
 
@@ -108,7 +119,26 @@ class Graph:
                 raise SagaDefinitionError(f"Duplicate step id: {node.step_id}")
             by_id[node.step_id] = node
         ordered = {step_id: by_id[step_id] for step_id in _topological(by_id)}
-        return cls(MappingProxyType(ordered), compensate_on_failure, max_recoveries, deadline)
+        return cls(MappingProxyType(ordered), compensate_on_failure, max_recoveries, deadline, fans)
+
+    def unfolded(self, counts: Mapping[str, int]) -> Graph:
+        """Return the graph in which each fan of `counts` has so many items; what is unfolded already stays so."""
+        if not counts:
+            return self
+        key = tuple((first, n) for first, n in counts.items() if first in self.fans and first not in self.counts)
+        if not key:
+            return self
+        if key not in self._unfoldings:
+            if len(self._unfoldings) >= _REMEMBERED:
+                self._unfoldings.clear()
+            new = dict(key)
+            nodes = MappingProxyType(unfolded(self.nodes, self.fans, new))
+            self._unfoldings[key] = replace(self, nodes=nodes, counts={**self.counts, **new})
+        return self._unfoldings[key]
+
+    @cached_property
+    def _unfoldings(self) -> dict[tuple[tuple[str, int], ...], Graph]:
+        return {}
 
     @cached_property
     def dependents(self) -> Mapping[str, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -86,6 +86,24 @@ class Payloads:
             return _read(model, self._plain(text))
         except ValidationError as error:
             raise PayloadError(f"A stored payload does not fit {model.__name__}: {reasons(error)}.") from error
+
+    def load_item(self, model: type[ModelT], text: str, index: int) -> ModelT:
+        """Return one item of a stored list as the model that it was.
+
+        Raises:
+            PayloadError: As of `load_model`.
+        """
+        item = to_json(from_json(self._plain(text))[index], inf_nan_mode="constants").decode()
+        return replace(self, codec=None).load_model(model, item)
+
+    def load_list(self, model: type[ModelT], texts: Iterable[str | None]) -> ModelT:
+        """Return several stored payloads as one model of a list, with None where there is none.
+
+        Raises:
+            PayloadError: As of `load_model`.
+        """
+        items = ",".join("null" if text is None else self._plain(text) for text in texts)
+        return replace(self, codec=None).load_model(model, f"[{items}]")
 
     def _checked(self, raw: bytes, what: str) -> str:
         if len(raw) > self.max_bytes:

@@ -57,6 +57,7 @@ def _moved(step: StepDefinition, first: Node, owner: object) -> StepDefinition:
         after=tuple(map(named, step.node.after)) or (first.step_id,),
         branches=first.branches + branches,
     )
+    each = None if step.each is None else _moved(step.each, first, owner)
     return replace(
         step,
         step_id=node.step_id,
@@ -64,6 +65,9 @@ def _moved(step: StepDefinition, first: Node, owner: object) -> StepDefinition:
         node=node,
         scope=first.step_id if step.scope is None else named(step.scope),
         stands_for=None if step.stands_for is None else named(step.stands_for),
+        fan=None if step.fan is None or each is None else replace(step.fan, item=each.node, end=named(step.fan.end)),
+        each=each,
+        gathers=None if step.gathers is None else named(step.gathers),
     )
 
 

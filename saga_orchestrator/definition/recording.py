@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from .graph import Node, StepKind
-from .step import BaseStep, StepDefinition, StepRef
+from .step import BaseStep, StepDefinition, StepRef, make_step
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -24,8 +24,24 @@ class Records(BaseStep[ModelT, ModelT]):
 
 
 def recording(
-    step: Records[Any], node: Node, depends_on: tuple[StepRef[Any], ...], input_map: Callable[..., Any]
+    step: BaseStep[Any, Any], node: Node, depends_on: tuple[StepRef[Any], ...], input_map: Callable[..., Any]
 ) -> StepDefinition:
     """Return such a step at its place; there is nothing to undo."""
     reads = replace(node, kind=StepKind.READ_ONLY, nothing_to_undo=True, name=type(step).__name__)
     return StepDefinition(step_id=node.step_id, step=step, input_map=input_map, depends_on=depends_on, node=reads)
+
+
+def recorded(
+    name: str,
+    model: type[BaseModel],
+    node: Node,
+    depends_on: tuple[StepRef[Any], ...],
+    input_map: Callable[..., Any],
+) -> StepDefinition:
+    """Return such a step of a model that is known only here."""
+
+    async def execute(self: Any, inp: Any) -> Any:
+        return inp
+
+    execute.__annotations__ |= {"inp": model, "return": model}
+    return recording(make_step(name, model, model, {"execute": execute}), node, depends_on, input_map)

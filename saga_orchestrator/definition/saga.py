@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
 from ..errors import SagaDefinitionError
 from . import diagram
+from .fans import item_id, item_of
 from .graph import Graph
 from .step import StepDefinition
 
@@ -43,7 +44,7 @@ class SagaDefinition:
             "steps": {
                 node.step_id: {"after": sorted(node.after), "kind": node.kind.value, "undoable": node.undoable}
                 | ({"branches": node.branches} if node.branches else {})
-                for node in self.graph.nodes.values()
+                for node in self._sketch.nodes.values()
             },
         }
         canonical = json.dumps(structure, sort_keys=True, separators=(",", ":"))
@@ -55,11 +56,26 @@ class SagaDefinition:
         Raises:
             SagaDefinitionError: There is none.
         """
-        try:
-            return self._by_id[step_id]
-        except KeyError:
+        if (found := self._by_id.get(step_id) or self._item(step_id)) is None:
             known = ", ".join(self._by_id)
-            raise SagaDefinitionError(f"There is no step '{step_id}' in this saga; its steps are: {known}.") from None
+            raise SagaDefinitionError(f"There is no step '{step_id}' in this saga; its steps are: {known}.")
+        return found
+
+    def _item(self, step_id: str) -> StepDefinition | None:
+        """Return the step for one item of a fan."""
+        if step_id in self._items:
+            return self._items[step_id]
+        place = item_of(step_id)
+        first = None if place is None else self._by_id.get(place[0])
+        if first is None or first.each is None:
+            return None
+        node = replace(first.each.node, step_id=step_id)
+        self._items[step_id] = found = replace(first.each, step_id=step_id, node=node, item=place)
+        return found
+
+    @cached_property
+    def _items(self) -> dict[str, StepDefinition]:
+        return {}
 
     def seen_from(self, scope: str | None) -> Mapping[str, str]:
         """Return what the steps of a part call each step whose output they see; those outside of any part with None.
@@ -70,11 +86,11 @@ class SagaDefinition:
 
     def to_mermaid(self) -> str:
         """Return the graph as a Mermaid flowchart; the shape of a step shows its kind."""
-        return diagram.mermaid(self.graph, self._labels)
+        return diagram.mermaid(self._sketch, self._labels)
 
     def to_dot(self) -> str:
         """Return the graph in Graphviz's language; the shape of a step shows its kind."""
-        return diagram.dot(self.graph, self._labels)
+        return diagram.dot(self._sketch, self._labels)
 
     @cached_property
     def _by_id(self) -> Mapping[str, StepDefinition]:
@@ -83,11 +99,17 @@ class SagaDefinition:
     @cached_property
     def _seen(self) -> Mapping[str | None, Mapping[str, str]]:
         found: dict[str | None, dict[str, str]] = {step.scope: {} for step in self.steps}
-        for step in self.steps:
+        for step in [step for step in self.steps if step.gathers is None]:
             name = step.step_id if step.scope is None else step.step_id.removeprefix(f"{step.scope}.")
             found[step.scope][name] = step.stands_for or step.step_id
         return found
 
+    @cached_property
+    def _sketch(self) -> Graph:
+        """The graph with each step of a fan once."""
+        return self.graph.unfolded(dict.fromkeys(self.graph.fans, 1))
+
     @property
     def _labels(self) -> dict[str, tuple[str, str]]:
-        return {step.step_id: (step.step_id, step.step_name) for step in self.steps}
+        each = {item_id(first, 0): (fan.item.step_id, fan.item.name) for first, fan in self.graph.fans.items()}
+        return {i: each.get(i) or (i, self.step(i).step_name) for i in self._sketch.nodes}

@@ -18,6 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from ..errors import TypeValidationError
+from .fans import Fan
 from .graph import Node, StepKind
 from .retry import RetryPolicy
 from .shape import StepShape, read_shape
@@ -173,6 +174,10 @@ class StepDefinition:
         scope: The first step of the part of the saga that this step belongs to; None outside of any part.
         stands_for: Of the first step of a part: the part's last one, whose output is that of the part.
         is_choice: Its output is the answer that takes one of its branches.
+        fan: Of the first step of a fan, what stands between it and the end.
+        each: Of the first step of a fan, the step that there is for each item.
+        gathers: Of the end of a fan, its first step.
+        item: Of the step for one item of a fan, its first step and the place of the item.
     """
 
     step_id: str
@@ -183,6 +188,10 @@ class StepDefinition:
     scope: str | None = None
     stands_for: str | None = None
     is_choice: bool = False
+    fan: Fan | None = None
+    each: StepDefinition | None = None
+    gathers: str | None = None
+    item: tuple[str, int] | None = None
 
     @cached_property
     def input_model(self) -> type[BaseModel]:

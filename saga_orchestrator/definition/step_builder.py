@@ -105,12 +105,7 @@ class StepBuilder:
             TypeValidationError: `input_map` is annotated with other types than it is given or must return.
         """
         step_id = self._free_id(options.get("step_id"))
-        if isinstance(step, StepSource):
-            step = step.to_step()
-        if not isinstance(step, BaseStep):
-            raise SagaDefinitionError(
-                f"Step '{step_id}': step is {step!r}; give it an instance of a BaseStep subclass, or a @step function."
-            )
+        step = step_of(step_id, step)
         sources = self._refs(step_id, "depends_on", depends_on)
         node = make_node(step_id, self._before(step_id, options.get("after"), sources), step, options)
         placed = StepDefinition(step_id=step_id, step=step, input_map=input_map, depends_on=sources, node=node)
@@ -130,6 +125,13 @@ class StepBuilder:
         self._steps[step.step_id] = step
         self._frontier.add(step.step_id)
         return self._ref(step.step_id)
+
+    def _splice(self, steps: list[StepDefinition]) -> tuple[str, ...]:
+        """Add the steps of parts, or none of them; return the last step of each part."""
+        for step in steps:
+            checks.check_step_id(step.step_id, self._steps)
+        self._steps |= {step.step_id: step for step in steps}
+        return tuple(step.stands_for for step in steps if step.stands_for is not None and step.scope is None)
 
     def _ref(self, step_id: str) -> StepRef[Any]:
         return StepRef(step_id, self._steps[step_id].output_model, self._owner)
@@ -161,6 +163,20 @@ class StepBuilder:
                     "give it what add_step of this builder returned."
                 )
         return listed
+
+
+def step_of(step_id: str, step: BaseStep[Any, Any] | StepSource[Any]) -> BaseStep[Any, Any]:
+    """Return the step, or what a source makes.
+
+    Raises:
+        SagaDefinitionError: It is neither.
+    """
+    made = step.to_step() if isinstance(step, StepSource) else step
+    if not isinstance(made, BaseStep):
+        raise SagaDefinitionError(
+            f"Step '{step_id}': step is {step!r}; give it an instance of a BaseStep subclass, or a @step function."
+        )
+    return made
 
 
 def given_by(sources: tuple[StepRef[Any], ...]) -> tuple[type, ...]:

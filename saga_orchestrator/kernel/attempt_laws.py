@@ -6,23 +6,8 @@ from ..definition.graph import Graph
 from .effects import Decision, Verdict
 from .events import Asked, Claimed, Collected, Compensated, CompensationRaised, Probed, Raised, Reply, Returned
 from .state import State
-from .step_status import (
-    Asking,
-    Failed,
-    Pending,
-    Probing,
-    Retrying,
-    Running,
-    Skipped,
-    StepStatus,
-    Succeeded,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    Waiting,
-)
+from .step_status import Asking, Failed, Pending, Probing, Retrying, Running, Skipped, StepStatus, Succeeded, Waiting
+from .undo_status import UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying
 
 
 def only_the_current_attempt_answers(graph: Graph, before: State, event: object, decision: Decision) -> bool:

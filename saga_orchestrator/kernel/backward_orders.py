@@ -10,7 +10,8 @@ from .events import WaiveOrdered
 from .projection import is_live, stands
 from .settle import resume_undo, turn
 from .state import Course, SagaStatus
-from .step_status import Failed, Probing, Running, UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting, Waived
+from .step_status import Failed, Probing, Running
+from .undo_status import UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting, Waived
 from .waits import give_up
 
 ABORTED = "aborted while in flight"

@@ -10,7 +10,8 @@ from dataclasses import replace
 from .draft import Draft
 from .effects import Phase, RecordStatus
 from .state import Course
-from .step_status import Asking, Failed, Probing, Running, UndoAsking, Undoing, UndoWaiting, Waiting
+from .step_status import Asking, Failed, Probing, Running, Waiting
+from .undo_status import UndoAsking, Undoing, UndoWaiting
 from .waits import asked_again
 
 LOST = "the worker was lost while the attempt was in flight"

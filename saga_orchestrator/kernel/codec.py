@@ -1,6 +1,7 @@
 """The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
 
 Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"t":deadline,"l":1,"d":"id/id/…",
+"f":{step_id:items},
 "s":{step_id:[code,…facts]}}``; zero values are left out, and ``l`` says that the saga is overdue. ``d`` names the steps
 that succeeded at once, as most do, in one text: no id holds a slash, and a database has no keys of theirs to sort. A
 step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Time
@@ -19,27 +20,20 @@ from typing import Any
 
 from .state import Course, State
 from .step_status import (
-    RUNNING,
     SUCCEEDED,
     Asking,
     Failed,
+    Missed,
     Omitted,
-    Passed,
     Probing,
     Retrying,
     Running,
     Skipped,
     StepStatus,
     Succeeded,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    UndoWaiting,
     Waiting,
-    Waived,
 )
+from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
 
 VERSION = 1
 
@@ -56,6 +50,7 @@ _CODES: dict[type[StepStatus], str] = {
     Undone: "N",
     Passed: "A",
     Waived: "Y",
+    Missed: "M",
     Omitted: "O",
     Asking: "Q",
     Waiting: "E",
@@ -70,7 +65,7 @@ _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
 _LONG = 400
 """A longer text is not worth being remembered."""
-_RUNNING = _to_text(_CODES[Running])
+_KNOWN: dict[StepStatus, str] = {Running(): _to_text(_CODES[Running])}
 
 
 class UnreadableStateError(ValueError):
@@ -91,7 +86,8 @@ def encode(state: State) -> str:
     quarantined = ',"q":1' if state.quarantined else ""
     time = f',"t":{_plain(state.deadline)}' if state.deadline is not None else ""
     overdue = ',"l":1' if state.overdue else ""
-    said = f"{recoveries}{quarantined}{time}{overdue}{succeeded}"
+    fans = f',"f":{_to_text(state.fans)}' if state.fans else ""
+    said = f"{recoveries}{quarantined}{time}{overdue}{fans}{succeeded}"
     head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{said}'
     return f'{{{head},"s":{{{steps}}}}}'
 
@@ -135,6 +131,7 @@ def _decode(document: dict[str, Any], key: str) -> State:
         document.get("q", 0) == 1,
         _decode_fact("until", None, document.get("t")),
         document.get("l", 0) == 1,
+        {first: _natural(items) for first, items in document.get("f", {}).items()},
     )
 
 
@@ -147,7 +144,7 @@ def _by_success(done: Mapping[str, StepStatus]) -> tuple[Iterable[str], list[tup
 
 
 def _entry(step_id: str, status: StepStatus) -> str:
-    return f"{_quoted(step_id)}:{_RUNNING if status is RUNNING else _to_text(_encode_step(status))}"
+    return f"{_quoted(step_id)}:{_KNOWN.get(status) or _to_text(_encode_step(status))}"
 
 
 def _encode_step(status: StepStatus) -> str | list[Any]:

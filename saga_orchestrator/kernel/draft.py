@@ -11,20 +11,9 @@ from typing import TypedDict, Unpack
 from ..definition.graph import Graph
 from .effects import Decision, Phase, Record, RecordStatus, Verdict, Work
 from .projection import work_of
-from .state import State
-from .step_status import (
-    OMITTED,
-    PENDING,
-    RUNNING,
-    Failed,
-    Probing,
-    Running,
-    Skipped,
-    StepStatus,
-    Succeeded,
-    Undoing,
-    Waived,
-)
+from .state import Course, State
+from .step_status import OMITTED, PENDING, Failed, Missed, Probing, Running, Skipped, StepStatus, Succeeded
+from .undo_status import Undoing, Waived
 
 _LONGEST = timedelta(days=36_500)
 """The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
@@ -46,15 +35,15 @@ class Draft:
     """The working copy of a `State`."""
 
     __slots__ = (
-        *("before", "course", "deadline", "done", "graph", "now"),
+        *("before", "course", "deadline", "done", "fans", "graph", "now"),
         *("open", "overdue", "quarantined", "records", "recoveries", "touched"),
     )
 
     def __init__(self, graph: Graph, before: State, now: datetime) -> None:
-        self.graph, self.before, self.now = graph, before, now
+        self.graph, self.before, self.now = graph.unfolded(before.fans), before, now
         self.open, self.done = dict(before.open), dict(before.done)
         self.course, self.recoveries, self.quarantined = before.course, before.recoveries, before.quarantined
-        self.deadline, self.overdue = before.deadline, before.overdue
+        self.deadline, self.overdue, self.fans = before.deadline, before.overdue, before.fans
         self.records: list[Record] = []
         self.touched: list[str] = []
 
@@ -70,9 +59,7 @@ class Draft:
 
     def start(self, step_id: str, attempt: int, failures: int = 0, *, tainted: bool = False, heard: int = 0) -> None:
         """Set an attempt of the step going."""
-        until = self._until(self.graph.nodes[step_id].timeout)
-        is_plain = attempt == 1 and until is None and not (failures or tainted or heard)
-        self.put(step_id, RUNNING if is_plain else Running(attempt, failures, until, tainted, heard))
+        self.put(step_id, Running(attempt, failures, self._until(self.graph.nodes[step_id].timeout), tainted, heard))
 
     def probe(self, step_id: str, status: Running | Probing, *, retryable: bool = True, lost: bool = False) -> None:
         """Ask the step whether the attempt that is in doubt has acted."""
@@ -89,6 +76,20 @@ class Draft:
         for step_id, wanted in self.graph.choices.get(choice, ()):
             if wanted != label:
                 self.put(step_id, OMITTED)
+
+    def unfold(self, first: str, items: int | None) -> None:
+        """Put a step for each item into the graph, if this is the first step of a fan."""
+        if first in self.graph.fans and first not in self.fans:
+            self.fans = {**self.fans, first: items or 0}
+            self.graph = self.graph.unfolded(self.fans)
+
+    def may_miss(self, step_id: str) -> bool:
+        """Return whether the step is one of many, and one more of them may fail without failing the saga."""
+        fan = self.graph.nodes[step_id].fan
+        if fan is None or self.course is not Course.FORWARD:
+            return False
+        missed = [i for i, s in self.done.items() if isinstance(s, Missed) and self.graph.nodes[i].fan == fan]
+        return len(missed) < self.graph.fans[fan].tolerate
 
     def after(self, pause: timedelta) -> datetime:
         """Return the time when a pause that begins now will be over."""
@@ -135,6 +136,7 @@ class Draft:
             self.quarantined,
             self.deadline,
             self.overdue,
+            self.fans,
         )
         return Decision(state, self._new_work(), tuple(self.records), Verdict.APPLIED)
 

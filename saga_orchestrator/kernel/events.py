@@ -34,7 +34,10 @@ class Notified:
 
 @value(frozen=True, slots=True)
 class Returned:
-    """An attempt returned: the step has acted. `chosen`: of a choice, the branch to take; None takes none."""
+    """An attempt returned: the step has acted. `chosen`: of a choice, the branch to take; None takes none.
+
+    `items`: of the first step of a fan, how many there are.
+    """
 
     step_id: str
     attempt: int
@@ -42,6 +45,7 @@ class Returned:
     output: str | None = None
     started_at: datetime | None = None
     chosen: str | None = None
+    items: int | None = None
 
 
 @value(frozen=True, slots=True)
@@ -158,11 +162,12 @@ class RetryOrdered(Order):
 
 @value(frozen=True, slots=True, kw_only=True)
 class SkipOrdered(Order):
-    """Go on without the step. `acted`: it was done by hand. `output`: what later steps are to see."""
+    """Go on without the step. `acted`: it was done by hand. `output`: what later steps see; `items`: see `Returned`."""
 
     step_id: str | None = None
     acted: bool = False
     output: str | None = None
+    items: int | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -8,21 +8,8 @@ from .draft import Draft
 from .effects import Phase, RecordStatus
 from .events import RetryOrdered, SkipOrdered
 from .state import Course, SagaStatus
-from .step_status import (
-    Failed,
-    Passed,
-    Retrying,
-    Skipped,
-    Succeeded,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    UndoWaiting,
-    Waiting,
-    Waived,
-)
+from .step_status import Failed, Retrying, Skipped, Succeeded, Waiting
+from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
 
 SKIPPABLE = Retrying | Failed | Waiting
 """What a step is that an operator may pass over."""
@@ -78,6 +65,7 @@ def skip(draft: Draft, order: SkipOrdered) -> Answer:
     step_id = found[0]
     draft.put(step_id, Skipped(order.acted))
     draft.choose(step_id, None)
+    draft.unfold(step_id, order.items)
     release(draft)
     actor, reason = order.actor, order.reason
     draft.record(

@@ -18,18 +18,8 @@ from .effects import Decision, Phase, Verdict
 from .events import Claimed, Order
 from .projection import outstanding, stands, status_of
 from .state import Course, SagaStatus, State
-from .step_status import (
-    Failed,
-    Omitted,
-    Passed,
-    Pending,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    UndoRetrying,
-    UndoWaiting,
-    Waived,
-)
+from .step_status import Failed, Omitted, Pending
+from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting, Waived
 from .wait_laws import (
     an_event_that_fits_is_taken,
     asking_goes_on_until_somebody_has_looked,

@@ -11,22 +11,16 @@ from .step_status import (
     Asking,
     Failed,
     Omitted,
-    Passed,
     Pending,
     Probing,
     Retrying,
     Running,
     Skipped,
     StepStatus,
-    UndoAsking,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    UndoWaiting,
     Wait,
     Waiting,
-    Waived,
 )
+from .undo_status import Passed, UndoAsking, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
 
 _LONGEST_AWAITED = 255
 """What the column holds."""
@@ -50,7 +44,8 @@ def _forward(graph: Graph, state: State) -> SagaStatus:
         return SagaStatus.SUSPENDED
     if state.open:
         return SagaStatus.STUCK
-    return SagaStatus.COMPLETED if len(state.done) == len(graph.nodes) else SagaStatus.RUNNING
+    whole = len(state.done) == len(graph.unfolded(state.fans).nodes)
+    return SagaStatus.COMPLETED if whole else SagaStatus.RUNNING
 
 
 def _backward(graph: Graph, state: State) -> SagaStatus:
@@ -136,8 +131,9 @@ def residue(graph: Graph, state: State) -> tuple[str, ...]:
     On the way forward effects are meant to stand: then it is only the failed steps in doubt, and in quarantine all that
     was in flight.
     """
+    graph = graph.unfolded(state.fans)
     if state.course is Course.FORWARD:
-        given_up = [(i, s) for i, s in state.open.items() if state.quarantined or isinstance(s, Failed)]
+        given_up = [(i, s) for i, s in state.all() if isinstance(s, Failed) or (state.quarantined and s.is_open)]
         found = [i for i, s in given_up if stands(graph, i, s)]
     else:
         found = [i for i, s in state.all() if stands(graph, i, s)]
@@ -146,7 +142,8 @@ def residue(graph: Graph, state: State) -> tuple[str, ...]:
 
 def current_step_index(graph: Graph, state: State) -> int:
     """Return the position of the first step that is not at rest; of a saga at rest, how many steps are."""
-    return min([graph.position[step_id] for step_id in state.open] or [len(state.done)])
+    position = graph.unfolded(state.fans).position
+    return min([position[step_id] for step_id in state.open] or [len(state.done)])
 
 
 def retry_counter(state: State) -> int:

@@ -10,21 +10,8 @@ from .effects import Phase, Record, RecordStatus, Verdict
 from .events import Asked, Collected, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from .projection import status_of
 from .state import Course, SagaStatus
-from .step_status import (
-    SUCCEEDED,
-    Asking,
-    Failed,
-    Probing,
-    Retrying,
-    Running,
-    Succeeded,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    UndoWaiting,
-)
+from .step_status import SUCCEEDED, Asking, Failed, Missed, Probing, Retrying, Running, Succeeded
+from .undo_status import UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting
 from .waits import ask, wait
 
 Answer = Returned | Raised | Probed | Compensated | CompensationRaised
@@ -113,6 +100,7 @@ def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> Non
 def _succeeded(draft: Draft, reply: Returned | Probed) -> None:
     draft.put(reply.step_id, SUCCEEDED if reply.attempt == 1 else Succeeded(reply.attempt))
     draft.choose(reply.step_id, getattr(reply, "chosen", None))
+    draft.unfold(reply.step_id, getattr(reply, "items", None))
     _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS)
 
 
@@ -121,7 +109,8 @@ def _try_again(draft: Draft, step_id: str, status: Running, said: Raised) -> Non
     failures = status.failures + 1
     delay = draft.graph.nodes[step_id].retry.delay_for(failures, f"{draft.before.key}/{step_id}")
     if draft.course is not Course.FORWARD or not said.retryable or delay is None:
-        draft.put(step_id, Failed(status.attempt, status.tainted, status.heard))
+        end = Missed if draft.may_miss(step_id) else Failed
+        draft.put(step_id, end(status.attempt, status.tainted, status.heard))
     else:
         until = _next(draft, delay, said)
         draft.put(step_id, Retrying(status.attempt, failures, until, status.tainted, status.heard))

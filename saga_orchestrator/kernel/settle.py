@@ -12,25 +12,8 @@ from typing import TypeGuard
 from .deadline import forget_deadline, is_out_of_time
 from .draft import Draft
 from .state import Course
-from .step_status import (
-    Asking,
-    Failed,
-    Omitted,
-    Passed,
-    Pending,
-    Retrying,
-    Skipped,
-    StepStatus,
-    Succeeded,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    UndoWaiting,
-    Waiting,
-    Waived,
-)
+from .step_status import Asking, Failed, Missed, Omitted, Pending, Retrying, Skipped, StepStatus, Succeeded, Waiting
+from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
 
 
 def settle(draft: Draft) -> None:
@@ -111,13 +94,13 @@ def _unwind(draft: Draft) -> None:
 def is_quiet(draft: Draft, step_id: str) -> bool:
     """Return whether the step holds back no undo.
 
-    One that was waived, passed or omitted says nothing of what comes after it: that must be quiet, too.
+    One that was waived, passed, omitted or missed says nothing of what comes after it: that must be quiet, too.
     """
     found = [step_id]
     for looked_at in found:  # grows
         if not _is_settled(draft, looked_at):
             return False
-        if isinstance(draft.of(looked_at), Waived | Omitted | Passed):
+        if isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed):
             found.extend(after for after in draft.graph.dependents[looked_at] if after not in found)
     return True
 
@@ -138,8 +121,9 @@ def _is_settled(draft: Draft, step_id: str) -> bool:
 
 def _may_be_undone(draft: Draft, step_id: str) -> bool:
     match draft.of(step_id):
-        case Succeeded() | Skipped() | UndoFailed(again=True):
-            return all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])
+        case Succeeded() | Skipped() | Missed() | UndoFailed(again=True):
+            quiet = all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])
+            return quiet and not _is_settled(draft, step_id)
         case Failed():
             return not _is_settled(draft, step_id)
         case _:

@@ -24,6 +24,7 @@ class State:
         key: What jitter is derived from: the saga's id. Not part of the stored document.
         recorded: How many history rows this saga has; the next row's number.
         deadline: When it will be taken back, if it is not past its pivot; `overdue`: it is to be, as soon as it can.
+        fans: For each fan whose items are known, how many there are.
         recoveries: How many owners it has lost in a row; `quarantined`: too many, only an operator lets it go on.
     """
 
@@ -36,6 +37,7 @@ class State:
     quarantined: bool = False
     deadline: datetime | None = None
     overdue: bool = False
+    fans: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, step_id: str) -> StepStatus:
         """Return this step's status; a step never heard of is pending."""

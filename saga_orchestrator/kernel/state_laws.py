@@ -11,23 +11,17 @@ from .state import Course, SagaStatus, State
 from .step_status import (
     Asking,
     Failed,
+    Missed,
     Omitted,
-    Passed,
     Pending,
     Probing,
     Retrying,
     Running,
     Skipped,
     Succeeded,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    UndoWaiting,
     Waiting,
-    Waived,
 )
+from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
 from .wait_laws import asking_is_acting, time_is_kept, waits_say_for_what
 
 StateLaw = Callable[[Graph, State], bool]
@@ -49,10 +43,10 @@ def _over_is_over(graph: Graph, state: State) -> bool:
 
 
 def _completed_means_all(graph: Graph, state: State) -> bool:
-    """COMPLETED: every step has acted, was skipped, or belongs to a branch that was not chosen."""
+    """COMPLETED: every step has acted, was skipped, was not chosen, or is one of many that need not succeed."""
     if status_of(graph, state) is not SagaStatus.COMPLETED:
         return True
-    return all(isinstance(state.of(step_id), Succeeded | Skipped | Omitted) for step_id in graph.nodes)
+    return all(isinstance(state.of(step_id), Succeeded | Skipped | Omitted | Missed) for step_id in graph.nodes)
 
 
 def _compensated_means_undone(graph: Graph, state: State) -> bool:
@@ -80,7 +74,7 @@ def _forward_order(graph: Graph, state: State) -> bool:
     if state.course is not Course.FORWARD:
         return True
     return all(
-        isinstance(state.of(before), Succeeded | Skipped | Omitted)
+        isinstance(state.of(before), Succeeded | Skipped | Omitted | Missed)
         for step_id, _ in state.all()
         for before in graph.nodes[step_id].after
     )
@@ -139,6 +133,18 @@ def _stuck_for_a_reason(graph: Graph, state: State) -> bool:
     return any(isinstance(status, UndoFailed) for status in state.open.values())
 
 
+def _no_more_missed_than_tolerated(graph: Graph, state: State) -> bool:
+    """Only steps of a fan are missed, and of each at most as many as it tolerates."""
+    fans = [graph.nodes[i].fan for i, s in state.all() if isinstance(s, Missed)]
+    return all(fan is not None and fans.count(fan) <= graph.fans[fan].tolerate for fan in fans)
+
+
+def _fans_are_unfolded(graph: Graph, state: State) -> bool:
+    """How many items a fan has is known as soon as its first step has been passed, and not before."""
+    passed = {first for first in graph.fans if isinstance(state.of(first), Succeeded | Skipped | Passed)}
+    return passed == state.fans.keys()
+
+
 def _known_steps(graph: Graph, state: State) -> bool:
     """Every step belongs to the graph, and is either open or done."""
     return all(i in graph.nodes for i, _ in state.all()) and not (state.open.keys() & state.done.keys())
@@ -165,6 +171,8 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     _attempts_bounded,
     _undo_with_output_or_permission,
     _retries_only_forward,
+    _no_more_missed_than_tolerated,
+    _fans_are_unfolded,
     one_branch_at_most,
     _stuck_for_a_reason,
     waits_say_for_what,
@@ -179,6 +187,8 @@ STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
     _undo_only_backwards,
     _no_way_back_past_the_pivot,
     _retries_only_forward,
+    _no_more_missed_than_tolerated,
+    _fans_are_unfolded,
     one_branch_at_most,
     waits_say_for_what,
 )

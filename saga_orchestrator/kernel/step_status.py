@@ -16,18 +16,22 @@ class StepStatus:
     is_live: ClassVar[bool] = False
 
 
-class _Open(StepStatus):
+class Open(StepStatus):
+    """The base of all statuses of steps that are not at rest."""
+
     __slots__ = ()
     is_open = True
 
 
-class _Live(_Open):
+class Live(Open):
+    """The base of all statuses of steps with work in flight."""
+
     __slots__ = ()
     is_live = True
 
 
 @value(frozen=True, slots=True)
-class Wait(_Open):
+class Wait(Open):
     """The base of all waits for an event of one of the `types`, or only for a time; `heard` counts those given before.
 
     `correlation`: only events of this one are for it. `resumes`: when the time is up it goes on, instead of failing.
@@ -46,7 +50,7 @@ class Pending(StepStatus):
 
 
 @value(frozen=True, slots=True)
-class Running(_Live):
+class Running(Live):
     """An attempt is in flight. `tainted`: an earlier one may have acted. `heard`: it goes on with the last event."""
 
     attempt: int = 1
@@ -57,7 +61,7 @@ class Running(_Live):
 
 
 @value(frozen=True, slots=True)
-class Probing(_Live):
+class Probing(Live):
     """An attempt is in doubt, and the step is asked whether it acted. `lost`: with its worker, not by an error."""
 
     attempt: int = 1
@@ -69,7 +73,7 @@ class Probing(_Live):
 
 
 @value(frozen=True, slots=True)
-class Retrying(_Open):
+class Retrying(Open):
     """The last attempt failed; the next starts at `until`."""
 
     attempt: int = 1
@@ -97,12 +101,19 @@ class Waiting(Wait):
 
 
 @value(frozen=True, slots=True)
-class Failed(_Open):
+class Failed(Open):
     """It has failed for good. `tainted`: some attempt may have acted all the same."""
 
     attempt: int = 1
     tainted: bool = False
     heard: int = 0
+
+
+@value(frozen=True, slots=True)
+class Missed(Failed):
+    """It has failed for good, as one of the items of a fan that tolerates it."""
+
+    is_open: ClassVar[bool] = False
 
 
 @value(frozen=True, slots=True)
@@ -120,80 +131,10 @@ class Skipped(StepStatus):
 
 
 @value(frozen=True, slots=True)
-class Undoing(_Live):
-    """Its compensation is in flight. `with_output`: what the step returned is known; `heard`: as of `Running`."""
-
-    attempt: int = 1
-    failures: int = 0
-    until: datetime | None = None
-    with_output: bool = True
-    heard: int = 0
-
-
-@value(frozen=True, slots=True)
-class UndoRetrying(_Open):
-    """Its compensation failed; the next attempt starts at `until`."""
-
-    attempt: int = 1
-    failures: int = 1
-    until: datetime | None = None
-    with_output: bool = True
-    heard: int = 0
-
-
-@value(frozen=True, slots=True)
-class UndoAsking(Wait):
-    """Its compensation has asked for an event, and whether that has come already is being looked up."""
-
-    is_live: ClassVar[bool] = True
-    limit: datetime | None = None
-    with_output: bool = True
-
-
-@value(frozen=True, slots=True)
-class UndoWaiting(Wait):
-    """Its compensation waits for an event, as a step does that is `Waiting`."""
-
-    until: datetime | None = None
-    with_output: bool = True
-
-
-@value(frozen=True, slots=True)
-class UndoFailed(_Open):
-    """Its effect stands, or may, and no undo came off. `attempt` 0: none was possible; `again`: one more is ordered."""
-
-    attempt: int = 0
-    with_output: bool = True
-    again: bool = False
-    heard: int = 0
-
-
-@value(frozen=True, slots=True)
-class Undone(StepStatus):
-    """Its compensation returned. `with_output` False: what the step returned was never learnt."""
-
-    attempt: int = 1
-    with_output: bool = True
-
-
-@value(frozen=True, slots=True)
-class Passed(StepStatus):
-    """The rollback went past it: there was nothing to undo. `attempt` 0: it had been skipped, and `acted` or not."""
-
-    attempt: int = 1
-    acted: bool = True
-
-
-@value(frozen=True, slots=True)
-class Waived(StepStatus):
-    """A named operator took it on himself: its effect need not be undone."""
-
-
-@value(frozen=True, slots=True)
 class Omitted(StepStatus):
     """It belongs to a branch that was not chosen, and never ran."""
 
 
 PENDING, OMITTED = Pending(), Omitted()
-RUNNING, SUCCEEDED = Running(), Succeeded()
-"""As most steps of most sagas are: at the first attempt, without a limit."""
+SUCCEEDED = Succeeded()
+"""As most steps of most sagas do: at the first attempt."""

@@ -7,7 +7,8 @@ from collections.abc import Container
 from .draft import Draft
 from .events import CompensationRaised, Probed, ProbeOutcome, Raised
 from .replies import probed, raised, undo_raised
-from .step_status import Probing, Retrying, Running, Undoing, UndoRetrying, UndoWaiting, Waiting
+from .step_status import Probing, Retrying, Running, Waiting
+from .undo_status import Undoing, UndoRetrying, UndoWaiting
 from .waits import run_out
 
 TIMED_OUT = "the attempt timed out"

@@ -7,18 +7,8 @@ from .attempt_laws import commits
 from .effects import Decision, Verdict
 from .events import Asked, Collected, Order, Returned, Signalled
 from .state import Course, State
-from .step_status import (
-    Asking,
-    Running,
-    StepStatus,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    UndoRetrying,
-    UndoWaiting,
-    Wait,
-    Waiting,
-)
+from .step_status import Asking, Running, StepStatus, Wait, Waiting
+from .undo_status import UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting
 
 
 def waits_say_for_what(graph: Graph, state: State) -> bool:

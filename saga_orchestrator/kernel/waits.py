@@ -12,18 +12,8 @@ from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
 from .events import Asked, Signalled
 from .state import Course, State
-from .step_status import (
-    Asking,
-    Failed,
-    Running,
-    StepStatus,
-    UndoAsking,
-    UndoFailed,
-    Undoing,
-    UndoWaiting,
-    Wait,
-    Waiting,
-)
+from .step_status import Asking, Failed, Running, StepStatus, Wait, Waiting
+from .undo_status import UndoAsking, UndoFailed, Undoing, UndoWaiting
 
 Open = Asking | Waiting | UndoAsking | UndoWaiting
 SIGNAL, TIMEOUT = "signal", "timeout"

@@ -196,8 +196,9 @@ def _sound_state(definition: SagaDefinition, head: Head) -> State:
         UnreadableStateError: It could not; somebody has edited it.
     """
     state = read_state(definition, head)
+    graph = definition.graph.unfolded(state.fans)
     for law in STRUCTURAL_LAWS:
-        if not law(definition.graph, state):
+        if not law(graph, state):
             raise UnreadableStateError(f"no saga can be in this state, for it breaks a law. {law.__doc__}")
     try:
         initial_of(head)

@@ -21,7 +21,8 @@ from loguru import logger
 from ..kernel.effects import Collect, Probe
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
-from ..kernel.step_status import StepStatus, Undoing
+from ..kernel.step_status import StepStatus
+from ..kernel.undo_status import Undoing
 from ..storage.rows import Ownership, Written
 from .background import begun
 from .exactly_once import Committed, perform_once
@@ -68,7 +69,8 @@ class Driver:
             self._begin()
             while is_at_work(self.tenure.state) and not self._lost:
                 if not self._mail and not self._stale:
-                    await self._change()
+                    self._bell = asyncio.get_running_loop().create_future()
+                    await self._bell
                 if self._stale:
                     await self._reload()
                 if self._mail and not self._lost:
@@ -120,10 +122,6 @@ class Driver:
             await self._stopped.wait()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
-
-    async def _change(self) -> None:
-        self._bell = asyncio.get_running_loop().create_future()
-        await self._bell
 
     def _ring(self) -> None:
         if self._bell is not None and not self._bell.done():
@@ -213,7 +211,7 @@ class Driver:
             return self._collect()
         now = self._tools.now()
         self._began[work.step_id] = self.tenure.state.of(work.step_id), now
-        if self.tenure.definition.graph.nodes[work.step_id].transactional and not isinstance(work, Probe):
+        if self.tenure.definition.step(work.step_id).node.transactional and not isinstance(work, Probe):
             return perform_once(self._tools.performer, work, self.tenure, self._tools.now)
         return self._tools.performer.perform(work, self.tenure, now)
 
@@ -284,7 +282,7 @@ class Driver:
         attempt, began = self._began.get(step_id, (None, until))
         if attempt != status:  # what runs out of time is this attempt, not one before it
             return None
-        node = self.tenure.definition.graph.nodes[step_id]
+        node = self.tenure.definition.step(step_id).node
         timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout
         return max(until, began + (timeout or timedelta(0))) + _GRACE
 

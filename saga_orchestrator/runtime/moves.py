@@ -64,7 +64,8 @@ def read_state(definition: SagaDefinition, head: Head) -> State:
         UnreadableStateError: It is nonsense, or names steps that the definition does not have.
     """
     state = decode(head.state, key=str(head.id))
-    unknown = [step_id for step_id, _ in state.all() if step_id not in definition.graph.nodes]
+    known = definition.graph.unfolded(state.fans).nodes
+    unknown = [step_id for step_id in (*state.fans, *(i for i, _ in state.all())) if step_id not in known]
     if unknown:
         raise UnreadableStateError(f"the state names steps that the definition does not have: {', '.join(unknown)}")
     return state

@@ -22,8 +22,8 @@ from ..definition.waiting import Event, WaitFor
 from ..errors import OutcomeUnknown, PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Work
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from .arguments import arguments
 from .letters import opened
-from .recorded import RecordedContext
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -71,7 +71,7 @@ class Performer:
     async def _execute(self, work: Execute, tenure: Tenure, started: datetime) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
-            inp = self._input(step, tenure) if work.heard else step.make_input(*self._arguments(step, tenure))
+            inp = self._input(step, tenure) if work.heard else step.make_input(*arguments(step, tenure, self._payloads))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
             call = self._call_of(work, step, tenure, inp, started)
         except Exception as error:  # noqa: BLE001 - the author's code
@@ -108,7 +108,8 @@ class Performer:
             shown = describe(error)
             return Raised(work.step_id, work.attempt, shown, False, True, None, stored, started)
         chosen = value.root if step.is_choice else None
-        return Returned(work.step_id, work.attempt, stored, output, started, chosen)
+        items = len(value.root) if step.fan is not None else None
+        return Returned(work.step_id, work.attempt, stored, output, started, chosen, items)
 
     def _asked(
         self, work: Execute | Compensate, step: StepDefinition, wait: WaitFor, stored: str, started: datetime
@@ -193,18 +194,11 @@ class Performer:
 
     # --- what a step is called with ----------------------------------------------------------------------------------
 
-    def _arguments(self, step: StepDefinition, tenure: Tenure) -> list[Any]:
-        """Return what `input_map` is called with, the same whether the saga is live or was restored."""
-        if not step.depends_on:
-            return [RecordedContext(tenure, self._payloads, step.scope)]
-        past = tenure.known_past
-        return [self._payloads.load_model(ref.output_model, past.output(ref.step_id)) for ref in step.depends_on]
-
     def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
         """Return the input that the step was last called with; what a lost attempt did not record is made again."""
         recorded = tenure.known_past.inputs.get(step.step_id)
         if recorded is None:
-            return step.make_input(*self._arguments(step, tenure))
+            return step.make_input(*arguments(step, tenure, self._payloads))
         return self._payloads.load_model(step.input_model, recorded)
 
     def _output(self, step: StepDefinition, tenure: Tenure) -> BaseModel:

@@ -14,7 +14,8 @@ from ..kernel.effects import Verdict
 from ..kernel.events import Collected, Signalled
 from ..kernel.projection import waits
 from ..kernel.state import SagaStatus, State
-from ..kernel.step_status import Asking, UndoAsking, UndoWaiting, Wait
+from ..kernel.step_status import Asking, Wait
+from ..kernel.undo_status import UndoAsking, UndoWaiting
 from ..kernel.waits import addressee
 from ..storage.inbox import AT_ONCE, CORRELATION
 from ..storage.rows import Delivery, Fate, Head, Letter, Settled, Want

@@ -31,7 +31,8 @@ class SagaSnapshot:
         waits: The waits for events that are open, each with a token of its own.
         deadline_at: When `run_due` will next look at it, in UTC; None when nothing is due by time.
         last_error: The error that a person wants to see: of a failed saga, the one that turned it.
-        residue: The steps whose effects stand although the saga failed, was aborted, or is stuck.
+        residue: The steps whose effects stand although the saga failed, was aborted, or is stuck; or, of one that has
+            completed, although they failed and that was tolerated.
     """
 
     id: UUID
@@ -202,8 +203,8 @@ def _steps(head: Head) -> dict[str, str]:
 
 
 def _residue(head: Head, registry: Registry) -> tuple[str, ...]:
-    """Return the residue of a saga that has failed or is stuck; without its definition, whatever may be part of it."""
-    if head.status not in (SagaStatus.FAILED, SagaStatus.STUCK):
+    """Return the residue of a saga that is at rest; without its definition, whatever may be part of it."""
+    if head.status not in (SagaStatus.FAILED, SagaStatus.STUCK, SagaStatus.COMPLETED):
         return ()
     definition = registry.find(head.saga_name, head.definition_version)
     state = _state(head)

@@ -158,14 +158,13 @@ class _Schema:
 def _transact(connection: sqlite3.Connection, schema: _Schema, sql: str, values: Sequence[Any], begun: Lock) -> bool:
     """Write it all durably, or write nothing and return False, or raise. It runs in the driver's thread."""
     try:
-        is_plain = schema.is_plain(connection)
-        if not is_plain:
-            connection.execute("BEGIN IMMEDIATE")
+        if connection.in_transaction or not schema.is_plain(connection):
+            connection.execute("BEGIN IMMEDIATE")  # within somebody's transaction this is refused
     finally:
         begun.release()
     try:
         connection.execute(sql, values)
-        if not is_plain:
+        if connection.in_transaction:
             connection.execute("COMMIT")
     except BaseException as error:
         connection.rollback()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from saga_orchestrator.definition.checks import check_way_back
+from saga_orchestrator.definition.fans import Fan
 from saga_orchestrator.definition.graph import Graph, Node, StepKind
 from saga_orchestrator.definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
 from saga_orchestrator.errors import SagaDefinitionError
@@ -34,6 +35,7 @@ BEFORE_THE_PIVOT: tuple[dict[str, Any], ...] = (
 def random_graph(tape: Tape) -> Graph:
     """Return a saga that passes the builder's own checks."""
     nodes = _choice(tape) if tape.is_of_choices else []
+    fans = _fan(tape, nodes) if tape.is_of_fans else {}
     for name in "abcde"[: 1 + tape.number(5)]:
         nodes.append(_node(tape, name, _some(tape, nodes), **tape.pick(BEFORE_THE_PIVOT)))
     certain = beside = [node for node in nodes if node.kind is StepKind.COMPENSATABLE or tape.happens(2)]
@@ -47,7 +49,7 @@ def random_graph(tape: Tape) -> Graph:
         nodes.append(_node(tape, name, tape.pick((nodes[-1:], beside, beside, _some(tape, nodes))), **READ_ONLY))
     deadline = timedelta(minutes=10) if tape.is_of_waits and tape.happens(2) else None
     settings = {"compensate_on_failure": not tape.happens(5), "max_recoveries": tape.pick((2, 0, 1, 3))}
-    return _checked(nodes[:8], deadline=deadline, **settings)
+    return _checked(nodes[:8], deadline=deadline, fans=fans, **settings)
 
 
 def _choice(tape: Tape) -> list[Node]:
@@ -66,6 +68,15 @@ def _choice(tape: Tape) -> list[Node]:
     return nodes
 
 
+def _fan(tape: Tape, nodes: list[Node]) -> dict[str, Fan]:
+    """Add a fan to the nodes: its first step, and its end; return it."""
+    plain = {"probes": False, "transactional": False}
+    first = replace(_node(tape, "fan", _some(tape, nodes), **READ_ONLY), **plain)
+    item = _node(tape, "fan.*", [first], **tape.pick(BEFORE_THE_PIVOT[:3]))
+    nodes += [first, replace(_node(tape, "fan.all", [first], **READ_ONLY), **plain)]
+    return {"fan": Fan(item=item, end="fan.all", max_parallel=tape.pick((None, 1, 2)), tolerate=tape.pick((0, 1, 2)))}
+
+
 def relisted(graph: Graph, tape: Tape) -> Graph:
     """Return the same saga with its steps listed in another order that respects every edge."""
     left, listed = dict(graph.nodes), list[Node]()
@@ -74,7 +85,7 @@ def relisted(graph: Graph, tape: Tape) -> Graph:
         chosen = tape.pick(ready[::-1])
         listed.append(left.pop(chosen.step_id))
     nodes = {node.step_id: node for node in listed}
-    return Graph(nodes, graph.compensate_on_failure, graph.max_recoveries, graph.deadline)
+    return replace(graph, nodes=nodes)
 
 
 def _node(tape: Tape, step_id: str, after: Iterable[Node], **facts: Any) -> Node:

@@ -18,6 +18,7 @@ SOURCES = Path(saga_orchestrator.kernel.__file__).parent
 MODULES = (
     "effects",
     "step_status",
+    "undo_status",
     "state",
     "events",
     "projection",

@@ -77,7 +77,7 @@ def somebody_notifies(world: World) -> None:
 
 def operator_orders(world: World) -> None:
     k, tape, ledger = world.k, world.tape, world.ledger
-    step_id = tape.pick((*k.residue(world.graph, world.state), *world.graph.nodes, "nowhere"))
+    step_id = tape.pick((*k.residue(world.definition, world.state), *world.graph.nodes, "nowhere"))
     orders = (
         k.RetryOrdered(step_id=tape.pick((None, step_id))),
         k.SkipOrdered(step_id=tape.pick((None, step_id)), acted=tape.happens(2)),
@@ -104,12 +104,12 @@ def operator_orders(world: World) -> None:
 
 
 def will_apply(world: World, order: Any) -> bool:
-    return world.k.decide(world.graph, world.state, order, now=world.now).verdict is world.k.Verdict.APPLIED
+    return world.k.decide(world.definition, world.state, order, now=world.now).verdict is world.k.Verdict.APPLIED
 
 
 def prepare_by_hand(world: World, order: Any) -> None:
     """Make true what an operator says of a step: that it was done by hand, or that it was not and never will be."""
-    would_be = world.k.decide(world.graph, world.state, order, now=world.now)
+    would_be = world.k.decide(world.definition, world.state, order, now=world.now)
     if would_be.verdict is not world.k.Verdict.APPLIED:
         return
     (step_id,) = [record.step_id for record in would_be.records if record.skipped]

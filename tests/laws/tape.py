@@ -11,13 +11,14 @@ T = TypeVar("T")
 class Tape:
     """Chances, one byte each. Zero is the dull one, and zeros are what follows the end: a short tape, a dull world.
 
-    Its last byte says whether it is a world of choices, and whether it is one of waits.
+    Its last byte says whether it is a world of choices, whether of waits, and whether of fans.
     """
 
     def __init__(self, tape: bytes) -> None:
         self._left = iter(tape)
         self.is_of_choices = bool(tape) and tape[-1] % 3 == 0
         self.is_of_waits = bool(tape) and tape[-1] % 4 >= 2
+        self.is_of_fans = bool(tape) and tape[-1] % 7 == 3
         self.is_spent = False
 
     def number(self, below: int) -> int:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
-from saga_orchestrator.definition.graph import StepKind
+from saga_orchestrator.definition.graph import Graph, StepKind
 
 from .dags import random_graph, relisted
 from .happenings import HAPPENINGS, operator_orders
@@ -61,11 +61,12 @@ class World:
     def __init__(self, kernel: SimpleNamespace, tape: Tape) -> None:
         self.k = kernel
         self.tape = tape
-        self.graph = random_graph(tape)
-        self.twin_graph = relisted(self.graph, tape)
+        self.definition = random_graph(tape)
+        self.twin_graph = relisted(self.definition, tape)
         self.mood = tape.pick(MOODS)
         self.now = START
-        ends = None if self.graph.deadline is None else START + self.graph.deadline
+        deadline = self.definition.deadline
+        ends = None if deadline is None else START + deadline
         self.state = self.twin = kernel.State("saga", deadline=ends)
         self.owner = 0
         self.crashes = 0
@@ -89,8 +90,13 @@ class World:
         self.blame("a saga driven fairly comes to an end, or to a person")
 
     @property
+    def graph(self) -> Graph:
+        """The saga's steps, as far as they are known by now."""
+        return self.definition.unfolded(self.state.fans)
+
+    @property
     def status(self) -> Any:
-        return self.k.status_of(self.graph, self.state)
+        return self.k.status_of(self.definition, self.state)
 
     def is_at_rest(self) -> bool:
         return self.status.is_terminal or self.status is self.k.SagaStatus.STUCK
@@ -101,7 +107,7 @@ class World:
         """Let the kernel decide, check everything that must hold, and begin the work that it orders."""
         before = self.state
         try:
-            decision = self.k.decide(self.graph, before, event, now=self.now)
+            decision = self.k.decide(self.definition, before, event, now=self.now)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a law that was broken
             self.blame(f"a decision never raises: {error!r} for {event}")
         self.story.append(f"{self.now:%H:%M:%S} {event} -> {decision.verdict} {self.k.encode(decision.state)}")
@@ -162,7 +168,8 @@ class World:
         acts = self.tape.happens(2) if end.in_doubt else end is FINE or flight.acted
         if acts and self.ledger.act(flight) and not end.in_doubt:
             chosen = self.tape.pick(("x", "y", "z", None)) if step_id in self.graph.choices else None
-            self.reply(self.k.Returned(step_id, attempt, "{}", '{"n":1}', chosen=chosen))
+            items = self.tape.pick((2, 0, 1, 3)) if step_id in self.graph.fans else None
+            self.reply(self.k.Returned(step_id, attempt, "{}", '{"n":1}', chosen=chosen, items=items))
             return
         pause = self.tape.pick((None, None, timedelta(0), timedelta(seconds=50), timedelta.max))
         self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable, end.in_doubt, pause))
@@ -271,7 +278,7 @@ class World:
     # --- what must hold ----------------------------------------------------------------------------------------------
 
     def blame(self, law: str) -> NoReturn:
-        raise LawBrokenError("\n".join([law, f"{self.graph}", *self.story]))
+        raise LawBrokenError("\n".join([law, f"{self.definition}", *self.story]))
 
     def check_twin(self, event: Any, decision: Any) -> None:
         """The order in which steps are listed means nothing."""
@@ -341,7 +348,7 @@ class World:
             if unanswered and status is k.SagaStatus.COMPENSATED:
                 yield f"it is said to be COMPENSATED, and {step_id} stands"
             tells = self.state.course is not k.Course.FORWARD or isinstance(step, k.Failed)
-            if unanswered and tells and step_id not in k.residue(self.graph, self.state):
+            if unanswered and tells and step_id not in k.residue(self.definition, self.state):
                 yield f"{step_id} stands, and is missing in the residue"
         if status is k.SagaStatus.COMPENSATED and not ledger.undone:
             yield "it is said to be COMPENSATED, and nothing was undone"

@@ -10,7 +10,8 @@ from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
 from saga_orchestrator.kernel.state import Course, State
-from saga_orchestrator.kernel.step_status import Omitted, Succeeded, Waived
+from saga_orchestrator.kernel.step_status import Missed, Omitted, Succeeded
+from saga_orchestrator.kernel.undo_status import Waived
 from saga_orchestrator.storage.rows import Head
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _wrong(world: World, head: Head) -> Iterator[str]:
     graph, state = world.graph(head), decode(head.state, key=str(head.id))
     for step_id in graph.order:
         place = head.id, step_id
-        if head.status is SagaStatus.COMPLETED and not isinstance(state.of(step_id), Omitted):
+        if head.status is SagaStatus.COMPLETED and not isinstance(state.of(step_id), Omitted | Missed):
             yield from _incomplete(world, graph, place)
         elif world.ledger.effect(place).stands and not _is_accounted_for(world, graph, state, place):
             yield f"the effect of {step_id} ({type(state.of(step_id)).__name__}) stands, and nothing says so"

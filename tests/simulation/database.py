@@ -14,7 +14,8 @@ from saga_orchestrator.kernel.effects import Record, Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
-from saga_orchestrator.kernel.step_status import Running, Succeeded, Undone
+from saga_orchestrator.kernel.step_status import Running, Succeeded
+from saga_orchestrator.kernel.undo_status import Undone
 from saga_orchestrator.storage.rows import (
     Birth,
     Claimable,

@@ -50,6 +50,8 @@ def drawn(world: World, random: Random) -> SagaDefinition:
     if random.random() < 0.3:
         layer = [_choice(builder, world, random, layer)]
         layer = [_reversible(builder, world, random, layer)]
+    if random.random() < 0.2:
+        layer = [_each(builder, world, random, layer)]
     if random.random() < 0.4:
         layer = [_final(builder, world, random, layer, StepKind.PIVOT)]
         for _ in range(random.randint(0, 2)):
@@ -105,6 +107,24 @@ def _choice(builder: SagaBuilder, world: World, random: Random, layer: list[Step
     answers = ("left", "right", "right", "nowhere")
     declared = {"otherwise": None} if random.random() < 0.5 else {}
     return builder.add_choice(choose=lambda _: world.random.choice(answers), branches=branches, after=layer, **declared)
+
+
+def _each(builder: SagaBuilder, world: World, random: Random, layer: list[StepRef[Any]]) -> StepRef[Any]:
+    """Add a fan whose items are others each time they are asked for."""
+    counts, tolerate, bound = (0, 1, 3, 5), random.choice((0, 0, 1, 5)), random.choice((None, 1, 2))
+    return builder.add_each(
+        items=lambda _: [_item(world) for _ in range(world.random.choice(counts))],
+        step=random.choice((Exact, Blind, ProbedExact))(world),
+        after=layer,
+        tolerate=tolerate,
+        max_parallel=bound,
+        **_options(random),
+        **_undo_options(random),
+    )
+
+
+def _item(world: World) -> Request:
+    return Request(aggregate=f"item {world.random.randrange(10**6)}")
 
 
 def _branch(world: World, random: Random, settings: dict[str, Any]) -> SagaDefinition:

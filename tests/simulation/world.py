@@ -15,7 +15,7 @@ from uuid import UUID
 from saga_orchestrator import SagaDefinition, SagaStatus
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
-from saga_orchestrator.kernel.step_status import Omitted
+from saga_orchestrator.kernel.step_status import Missed, Omitted
 from saga_orchestrator.runtime import driver, engine, lease, worker
 from saga_orchestrator.storage.rows import Head
 from saga_orchestrator.testing.simulation import DeadlockError, Host, Simulation
@@ -88,7 +88,7 @@ class World:
         return next(machine for machine in self.machines if machine.host is Host.current())
 
     def graph(self, head: Head) -> Graph:
-        return self.definitions[head.saga_name].graph
+        return self.definitions[head.saga_name].graph.unfolded(decode(head.state).fans)
 
     def label(self, saga_id: UUID) -> str:
         head = self.database.rows.get(saga_id)
@@ -156,7 +156,7 @@ class World:
             if not self.violations:
                 result = await self.machines[0].host.spawn(self.machines[0].orchestrator.result(saga_id))
                 state = decode(head.state)
-                ran = {i for i in self.graph(head).nodes if not isinstance(state.of(i), Omitted)}
+                ran = {i for i in self.graph(head).nodes if not isinstance(state.of(i), Omitted | Missed)}
                 whole = head.status is not SagaStatus.COMPLETED or set(result.outputs) == ran
                 if result.status is not self.database.rows[saga_id].status or not whole:
                     self.blame(f"{self.label(saga_id)} is {head.status}, and its result {result}")

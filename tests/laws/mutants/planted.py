@@ -22,7 +22,7 @@ MUTANTS = (
         "replies",
         "case Running(attempt), Returned() if attempt == reply.attempt:",
         "case Running(attempt), Returned():",
-        80,
+        45,
     ),
     Mutant(
         "a stale failure is accepted",
@@ -50,7 +50,7 @@ MUTANTS = (
         "replies",
         "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
         "doubted = replace(status, tainted=reply.in_doubt)",
-        3,
+        4,
     ),
     Mutant(
         "a probe that knows nothing clears the doubt",
@@ -89,7 +89,7 @@ MUTANTS = (
         "replies",
         "return wanted and status_of(",
         "return wanted or status_of(",
-        205,
+        314,
     ),
     Mutant(
         "an undo is not believed",
@@ -120,7 +120,7 @@ MUTANTS = (
         "claim",
         "draft.start(step_id, status.attempt, status.failures, tainted=tainted, heard",
         "draft.start(step_id, status.attempt, status.failures, heard",
-        3,
+        4,
     ),
     Mutant(
         "a crash of an undo burns an attempt",
@@ -182,8 +182,8 @@ MUTANTS = (
     Mutant(
         "undo in the order in which the steps ran",
         "settle",
-        "return all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])",
-        "return all(is_quiet(draft, before) for before in draft.graph.nodes[step_id].after)",
+        "all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])",
+        "all(is_quiet(draft, before) for before in draft.graph.nodes[step_id].after)",
         13,
     ),
     Mutant(
@@ -205,20 +205,20 @@ MUTANTS = (
         "settle",
         'return not again and node.on_undo_failure == "continue"',
         'return node.on_undo_failure == "continue"',
-        1999,
+        86,
     ),
     Mutant(
         "a waiver speaks for the steps that come after",
         "settle",
-        "isinstance(draft.of(looked_at), Waived | Omitted | Passed)",
-        "isinstance(draft.of(looked_at), Omitted | Passed)",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed)",
+        "isinstance(draft.of(looked_at), Omitted | Passed | Missed)",
         1365,
     ),
     Mutant(
         "a step that has nothing to undo hides what comes after it from an undo that is resumed",
         "settle",
-        "isinstance(draft.of(looked_at), Waived | Omitted | Passed)",
-        "isinstance(draft.of(looked_at), Waived | Omitted)",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed)",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Missed)",
         152,
     ),
     Mutant("a step in doubt is left alone", "settle", "return not tainted or node.nothing_to_undo", "return True", 0),
@@ -377,8 +377,8 @@ MUTANTS = (
     Mutant(
         "an omitted step hides from a rollback what comes after it",
         "settle",
-        "isinstance(draft.of(looked_at), Waived | Omitted | Passed)",
-        "isinstance(draft.of(looked_at), Waived | Passed)",
+        "isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed)",
+        "isinstance(draft.of(looked_at), Waived | Passed | Missed)",
         152,
     ),
     Mutant(
@@ -413,7 +413,7 @@ MUTANTS = (
     Mutant(
         "nobody looks whether the event came before", "waits", "asking if reply.types else", "asking if False else", 1
     ),
-    Mutant("an event ends a wait whose time is up", "waits", "or is_up(status, draft.now)", "or False", 755),
+    Mutant("an event ends a wait whose time is up", "waits", "or is_up(status, draft.now)", "or False", 398),
     Mutant(
         "a wait takes an event of any correlation", "waits", "status.correlation in (None, correlation)", "True", 93
     ),
@@ -482,7 +482,7 @@ MUTANTS = (
         "timers",
         "tainted=status.tainted, heard=status.heard)",
         "tainted=status.tainted)",
-        18,
+        27,
     ),
     Mutant(
         "a lost attempt forgets the event",
@@ -511,4 +511,49 @@ MUTANTS = (
     Mutant(
         "a saga past its pivot has a deadline", "deadline", "or is_over or draft.is_committed():", "or is_over:", 27
     ),
+    # --- fans
+    Mutant(
+        "one more may be missed than is tolerated",
+        "draft",
+        "< self.graph.fans[fan].tolerate",
+        "<= self.graph.fans[fan].tolerate",
+        26,
+    ),
+    Mutant(
+        "any failure is tolerated",
+        "replies",
+        "if draft.may_miss(step_id) else Failed",
+        "if draft.graph.nodes[step_id].fan else Failed",
+        26,
+    ),
+    Mutant("a fan never unfolds", "replies", '    draft.unfold(reply.step_id, getattr(reply, "items", None))\n', "", 3),
+    Mutant(
+        "a fan that is passed over has no items",
+        "forward_orders",
+        "    draft.unfold(step_id, order.items)\n",
+        "",
+        257,
+    ),
+    Mutant(
+        "what was missed is undone before what comes after it",
+        "settle",
+        "return quiet and not _is_settled",
+        "return not _is_settled",
+        3,
+    ),
+    Mutant(
+        "a saga is complete before its items are",
+        "projection",
+        "len(graph.unfolded(state.fans).nodes)",
+        "len(graph.nodes)",
+        106,
+    ),
+    Mutant(
+        "an item in doubt that is missed is no residue",
+        "projection",
+        "if isinstance(s, Failed) or (",
+        "if s.is_open and isinstance(s, Failed) or (",
+        35,
+    ),
+    Mutant("the document drops the items", "codec", 'if state.fans else ""', 'if False else ""', 3),
 )

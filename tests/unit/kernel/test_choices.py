@@ -9,8 +9,9 @@ from saga_orchestrator.kernel.effects import Verdict
 from saga_orchestrator.kernel.events import CompensateOrdered, Raised, Returned, SkipOrdered
 from saga_orchestrator.kernel.projection import residue, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
-from saga_orchestrator.kernel.step_status import Failed, Omitted, Running, Succeeded, Undoing, Undone
+from saga_orchestrator.kernel.step_status import Failed, Omitted, Running, Succeeded
 from saga_orchestrator.kernel.transition import decide
+from saga_orchestrator.kernel.undo_status import Undoing, Undone
 
 from .sagas import NOW, back, read, state, step
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from saga_orchestrator.definition.fans import Fan
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel import state_laws
 from saga_orchestrator.kernel.effects import Decision, Execute, Phase, Record, RecordStatus, Verdict, Work
@@ -26,20 +27,16 @@ from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import (
     Asking,
     Failed,
+    Missed,
     Omitted,
-    Passed,
     Probing,
     Retrying,
     Running,
     Skipped,
     Succeeded,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
     Waiting,
-    Waived,
 )
+from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Undone, UndoRetrying, Waived
 
 from .sagas import LATER, TWICE, back, halted, pivot, read, state, step
 
@@ -48,6 +45,7 @@ STOP = Graph.of(step("a"), step("b", "a", on_undo_failure="stop"), step("c", "b"
 PIVOT = Graph.of(step("a"), pivot("p", "a"), read("q", "a"), read("s", "a"))
 CHOICE = Graph.of(read("c"), step("x", "c", branches=(("c", "x"),)), step("y", "c", branches=(("c", "y"),)))
 SPLIT = State("", {"a": Running()}, {"a": Succeeded()})
+FAN = Graph.of(read("f"), read("e", "f"), fans={"f": Fan(item=read("f.*", "f"), end="e")})
 
 BAD_STATES = [
     ("_known_steps", GRAPH, state(z=Running())),
@@ -73,6 +71,8 @@ BAD_STATES = [
     ("one_branch_at_most", GRAPH, state(a=Omitted())),
     ("_stuck_for_a_reason", GRAPH, back(a=Succeeded())),
     ("_retries_only_forward", GRAPH, back(a=Retrying(1, 1, LATER))),
+    ("_fans_are_unfolded", FAN, state(f=Succeeded())),
+    ("_no_more_missed_than_tolerated", GRAPH, state(a=Missed())),
     ("time_is_kept", GRAPH, replace(back(a=Undone()), deadline=LATER)),
     ("time_is_kept", PIVOT, replace(state(a=Succeeded(), p=Succeeded()), overdue=True)),
     ("waits_say_for_what", GRAPH, state(a=Waiting())),

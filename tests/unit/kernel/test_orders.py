@@ -20,21 +20,9 @@ from saga_orchestrator.kernel.events import (
 from saga_orchestrator.kernel.laws import broken_by, broken_by_move
 from saga_orchestrator.kernel.projection import residue, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
-from saga_orchestrator.kernel.step_status import (
-    Failed,
-    Passed,
-    Probing,
-    Retrying,
-    Running,
-    Skipped,
-    Succeeded,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    Waived,
-)
+from saga_orchestrator.kernel.step_status import Failed, Probing, Retrying, Running, Skipped, Succeeded
 from saga_orchestrator.kernel.transition import decide
+from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Undone, UndoRetrying, Waived
 
 from .sagas import LATER, NOW, TWICE, back, decided, halted, pivot, read, retriable, state, step
 

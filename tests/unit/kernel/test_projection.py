@@ -31,7 +31,6 @@ from saga_orchestrator.kernel.projection import (
 from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import (
     Failed,
-    Passed,
     Pending,
     Probing,
     Retrying,
@@ -39,13 +38,9 @@ from saga_orchestrator.kernel.step_status import (
     Skipped,
     StepStatus,
     Succeeded,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    Waived,
 )
 from saga_orchestrator.kernel.transition import decide
+from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Undone, UndoRetrying, Waived
 
 from .sagas import AT_ONCE, LATER, NOW, SECOND, TWICE, back, halted, pivot, read, retriable, state, step
 

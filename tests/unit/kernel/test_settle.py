@@ -9,19 +9,14 @@ from saga_orchestrator.kernel.state import Course, State
 from saga_orchestrator.kernel.step_status import (
     Failed,
     Omitted,
-    Passed,
     Pending,
     Probing,
     Retrying,
     Running,
     Skipped,
     Succeeded,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    Waived,
 )
+from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Undone, UndoRetrying, Waived
 
 from .sagas import LATER, NOW, TWICE, back, halted, pivot, read, state, step
 

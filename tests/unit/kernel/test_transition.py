@@ -28,22 +28,9 @@ from saga_orchestrator.kernel.events import (
 )
 from saga_orchestrator.kernel.laws import broken_by_move
 from saga_orchestrator.kernel.state import State
-from saga_orchestrator.kernel.step_status import (
-    Failed,
-    Passed,
-    Pending,
-    Probing,
-    Retrying,
-    Running,
-    Skipped,
-    Succeeded,
-    UndoFailed,
-    Undoing,
-    Undone,
-    UndoRetrying,
-    Waived,
-)
+from saga_orchestrator.kernel.step_status import Failed, Pending, Probing, Retrying, Running, Skipped, Succeeded
 from saga_orchestrator.kernel.transition import decide
+from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Undone, UndoRetrying, Waived
 
 from .sagas import (
     AT_ONCE,

@@ -29,8 +29,9 @@ from saga_orchestrator.kernel.events import (
 )
 from saga_orchestrator.kernel.projection import awaiting, outstanding, residue, status_of, wake_at
 from saga_orchestrator.kernel.state import SagaStatus, State
-from saga_orchestrator.kernel.step_status import Asking, Failed, Running, UndoAsking, UndoFailed, UndoWaiting, Waiting
+from saga_orchestrator.kernel.step_status import Asking, Failed, Running, Waiting
 from saga_orchestrator.kernel.transition import decide
+from saga_orchestrator.kernel.undo_status import UndoAsking, UndoFailed, UndoWaiting
 from saga_orchestrator.kernel.waits import addressee
 
 from .sagas import NOW

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from saga_orchestrator.definition.graph import Graph, Node
+from saga_orchestrator.definition.graph import Node
 from saga_orchestrator.kernel.state import State
 from saga_orchestrator.kernel.step_status import Probing, Running, StepStatus
 from saga_orchestrator.runtime.driver import Driver
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-GRAPH = Graph.of(Node(step_id="a", timeout=timedelta(seconds=1)))
+STEPS = {"a": SimpleNamespace(node=Node(step_id="a", timeout=timedelta(seconds=1)))}
 
 
 async def driver_of(status: StepStatus, begun: StepStatus | None) -> Driver:
     """Return the driver of a saga of one step, of which it has begun what is said."""
-    tenure: Any = SimpleNamespace(definition=SimpleNamespace(graph=GRAPH), state=State("k", {"a": status}))
+    tenure: Any = SimpleNamespace(definition=SimpleNamespace(step=STEPS.__getitem__), state=State("k", {"a": status}))
     driver = Driver(tenure, SimpleNamespace(now=lambda: NOW))  # type: ignore[arg-type]
     if begun is not None:
         driver._began["a"] = begun, NOW - 2 * MINUTE

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from saga_orchestrator.storage.one_hop import _AtOnce, _transact
+from saga_orchestrator.storage.one_hop import _AtOnce, _Schema, _transact
+
+SCHEMA = _Schema(("some", "past"))
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_a_connection_that_is_in_a_transaction_is_refused(
     connection.execute("BEGIN")
 
     with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
-        _transact(connection, "INSERT INTO some VALUES (?)", (1,), begun)
+        _transact(connection, SCHEMA, "INSERT INTO some VALUES (?)", (1,), begun)
 
     assert not begun.locked()
 
@@ -50,7 +52,7 @@ def test_what_does_not_fit_leaves_nothing(connect: Callable[[], sqlite3.Connecti
     """A row that clashes is an answer; none of the statement's rows is written."""
     connection = connect()
 
-    assert not _transact(connection, "INSERT INTO some VALUES (?), (?), (?)", (1, 2, 1), begun)
+    assert not _transact(connection, SCHEMA, "INSERT INTO some VALUES (?), (?), (?)", (1, 2, 1), begun)
 
     assert numbers(connect()) == []
     assert not connection.in_transaction
@@ -61,7 +63,7 @@ def test_any_other_error_is_the_callers(connect: Callable[[], sqlite3.Connection
     connection = connect()
 
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        _transact(connection, "INSERT INTO other VALUES (?)", (1,), begun)
+        _transact(connection, SCHEMA, "INSERT INTO other VALUES (?)", (1,), begun)
 
     assert not connection.in_transaction
 
