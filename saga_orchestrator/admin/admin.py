@@ -7,7 +7,7 @@ here, as `start` would, until it ends or waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -27,9 +27,11 @@ from ..kernel.events import (
     WaiveOrdered,
 )
 from ..kernel.forward_orders import SKIPPABLE
+from ..kernel.rewind import RewindOrdered
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
+from ..runtime.tenure import initial_of
 from ..runtime.texts import check_characters, check_name
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Head, SagaFilter
@@ -127,12 +129,40 @@ class SagaAdmin(Generic[ModelT]):
         await self._order(saga_id, order)
 
     async def compensate_step(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Undo the saga, or resume an undo that failed.
+        """Undo the saga, or resume an undo that failed; one that has COMPLETED within its `undo_window`.
 
         Needs a saga that is SUSPENDED, STUCK, FAILED or COMPENSATING, that has something to undo and is not past its
         pivot.
         """
         await self._order(saga_id, CompensateOrdered(actor=actor, reason=reason))
+
+    async def rewind(
+        self,
+        saga_id: UUID,
+        to_step: str,
+        *,
+        patch: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Undo back to a step, that one included, and go forward again from there.
+
+        What comes after the step is undone in reverse order, and then run again, under new idempotency keys. What comes
+        before it, or beside it, stays. Needs a saga on its way forward that is not past its pivot, and has come to the
+        step; or one that has COMPLETED and whose `undo_window` is open. The deadline of a saga ends with its rewind.
+
+        Args:
+            to_step: A step, or a savepoint.
+            patch: What is another from now on of the initial data, if that is a dict; `input_map`s see it.
+
+        Raises:
+            SagaStateError: The order is refused, or the initial data is no dict.
+        """
+        payloads = self._engine.payloads
+        if patch is not None and not isinstance(payloads.load(initial_of(await self._head(saga_id))), dict):
+            raise SagaStateError(f"Saga {saga_id}: patch= is for initial data that is a dict.")
+        text = None if patch is None else payloads.dump(dict(patch), what="patch")
+        await self._order(saga_id, RewindOrdered(step_id=to_step, patch=text, actor=actor, reason=reason))
 
     async def cancel(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
         """Let the steps in flight come to a known end, then undo the saga. Durable when it returns.

@@ -12,7 +12,7 @@ from ..errors import SagaDefinitionError
 from . import checks
 from .awaiting import FAIL, correlated, due, event_step, timer_step
 from .choice import REFUSE, Otherwise, branches_of, choice
-from .constant import Nothing, constant
+from .constant import Nothing, constant, savepoint
 from .each import EachBuilder
 from .graph import Graph, Node
 from .input_map import check_input_map
@@ -35,6 +35,8 @@ class SagaBuilder(EachBuilder):
         max_recoveries: How many crashes in a row, without any progress, a saga may cause before it is quarantined.
         deadline: How long a saga may take. One that is not past its pivot by then lets the steps in flight end, and is
             undone (or left standing, where it is to be when it fails). One that is past it goes on.
+        undo_window: How long after its end a saga that has completed can still be undone, or rewound, by an operator.
+            Not at all by default.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class SagaBuilder(EachBuilder):
         version: int = 1,
         max_recoveries: int = 5,
         deadline: timedelta | None = None,
+        undo_window: timedelta | None = None,
     ) -> None:
         super().__init__()
         checks.check_settings(compensate_on_failure, version, max_recoveries)
         checks.check_timeout("the saga", "deadline", deadline)
-        self._deadline = deadline
+        checks.check_timeout("the saga", "undo_window", undo_window)
+        self._deadline, self._undo_window = deadline, undo_window
         self._compensate_on_failure = compensate_on_failure
         self._version = version
         self._max_recoveries = max_recoveries
@@ -67,6 +71,11 @@ class SagaBuilder(EachBuilder):
         """
         name = self._free_id(step_id)
         return self.add_step(step=constant(name, value), input_map=lambda _: Nothing(), step_id=name, after=after)
+
+    def add_savepoint(self, step_id: str, *, after: Refs = None) -> StepRef[Any]:
+        """Add a step that does nothing, for an operator to go back to: see `SagaAdmin.rewind`."""
+        name = self._free_id(step_id)
+        return self.add_step(step=savepoint(), input_map=lambda _: Nothing(), step_id=name, after=after)
 
     def add_event(
         self,
@@ -231,6 +240,7 @@ class SagaBuilder(EachBuilder):
             compensate_on_failure=self._compensate_on_failure,
             max_recoveries=self._max_recoveries,
             deadline=self._deadline,
+            undo_window=self._undo_window,
             fans={step.step_id: step.fan for step in self._steps.values() if step.fan is not None},
         )
         checks.check_fans(graph)

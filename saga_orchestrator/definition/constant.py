@@ -35,3 +35,15 @@ def constant(step_id: str, value: Any) -> BaseStep[Nothing, Any]:
         "Constant", Nothing, model, {"kind": StepKind.READ_ONLY, "execute": execute}
     )
     return made
+
+
+def savepoint() -> BaseStep[Nothing, Nothing]:
+    """Return a step that does nothing."""
+
+    async def execute(self: Any, inp: Nothing) -> Nothing:
+        return inp
+
+    made: BaseStep[Nothing, Nothing] = make_step(
+        "Savepoint", Nothing, Nothing, {"kind": StepKind.READ_ONLY, "execute": execute}
+    )
+    return made

@@ -88,6 +88,7 @@ class Graph:
         compensate_on_failure: False leaves the effects of a failed saga standing, for a person to decide.
         max_recoveries: How many crashes in a row, without any progress, a saga may cause before it is quarantined.
         deadline: How long after its beginning a saga that is not past its pivot is taken back.
+        undo_window: How long after its end a saga that has completed can still be undone; None for not at all.
         fans: Those by their first step.
         counts: For each fan that is unfolded, how many items it has.
     """
@@ -96,6 +97,7 @@ class Graph:
     compensate_on_failure: bool = True
     max_recoveries: int = 5
     deadline: timedelta | None = None
+    undo_window: timedelta | None = None
     fans: Mapping[str, Fan] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -106,6 +108,7 @@ class Graph:
         compensate_on_failure: bool = True,
         max_recoveries: int = 5,
         deadline: timedelta | None = None,
+        undo_window: timedelta | None = None,
         fans: Mapping[str, Fan] = MappingProxyType({}),
     ) -> Graph:
         """Check the nodes, put them in topological order (ties: as added), and freeze them.
@@ -119,7 +122,7 @@ class Graph:
                 raise SagaDefinitionError(f"Duplicate step id: {node.step_id}")
             by_id[node.step_id] = node
         ordered = {step_id: by_id[step_id] for step_id in _topological(by_id)}
-        return cls(MappingProxyType(ordered), compensate_on_failure, max_recoveries, deadline, fans)
+        return cls(MappingProxyType(ordered), compensate_on_failure, max_recoveries, deadline, undo_window, fans)
 
     def unfolded(self, counts: Mapping[str, int]) -> Graph:
         """Return the graph in which each fan of `counts` has so many items; what is unfolded already stays so."""
@@ -177,6 +180,19 @@ class Graph:
     def position(self) -> Mapping[str, int]:
         """Each step's place in the order of the definition, from 0."""
         return {step_id: index for index, step_id in enumerate(self.nodes)}
+
+    def part(self, step_id: str) -> frozenset[str]:
+        """Return the step and whatever comes after it."""
+        if step_id not in self._parts:
+            found = [step_id]
+            for each in found:  # grows
+                found.extend(after for after in self.dependents[each] if after not in found)
+            self._parts[step_id] = frozenset(found)
+        return self._parts[step_id]
+
+    @cached_property
+    def _parts(self) -> dict[str, frozenset[str]]:
+        return {}
 
     def ancestors(self, step_id: str) -> frozenset[str]:
         """Return every step that is certain to be over before this one starts."""

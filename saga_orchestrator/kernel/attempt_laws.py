@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..definition.graph import Graph
 from .effects import Decision, Verdict
 from .events import Asked, Claimed, Collected, Compensated, CompensationRaised, Probed, Raised, Reply, Returned
+from .rewind_laws import begun_again
 from .state import State
 from .step_status import Asking, Failed, Pending, Probing, Retrying, Running, Skipped, StepStatus, Succeeded, Waiting
 from .undo_status import UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying
@@ -30,8 +31,10 @@ _ANSWERS: dict[type[StepStatus], tuple[type[Reply], ...]] = {
 
 
 def replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """What is said to have acted is not taken for failed, and what is said to be undone is undone."""
+    """What is said to have acted is not taken for failed, and what is said to be undone is undone, or begins again."""
     if decision.verdict is not Verdict.APPLIED or not isinstance(event, Returned | Compensated):
+        return True
+    if event.step_id in begun_again(graph, before, event, decision):
         return True
     after = decision.state.of(event.step_id)
     if isinstance(event, Compensated):
@@ -51,8 +54,8 @@ def no_attempt_twice(graph: Graph, before: State, event: object, decision: Decis
 
 
 def a_claim_burns_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A new owner goes on with the same attempts, and counts none of them as failed."""
-    if not isinstance(event, Claimed):
+    """A new owner goes on with the same attempts, and counts none of them as failed, unless it ends a rewind."""
+    if not isinstance(event, Claimed) or begun_again(graph, before, event, decision):
         return True
     taken = [(status, decision.state.of(step_id)) for step_id, status in before.open.items() if status.is_live]
     return all(
@@ -67,12 +70,13 @@ def _attempt_and_failures(status: StepStatus) -> tuple[int, int]:
 
 
 def taint_stays(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """Doubt about a step ends only in success, an answer from its probe, an undo, or an operator's word."""
-    after = decision.state
+    """Doubt about a step ends only in success, an answer from its probe, an undo, a rewind, or an operator's word."""
+    after, again = decision.state, begun_again(graph, before, event, decision)
     return all(
         getattr(after.of(step_id), "tainted", True)
         for step_id, status in before.open.items()
         if getattr(status, "tainted", False)
+        and step_id not in again
         and isinstance(after.of(step_id), Running | Retrying | Asking | Waiting | Failed)
     )
 

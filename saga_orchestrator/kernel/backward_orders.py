@@ -6,8 +6,9 @@ from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
-from .events import WaiveOrdered
+from .events import CompensateOrdered, WaiveOrdered
 from .projection import is_live, stands
+from .rewind import remember, undo_is_closed
 from .settle import resume_undo, turn
 from .state import Course, SagaStatus
 from .step_status import Failed, Probing, Running
@@ -17,9 +18,10 @@ from .waits import give_up
 ABORTED = "aborted while in flight"
 
 
-def compensate(draft: Draft) -> Answer:
-    allowed = (SagaStatus.SUSPENDED, SagaStatus.STUCK, SagaStatus.FAILED, SagaStatus.COMPENSATING)
-    if stands_at(draft) not in allowed:
+def compensate(draft: Draft, order: CompensateOrdered) -> Answer:
+    if stands_at(draft) is SagaStatus.COMPLETED and (closed := undo_is_closed(draft, order)):
+        return refuse(draft, closed)
+    if stands_at(draft) in (SagaStatus.RUNNING, SagaStatus.COMPENSATED):
         return refuse(draft, "compensate_step needs one that is SUSPENDED, STUCK, FAILED or COMPENSATING")
     if draft.is_committed() or draft.finals_live():
         return refuse(draft, "it is past its pivot and can only go forward: retry_step or skip_step")
@@ -46,6 +48,8 @@ def cancel(draft: Draft) -> Answer:
     if stands_at(draft).is_terminal:
         return refuse(draft, "it is over")
     if draft.course is Course.BACKWARD:
+        if draft.rewind is not None:
+            return _all_the_way(draft)
         if stands_at(draft) is SagaStatus.STUCK:
             return refuse(draft, "its undo does not go on by itself: compensate_step resumes it, or waive_step")
         return Verdict.DUPLICATE, "it is being undone already"
@@ -56,11 +60,18 @@ def cancel(draft: Draft) -> Answer:
     return APPLIED
 
 
+def _all_the_way(draft: Draft) -> Answer:
+    """Go on undoing where a rewind would have gone forward again."""
+    draft.rewind = None
+    release(draft)
+    return APPLIED
+
+
 def abort(draft: Draft) -> Answer:
     if stands_at(draft).is_terminal:
         return refuse(draft, "it is over")
     turn(draft, Course.HALTED)
-    draft.quarantined = False
+    draft.quarantined, draft.rewind = False, None
     for step_id, status in tuple(draft.open.items()):
         match status:
             case Running(attempt) | Probing(attempt):
@@ -85,6 +96,7 @@ def waive(draft: Draft, order: WaiveOrdered) -> Answer:
         return refuse(draft, "waive_step needs one whose rollback is STUCK, or that has FAILED")
     if not stands(draft.graph, order.step_id, draft.of(order.step_id)):
         return refuse(draft, f"step {order.step_id} is not part of its residue")
+    remember(draft, order.step_id)
     draft.put(order.step_id, Waived())
     release(draft)
     return APPLIED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..definition.graph import Graph
 from .effects import Decision, Verdict
 from .events import Returned
+from .rewind_laws import begun_again
 from .state import State
 from .step_status import Omitted, Pending
 
@@ -23,14 +24,17 @@ def one_branch_at_most(graph: Graph, state: State) -> bool:
 
 
 def what_is_omitted_stays_so(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A choice that has been made is not made again."""
-    omitted = [step_id for step_id, status in before.all() if isinstance(status, Omitted)]
+    """A choice that has been made is not made again, unless it was rewound."""
+    again = begun_again(graph, before, event, decision)
+    omitted = [i for i, status in before.all() if isinstance(status, Omitted) and i not in again]
     return all(isinstance(decision.state.of(step_id), Omitted) for step_id in omitted)
 
 
 def what_was_chosen_is_done(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """A choice's answer omits what belongs to other branches, and nothing of its own."""
     if decision.verdict is not Verdict.APPLIED or not isinstance(event, Returned):
+        return True
+    if event.step_id in begun_again(graph, before, event, decision):
         return True
     after = decision.state
     return all(

@@ -1,12 +1,12 @@
 """The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
 
-Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"t":deadline,"l":1,"d":"id/id/…",
-"f":{step_id:items},
-"s":{step_id:[code,…facts]}}``; zero values are left out, and ``l`` says that the saga is overdue. ``d`` names the steps
-that succeeded at once, as most do, in one text: no id holds a slash, and a database has no keys of theirs to sort. A
-step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code stands alone. Time
-is whole microseconds since 1970 (UTC). A document is read strictly: what this module would have written otherwise is
-refused, since it shows that somebody else has, and nobody knows what he meant.
+Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"t":deadline,"l":1,"d":"id/id/…","f":{step_id:items},
+"a":{step_id:attempts},"w":[step_id,{step_id:attempts}],"s":{step_id:[code,…facts]}}``; zero values are left out, and
+``l`` says that the saga is overdue. ``d`` names the steps that succeeded at once, as most do, in one text: no id holds
+a slash, and a database has no keys of theirs to sort. A step's facts stand in the order of its class's fields, trailing
+defaults cut; with none left the code stands alone. Time is whole microseconds since 1970 (UTC). A document is read
+strictly: what this module would have written otherwise is refused, since it shows that somebody else has, and nobody
+knows what he meant.
 """
 
 from __future__ import annotations
@@ -18,54 +18,20 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from .state import Course, State
-from .step_status import (
-    SUCCEEDED,
-    Asking,
-    Failed,
-    Missed,
-    Omitted,
-    Probing,
-    Retrying,
-    Running,
-    Skipped,
-    StepStatus,
-    Succeeded,
-    Waiting,
-)
-from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
+from .codes import CLASSES, CODES
+from .state import Course, Rewind, State
+from .step_status import SUCCEEDED, Running, StepStatus
 
 VERSION = 1
 
-_CODES: dict[type[StepStatus], str] = {
-    Running: "R",
-    Probing: "P",
-    Retrying: "W",
-    Failed: "F",
-    Succeeded: "S",
-    Skipped: "K",
-    Undoing: "U",
-    UndoRetrying: "V",
-    UndoFailed: "X",
-    Undone: "N",
-    Passed: "A",
-    Waived: "Y",
-    Missed: "M",
-    Omitted: "O",
-    Asking: "Q",
-    Waiting: "E",
-    UndoAsking: "T",
-    UndoWaiting: "D",
-}
-_CLASSES = {code: cls for cls, code in _CODES.items()}
-_FACTS = {cls: tuple((f.name, f.default) for f in fields(cls)) for cls in _CODES}
+_FACTS = {cls: tuple((f.name, f.default) for f in fields(cls)) for cls in CODES}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quoted = lru_cache(maxsize=4096)(_to_text)
 _LONG = 400
 """A longer text is not worth being remembered."""
-_KNOWN: dict[StepStatus, str] = {Running(): _to_text(_CODES[Running])}
+_KNOWN: dict[StepStatus, str] = {Running(): _to_text(CODES[Running])}
 
 
 class UnreadableStateError(ValueError):
@@ -87,7 +53,9 @@ def encode(state: State) -> str:
     time = f',"t":{_plain(state.deadline)}' if state.deadline is not None else ""
     overdue = ',"l":1' if state.overdue else ""
     fans = f',"f":{_to_text(state.fans)}' if state.fans else ""
-    said = f"{recoveries}{quarantined}{time}{overdue}{fans}{succeeded}"
+    spent = f',"a":{_to_text(state.spent)}' if state.spent else ""
+    rewind = f',"w":{_to_text([state.rewind.to, state.rewind.tried])}' if state.rewind is not None else ""
+    said = f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{succeeded}"
     head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{said}'
     return f'{{{head},"s":{{{steps}}}}}'
 
@@ -131,8 +99,21 @@ def _decode(document: dict[str, Any], key: str) -> State:
         document.get("q", 0) == 1,
         _decode_fact("until", None, document.get("t")),
         document.get("l", 0) == 1,
-        {first: _natural(items) for first, items in document.get("f", {}).items()},
+        _counts(document.get("f", {})),
+        _counts(document.get("a", {})),
+        _decode_rewind(document.get("w")),
     )
+
+
+def _counts(document: dict[str, Any]) -> dict[str, int]:
+    return {step_id: _natural(count) for step_id, count in document.items()}
+
+
+def _decode_rewind(document: Any) -> Rewind | None:
+    if document is None:
+        return None
+    to, tried = document
+    return Rewind(_text(to), _counts(tried))
 
 
 def _by_success(done: Mapping[str, StepStatus]) -> tuple[Iterable[str], list[tuple[str, StepStatus]]]:
@@ -149,7 +130,7 @@ def _entry(step_id: str, status: StepStatus) -> str:
 
 def _encode_step(status: StepStatus) -> str | list[Any]:
     cls = type(status)
-    code = _CODES[cls]
+    code = CODES[cls]
     facts: list[Any] = [code]
     width = 1
     for name, default in _FACTS[cls]:
@@ -168,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 def _decode_step(facts: str | list[Any]) -> StepStatus:
     code, *values = [facts] if isinstance(facts, str) else facts
-    cls = _CLASSES[code]
+    cls = CLASSES[code]
     known = _FACTS[cls][: len(values)]
     return cls(*(_decode_fact(name, default, v) for (name, default), v in zip(known, values, strict=True)))
 

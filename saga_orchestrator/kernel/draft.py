@@ -5,6 +5,7 @@ A draft lives inside one call of `decide` and never leaves it. `put` is the only
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import TypedDict, Unpack
 
@@ -36,11 +37,13 @@ class Draft:
 
     __slots__ = (
         *("before", "course", "deadline", "done", "fans", "graph", "now"),
+        *("base", "rewind", "spent"),
         *("open", "overdue", "quarantined", "records", "recoveries", "touched"),
     )
 
     def __init__(self, graph: Graph, before: State, now: datetime) -> None:
-        self.graph, self.before, self.now = graph.unfolded(before.fans), before, now
+        self.base, self.graph, self.before, self.now = graph, graph.unfolded(before.fans), before, now
+        self.spent, self.rewind = before.spent, before.rewind
         self.open, self.done = dict(before.open), dict(before.done)
         self.course, self.recoveries, self.quarantined = before.course, before.recoveries, before.quarantined
         self.deadline, self.overdue, self.fans = before.deadline, before.overdue, before.fans
@@ -82,6 +85,15 @@ class Draft:
         if first in self.graph.fans and first not in self.fans:
             self.fans = {**self.fans, first: items or 0}
             self.graph = self.graph.unfolded(self.fans)
+
+    def forget(self, part: Collection[str]) -> None:
+        """Make steps such as never ran, and fold up the fans that begin among them."""
+        for steps in (self.open, self.done):
+            for step_id in steps.keys() & part:
+                del steps[step_id]
+        self.fans = {first: items for first, items in self.fans.items() if first not in part}
+        self.graph = self.base.unfolded(self.fans)
+        self.touched.clear()
 
     def may_miss(self, step_id: str) -> bool:
         """Return whether the step is one of many, and one more of them may fail without failing the saga."""
@@ -137,6 +149,8 @@ class Draft:
             self.deadline,
             self.overdue,
             self.fans,
+            self.spent,
+            self.rewind,
         )
         return Decision(state, self._new_work(), tuple(self.records), Verdict.APPLIED)
 

@@ -172,7 +172,9 @@ class SkipOrdered(Order):
 
 @value(frozen=True, slots=True, kw_only=True)
 class CompensateOrdered(Order):
-    """Undo the saga, or resume an undo that failed."""
+    """Undo the saga, or resume an undo that failed. `finished_at`: when it ended, if it has."""
+
+    finished_at: datetime | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)

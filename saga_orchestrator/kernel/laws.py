@@ -26,6 +26,6 @@ def broken_by(graph: Graph, state: State) -> Iterator[str]:
 
 def broken_by_move(graph: Graph, before: State, event: object, decision: Decision) -> Iterator[str]:
     """Yield what each broken law says, for a decision and the state that it leads to."""
-    graph = graph.unfolded(decision.state.fans)
+    graph = graph.unfolded({**decision.state.fans, **before.fans})
     yield from (law.__doc__ or law.__name__ for law in MOVE_LAWS if not law(graph, before, event, decision))
     yield from broken_by(graph, decision.state)

@@ -17,6 +17,12 @@ from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
 from .effects import Decision, Phase, Verdict
 from .events import Claimed, Order
 from .projection import outstanding, stands, status_of
+from .rewind_laws import (
+    a_rewind_ends_when_nothing_stands,
+    a_rewind_leaves_the_rest,
+    begun_again,
+    who_begins_again_counts_on,
+)
 from .state import Course, SagaStatus, State
 from .step_status import Failed, Omitted, Pending
 from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting, Waived
@@ -42,9 +48,10 @@ def _unmoved_unless_applied(graph: Graph, before: State, event: object, decision
 
 
 def _over_stays_over(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """Only an order moves a saga that is over, or stuck; nothing moves one that is COMPLETED or COMPENSATED."""
+    """Only an order moves a saga that is over, or stuck; one that is COMPLETED only within its undo window."""
     status = status_of(graph, before)
-    proved = status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+    reopens = status is SagaStatus.COMPLETED and getattr(event, "finished_at", None) is not None
+    proved = status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED) and not (reopens and graph.undo_window)
     resting = proved or status in (SagaStatus.FAILED, SagaStatus.STUCK)
     may_move = not resting or (isinstance(event, Order) and not proved)
     return may_move or (decision.state == before and not decision.records)
@@ -108,13 +115,15 @@ def _is_out_of_the_way(graph: Graph, state: State, step_id: str) -> bool:
 
 
 def _no_turning_back_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """Only an order changes a course that is not FORWARD."""
-    return before.course in (Course.FORWARD, decision.state.course) or isinstance(event, Order)
+    """Only an order changes a course that is not FORWARD, or the end of a rewind."""
+    ends = before.rewind is not None and decision.state.course is Course.FORWARD
+    return before.course in (Course.FORWARD, decision.state.course) or isinstance(event, Order) or ends
 
 
 def _what_acted_stays_recorded(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """What acted does not become what never ran."""
-    return all(not isinstance(decision.state.of(step_id), Pending) for step_id, _ in before.all())
+    """What acted does not become what never ran, unless it was rewound."""
+    again = begun_again(graph, before, event, decision)
+    return all(i in again or not isinstance(decision.state.of(i), Pending) for i, _ in before.all())
 
 
 MOVE_LAWS: tuple[MoveLaw, ...] = (
@@ -143,4 +152,7 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     what_was_heard_is_not_forgotten,
     what_was_never_learnt_stays_so,
     who_is_let_out_looks_again,
+    a_rewind_ends_when_nothing_stands,
+    a_rewind_leaves_the_rest,
+    who_begins_again_counts_on,
 )

@@ -8,6 +8,7 @@ from .draft import Draft
 from .effects import Phase, RecordStatus
 from .events import AbortOrdered, CancelOrdered, CompensateOrdered, Order, RetryOrdered, SkipOrdered, WaiveOrdered
 from .forward_orders import retry, skip
+from .rewind import RewindOrdered, rewind
 
 
 def obey(draft: Draft, order: Order) -> Answer:
@@ -27,11 +28,13 @@ def _carry_out(draft: Draft, order: Order) -> Answer:
         case SkipOrdered():
             return skip(draft, order)
         case CompensateOrdered():
-            return compensate(draft)
+            return compensate(draft, order)
         case CancelOrdered():
             return cancel(draft)
         case AbortOrdered():
             return abort(draft)
+        case RewindOrdered():
+            return rewind(draft, order)
         case WaiveOrdered():
             return waive(draft, order)
         case _:
@@ -42,4 +45,5 @@ def _sign(draft: Draft, order: Order) -> None:
     name = type(order).__name__.removesuffix("Ordered").lower()
     named = getattr(order, "step_id", None)
     signed = f"{name}:{named}" if named else name
-    draft.record(Phase.ORDER, RecordStatus.SUCCESS, signed, actor=order.actor, reason=order.reason)
+    said = getattr(order, "patch", None)
+    draft.record(Phase.ORDER, RecordStatus.SUCCESS, signed, input=said, actor=order.actor, reason=order.reason)

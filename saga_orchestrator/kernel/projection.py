@@ -136,7 +136,8 @@ def residue(graph: Graph, state: State) -> tuple[str, ...]:
         given_up = [(i, s) for i, s in state.all() if isinstance(s, Failed) or (state.quarantined and s.is_open)]
         found = [i for i, s in given_up if stands(graph, i, s)]
     else:
-        found = [i for i, s in state.all() if stands(graph, i, s)]
+        part = graph.nodes.keys() if state.rewind is None else graph.part(state.rewind.to)
+        found = [i for i, s in state.all() if i in part and stands(graph, i, s)]
     return tuple(sorted(found, key=lambda step_id: graph.position.get(step_id, -1)))
 
 

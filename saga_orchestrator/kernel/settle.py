@@ -61,7 +61,7 @@ def _start_ready(draft: Draft) -> None:
     for moved in tuple(draft.touched):
         for step_id in (moved, *dependents[moved]):
             if step_id not in draft.open and step_id not in draft.done and all(map(is_done, nodes[step_id].after)):
-                draft.start(step_id, 1)
+                draft.start(step_id, 1 + draft.spent.get(step_id, 0))
 
 
 def _try_again(draft: Draft) -> None:
@@ -77,12 +77,13 @@ def _unwind(draft: Draft) -> None:
     Steps are looked at in reverse order of the graph, so each is looked at once, after all its dependents.
     """
     nodes, position, order = draft.graph.nodes, draft.graph.position, draft.graph.order
+    part = None if draft.rewind is None else draft.graph.part(draft.rewind.to)
     queued = set(draft.touched)
     queue = [-position[step_id] for step_id in queued]
     heapify(queue)
     while queue:
         step_id = order[-heappop(queue)]
-        if _may_be_undone(draft, step_id):
+        if (part is None or step_id in part) and _may_be_undone(draft, step_id):
             _undo(draft, step_id)
         if is_quiet(draft, step_id):
             fresh = [before for before in nodes[step_id].after if before not in queued]
@@ -98,14 +99,14 @@ def is_quiet(draft: Draft, step_id: str) -> bool:
     """
     found = [step_id]
     for looked_at in found:  # grows
-        if not _is_settled(draft, looked_at):
+        if not is_settled(draft, looked_at):
             return False
         if isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed):
             found.extend(after for after in draft.graph.dependents[looked_at] if after not in found)
     return True
 
 
-def _is_settled(draft: Draft, step_id: str) -> bool:
+def is_settled(draft: Draft, step_id: str) -> bool:
     """Return whether the step never ran, failed without an effect, or is settled backwards."""
     node = draft.graph.nodes[step_id]
     match draft.of(step_id):
@@ -123,9 +124,9 @@ def _may_be_undone(draft: Draft, step_id: str) -> bool:
     match draft.of(step_id):
         case Succeeded() | Skipped() | Missed() | UndoFailed(again=True):
             quiet = all(is_quiet(draft, after) for after in draft.graph.dependents[step_id])
-            return quiet and not _is_settled(draft, step_id)
+            return quiet and not is_settled(draft, step_id)
         case Failed():
-            return not _is_settled(draft, step_id)
+            return not is_settled(draft, step_id)
         case _:
             return False
 
@@ -143,7 +144,7 @@ def _undo(draft: Draft, step_id: str) -> None:
         case status:
             with_output = not isinstance(status, Failed)
             if _can_be_tried(draft, step_id, with_output):
-                draft.undo(step_id, 1, with_output=with_output)
+                draft.undo(step_id, 1 + draft.spent.get(step_id, 0), with_output=with_output)
             else:
                 draft.put(step_id, UndoFailed(0, with_output))
 

@@ -17,6 +17,14 @@ from .value import value
 
 
 @value(frozen=True, slots=True)
+class Rewind:
+    """A saga is going back to the step `to`. `tried`: of its steps that had more than one attempt, how many."""
+
+    to: str
+    tried: Mapping[str, int] = field(default_factory=dict)
+
+
+@value(frozen=True, slots=True)
 class State:
     """Everything that is true of one saga, save its payloads.
 
@@ -25,6 +33,8 @@ class State:
         recorded: How many history rows this saga has; the next row's number.
         deadline: When it will be taken back, if it is not past its pivot; `overdue`: it is to be, as soon as it can.
         fans: For each fan whose items are known, how many there are.
+        spent: For each step that was rewound, how many attempts it had before.
+        rewind: Where it is going back to, to go forward from there.
         recoveries: How many owners it has lost in a row; `quarantined`: too many, only an operator lets it go on.
     """
 
@@ -38,6 +48,8 @@ class State:
     deadline: datetime | None = None
     overdue: bool = False
     fans: Mapping[str, int] = field(default_factory=dict)
+    spent: Mapping[str, int] = field(default_factory=dict)
+    rewind: Rewind | None = None
 
     def of(self, step_id: str) -> StepStatus:
         """Return this step's status; a step never heard of is pending."""

@@ -12,8 +12,9 @@ from .events import Claimed, Event, Notified, Order, Signalled, Ticked
 from .orders import obey
 from .projection import is_live
 from .replies import take
+from .rewind import go_forward_again
 from .settle import settle
-from .state import State
+from .state import Course, State
 from .timers import RESTING, TIMED, end_pauses, expire
 from .waits import hear
 
@@ -31,6 +32,9 @@ def decide(graph: Graph, state: State, event: Event, *, now: datetime) -> Decisi
     if verdict is not Verdict.APPLIED:
         return Decision(state, (), (), verdict, reason)
     settle(draft)
+    if draft.rewind is not None and draft.course is Course.BACKWARD:
+        go_forward_again(draft)
+        settle(draft)
     return draft.decision()
 
 

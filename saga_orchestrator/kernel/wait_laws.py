@@ -6,6 +6,7 @@ from ..definition.graph import Graph
 from .attempt_laws import commits
 from .effects import Decision, Verdict
 from .events import Asked, Collected, Order, Returned, Signalled
+from .rewind_laws import begun_again
 from .state import Course, State
 from .step_status import Asking, Running, StepStatus, Wait, Waiting
 from .undo_status import UndoAsking, UndoFailed, Undoing, UndoRetrying, UndoWaiting
@@ -92,17 +93,19 @@ def what_is_asked_is_asked(graph: Graph, before: State, event: object, decision:
         return True
     after = decision.state.of(event.step_id)
     if not isinstance(after, Wait):
-        return decision.state.course is not Course.FORWARD
+        turned = decision.state.course is not Course.FORWARD
+        return turned or event.step_id in begun_again(graph, before, event, decision)
     return (after.types, after.correlation, after.resumes) == (event.types, event.correlation, event.resumes)
 
 
 def what_was_heard_is_not_forgotten(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """A step that has been given an event goes on from there, on each further attempt of the same way."""
+    again = begun_again(graph, before, event, decision)
     return all(
         _heard(after) >= _heard(status)
         for step_id, status in before.open.items()
         if (after := decision.state.of(step_id)).is_open and isinstance(after, _UNDO) is isinstance(status, _UNDO)
-        if not (isinstance(event, Returned) and event.step_id == step_id)
+        if not (isinstance(event, Returned) and event.step_id == step_id) and step_id not in again
     )
 
 

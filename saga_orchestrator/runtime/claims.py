@@ -14,8 +14,9 @@ from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError
 from ..kernel.effects import Verdict
-from ..kernel.events import AbortOrdered, Claimed, Event
+from ..kernel.events import AbortOrdered, Claimed, CompensateOrdered, Event
 from ..kernel.laws import STRUCTURAL_LAWS
+from ..kernel.rewind import RewindOrdered
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
@@ -173,6 +174,8 @@ class Intake:
 
     def event_for(self, head: Head, definition: SagaDefinition, state: State) -> Event | None:
         """Return the event that is meant for a saga in this state; None if none is."""
+        if isinstance(self.event, CompensateOrdered | RewindOrdered):
+            return replace(self.event, finished_at=head.finished_at)
         return self.event
 
     def _definition(self, head: Head) -> SagaDefinition:

@@ -206,7 +206,7 @@ class Performer:
 
     def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
         phase: Literal["execute", "compensate"] = "compensate" if isinstance(work, Compensate) else "execute"
-        heard = getattr(work, "heard", 0)
+        heard, spent = getattr(work, "heard", 0), tenure.state.spent.get(work.step_id, 0)
         scope = tenure.definition.step(work.step_id).scope
         return StepContext(
             saga_id=tenure.saga_id,
@@ -215,7 +215,7 @@ class Performer:
             aggregation_id=tenure.aggregation_id,
             trace_id=tenure.trace_id,
             attempt=work.attempt,
-            idempotency_key=idempotency_key(tenure.saga_id, work.step_id, f"{phase}/{heard}" if heard else phase),
+            idempotency_key=idempotency_key(tenure.saga_id, work.step_id, _what(phase, heard, spent)),
             in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
             initial_data=tenure.initial_data(self._payloads, scope),
             deadline=None if timeout is None else started + timeout,
@@ -227,6 +227,11 @@ class Performer:
 def idempotency_key(saga_id: object, step_id: str, phase: str) -> str:
     """Return the key under which a step's effect (or its undo) happens once, however often it is attempted."""
     return f"{saga_id}/{step_id}/{phase}"
+
+
+def _what(phase: str, heard: int, spent: int) -> str:
+    """Return what a key is for: after a wait, or a rewind, something else than before."""
+    return f"{phase}{f'/{heard}' if heard else ''}{f'~{spent}' if spent else ''}"
 
 
 async def _call(begin: Callable[[], Awaitable[Any]], timeout: timedelta | None) -> Outcome:

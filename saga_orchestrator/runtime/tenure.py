@@ -16,6 +16,7 @@ from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import SagaStateError
 from ..kernel.effects import Phase, Record, RecordStatus
+from ..kernel.rewind import REWIND
 from ..kernel.state import State
 from ..kernel.transition import NOTIFY
 from ..kernel.waits import SIGNAL, TIMEOUT
@@ -39,6 +40,8 @@ class Past:
     """The steps with an attempt that may have acted: its input outlives those of attempts that surely did not."""
     heard: dict[str, str | None] = field(default_factory=dict)
     """The event that ended a step's last wait; None if it was ended by time."""
+    patches: list[str] = field(default_factory=list)
+    """What operators have changed of the initial data."""
     latest_event: str | None = None
     """What woke the step that is at work; its success uses it up."""
 
@@ -54,11 +57,16 @@ class Past:
                     self.outputs[row.step_id], self.latest_event = row.output, None
             elif row.phase == Phase.ORDER:
                 self._learn_event(row)
+            elif row.status == RecordStatus.SUCCESS:  # it is undone: if it is done again, what it was is not meant
+                self.inputs.pop(row.step_id, None)
+                self.outputs.pop(row.step_id, None)
 
     def _learn_event(self, row: Record | HistoryRow) -> None:
         what, _, step_id = row.step_id.partition(":")
         if what in (SIGNAL, TIMEOUT):
             self.heard[step_id] = row.input
+        if what == REWIND and row.input is not None:
+            self.patches.append(row.input)
         if what in (SIGNAL, NOTIFY) and row.input is not None:
             self.events.append(row.input)
             self.latest_event = row.input
@@ -132,7 +140,10 @@ class Tenure:
 
     def initial_data(self, payloads: Payloads, scope: str | None = None) -> Any:
         """Return what the saga, or a part of it, was started with, as fresh plain values."""
-        return payloads.load(self.initial if scope is None else self.known_past.output(scope))
+        data = payloads.load(self.initial if scope is None else self.known_past.output(scope))
+        for patch in self.known_past.patches if scope is None else ():
+            data = {**data, **payloads.load(patch)}
+        return data
 
 
 async def patiently(read: Callable[[], Awaitable[T]], is_over: Callable[[], bool] = lambda: False) -> T:

@@ -47,9 +47,10 @@ def random_graph(tape: Tape) -> Graph:
         certain = tape.pick((certain, nodes[-1:]))
     for name in ("q1", "q2", "q3")[: tape.pick((0, 3, 1, 2))]:
         nodes.append(_node(tape, name, tape.pick((nodes[-1:], beside, beside, _some(tape, nodes))), **READ_ONLY))
+    window = timedelta(hours=1) if tape.is_of_fans or tape.is_of_waits else None
     deadline = timedelta(minutes=10) if tape.is_of_waits and tape.happens(2) else None
     settings = {"compensate_on_failure": not tape.happens(5), "max_recoveries": tape.pick((2, 0, 1, 3))}
-    return _checked(nodes[:8], deadline=deadline, fans=fans, **settings)
+    return _checked(nodes[:8], deadline=deadline, undo_window=window, fans=fans, **settings)
 
 
 def _choice(tape: Tape) -> list[Node]:

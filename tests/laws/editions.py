@@ -28,6 +28,7 @@ MODULES = (
     "codec",
     "laws",
     "waits",
+    "rewind",
 )
 _numbers = itertools.count(1)
 

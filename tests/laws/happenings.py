@@ -23,14 +23,13 @@ def work_ends(world: World) -> None:
 def work_acts(world: World) -> None:
     """Work takes effect, or does so too late, and nobody is told."""
     late = world.k.Probe | world.k.Collect
-    nodes = world.graph.nodes
-    acting = [f for f in world.flights if not isinstance(f.work, late) and not nodes[f.work.step_id].transactional]
+    acting = [f for f in world.flights if not isinstance(f.work, late) and not world.node(f.work.step_id).transactional]
     if acting:
         flight = world.tape.pick(acting)
         if isinstance(flight.work, world.k.Execute):
             world.ledger.act(flight)
         else:
-            world.ledger.undo(flight.work.step_id)
+            world.ledger.undo(flight.key)
 
 
 def time_passes(world: World) -> None:
@@ -78,29 +77,32 @@ def somebody_notifies(world: World) -> None:
 def operator_orders(world: World) -> None:
     k, tape, ledger = world.k, world.tape, world.ledger
     step_id = tape.pick((*k.residue(world.definition, world.state), *world.graph.nodes, "nowhere"))
+    finished = world.now if world.status.is_terminal else None
     orders = (
         k.RetryOrdered(step_id=tape.pick((None, step_id))),
         k.SkipOrdered(step_id=tape.pick((None, step_id)), acted=tape.happens(2)),
         k.CompensateOrdered(),
-        k.CompensateOrdered(),
+        k.CompensateOrdered(finished_at=finished),
         k.CancelOrdered(),
         k.WaiveOrdered(step_id=step_id, actor=tape.pick(("ann", None))),
         k.AbortOrdered(),
+        k.RewindOrdered(step_id=step_id, finished_at=finished),
+        k.RewindOrdered(step_id=tape.pick((*world.graph.nodes, "nowhere")), finished_at=finished),
     )
     order, before = tape.pick(orders), world.state
     if isinstance(order, k.SkipOrdered):
         prepare_by_hand(world, order)
     elif isinstance(order, k.WaiveOrdered) and will_apply(world, order):
-        ledger.waived.add(step_id)
+        ledger.waived.add(world.key(step_id))
     decision = world.tell(order)
     after = decision.state
-    same = (dict(after.all()), after.course, after.quarantined) == (
-        dict(before.all()),
-        before.course,
-        before.quarantined,
-    )
-    if decision.verdict is k.Verdict.APPLIED and same:
+    same = [_what_matters(state) for state in (after, before)]
+    if decision.verdict is k.Verdict.APPLIED and same[0] == same[1]:
         world.blame("an order that is carried out changes something")
+
+
+def _what_matters(state: Any) -> tuple[Any, ...]:
+    return dict(state.all()), state.course, state.quarantined, state.rewind
 
 
 def will_apply(world: World, order: Any) -> bool:
@@ -115,9 +117,9 @@ def prepare_by_hand(world: World, order: Any) -> None:
     (step_id,) = [record.step_id for record in would_be.records if record.skipped]
     world.forget(step_id)
     if order.acted:
-        world.ledger.standing.add(step_id)
+        world.ledger.standing.add(world.key(step_id))
     else:
-        world.ledger.standing.discard(step_id)
+        world.ledger.standing.discard(world.key(step_id))
 
 
 def an_event_comes(world: World) -> None:

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
-from saga_orchestrator.definition.graph import Graph, StepKind
+from saga_orchestrator.definition.graph import Graph, Node, StepKind
 
 from .dags import random_graph, relisted
 from .happenings import HAPPENINGS, operator_orders
-from .ledger import Flight, Ledger
+from .ledger import Flight, Key, Ledger
 from .tape import Tape
 
 START = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -98,6 +98,15 @@ class World:
     def status(self) -> Any:
         return self.k.status_of(self.definition, self.state)
 
+    def node(self, step_id: str) -> Node:
+        """What the kernel knows of a step, also of one for an item of a list that is made anew."""
+        whole = self.definition.unfolded(dict.fromkeys(self.definition.fans, 3))
+        return self.graph.nodes.get(step_id) or whole.nodes[step_id]
+
+    def key(self, step_id: str) -> Key:
+        """The key of what the step does now."""
+        return step_id, self.state.spent.get(step_id, 0)
+
     def is_at_rest(self) -> bool:
         return self.status.is_terminal or self.status is self.k.SagaStatus.STUCK
 
@@ -120,7 +129,7 @@ class World:
             self.check_fixed_point()
         self.check_codec()
         self.count_crashes(before, event, decision)
-        self.flights.extend(Flight(work, self.owner) for work in decision.work)
+        self.flights.extend(Flight(work, self.owner, self.key(work.step_id)) for work in decision.work)
         for broken in self.falsehoods():
             self.blame(broken)
         return decision
@@ -160,7 +169,7 @@ class World:
         if self.asks(flight) and self.is_asked_well(flight):
             self.ask(step_id, attempt)
             return
-        node = self.graph.nodes[step_id]
+        node = self.node(step_id)
         end = self.tape.pick(self.mood.reads if node.kind is StepKind.READ_ONLY else self.mood.steps)
         if node.transactional:
             self.execute_once(flight, end)
@@ -182,12 +191,12 @@ class World:
         if end is not FINE:
             self.reply(self.k.Raised(step_id, attempt, "boom", end.retryable))
         elif would_be.verdict is self.k.Verdict.APPLIED:
-            self.ledger.standing.add(step_id)
+            self.ledger.standing.add(flight.key)
             self.reply(reply)
 
     def asks(self, flight: Flight) -> bool:
         """Return whether this attempt asks for an event: the seldomer, the more it has heard."""
-        is_one_way = self.graph.nodes[flight.work.step_id].transactional
+        is_one_way = self.node(flight.work.step_id).transactional
         return self.tape.is_of_waits and not is_one_way and self.tape.happens(2 + 2 * flight.work.heard)
 
     def is_asked_well(self, flight: Flight) -> bool:
@@ -195,7 +204,7 @@ class World:
 
         Return whether it could be asked.
         """
-        node = self.graph.nodes[flight.work.step_id]
+        node = self.node(flight.work.step_id)
         is_effect = node.undoable or node.kind.is_final
         return self.ledger.act(flight) if is_effect else not flight.acted
 
@@ -228,7 +237,7 @@ class World:
     def probe(self, step_id: str, attempt: int) -> None:
         if self.tape.happens(3):
             outcome = self.k.ProbeOutcome.UNKNOWN
-        elif step_id in self.ledger.standing:
+        elif self.key(step_id) in self.ledger.standing:
             outcome = self.k.ProbeOutcome.DONE
         else:
             outcome = self.k.ProbeOutcome.NOT_DONE
@@ -241,9 +250,9 @@ class World:
             self.ask(step_id, attempt)
             return
         end = self.tape.pick(self.mood.undos)
-        is_once = self.graph.nodes[step_id].transactional
+        is_once = self.node(step_id).transactional
         if end is FINE or (end.in_doubt and not is_once and self.tape.happens(2)):
-            self.ledger.undo(step_id)
+            self.ledger.undo(flight.key)
         if end is FINE:
             self.ledger.undone = True
             self.reply(self.k.Compensated(step_id, attempt))
@@ -339,15 +348,17 @@ class World:
         """Yield what the saga says that the ledger knows better."""
         k, ledger, status = self.k, self.ledger, self.status
         for step_id, node in self.graph.nodes.items():
-            step, stands = self.state.of(step_id), step_id in ledger.standing
+            step, now = self.state.of(step_id), self.key(step_id) in ledger.standing - ledger.waived
+            stands = now if node.nothing_to_undo else ledger.stands(step_id)
             if stands and self.denies(step):
                 yield f"{step_id} is said not to stand, and stands"
             if not stands and isinstance(step, k.Succeeded | k.Skipped) and step != k.Skipped():
                 yield f"{step_id} is said to stand, and does not"
-            unanswered = stands and not node.nothing_to_undo and step_id not in ledger.waived
+            unanswered = stands and not node.nothing_to_undo
             if unanswered and status is k.SagaStatus.COMPENSATED:
                 yield f"it is said to be COMPENSATED, and {step_id} stands"
             tells = self.state.course is not k.Course.FORWARD or isinstance(step, k.Failed)
+            tells = tells and (self.state.rewind is None or step_id in self.graph.part(self.state.rewind.to))
             if unanswered and tells and step_id not in k.residue(self.definition, self.state):
                 yield f"{step_id} stands, and is missing in the residue"
         if status is k.SagaStatus.COMPENSATED and not ledger.undone:

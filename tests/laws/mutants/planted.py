@@ -537,8 +537,8 @@ MUTANTS = (
     Mutant(
         "what was missed is undone before what comes after it",
         "settle",
-        "return quiet and not _is_settled",
-        "return not _is_settled",
+        "return quiet and not is_settled",
+        "return not is_settled",
         3,
     ),
     Mutant(
@@ -556,4 +556,30 @@ MUTANTS = (
         35,
     ),
     Mutant("the document drops the items", "codec", 'if state.fans else ""', 'if False else ""', 3),
+    # --- rewinds
+    Mutant(
+        "a rewind forgets how far a step has counted",
+        "rewind",
+        "max(draft.spent.get(step_id, 0), rewound.tried.get(step_id, 1), now)",
+        "0",
+        1,
+    ),
+    Mutant("a rewind undoes what is beside it", "settle", "(part is None or step_id in part) and ", "", 1),
+    Mutant(
+        "a rewind goes forward over an undo that has failed", "rewind", "not isinstance(status, UndoFailed) and ", "", 1
+    ),
+    Mutant("a rewind goes forward too soon", "rewind", "if not all(_is_gone(draft", "if not any(_is_gone(draft", 1),
+    Mutant(
+        "a rewind leaves what failed beside it",
+        "rewind",
+        "        if isinstance(status, Failed):\n",
+        "        if False:\n",
+        1,
+    ),
+    Mutant("a rewind forgets nothing", "rewind", "    draft.forget(part)\n", "", 1),
+    Mutant("a fan that is rewound stays unfolded", "draft", "if first not in part}", "}", 1),
+    Mutant("a window never closes", "rewind", "draft.now > order.finished_at + window", "False", 1),
+    Mutant("the document drops the rewind", "codec", 'if state.rewind is not None else ""', 'if False else ""', 1),
+    Mutant("the document drops what was spent", "codec", 'if state.spent else ""', 'if False else ""', 1),
+    Mutant("what begins again counts from one", "settle", "1 + draft.spent.get(step_id, 0))", "1)", 1),
 )

@@ -234,3 +234,14 @@ class TestUnfolding:
             ("", 3),
         ]
         assert unfolded(self.NODES.nodes, {}, {}) == dict(self.NODES.nodes)
+
+
+async def test_a_savepoint_does_nothing() -> None:
+    """It is there to be gone back to."""
+    builder = SagaBuilder()
+    ref = builder.add_savepoint("paid")
+    point = builder.build().step("paid")
+
+    nothing = point.make_input(None)
+    assert await point.execute(nothing, lambda: None) is nothing  # type: ignore[arg-type, return-value]
+    assert (ref.step_id, point.step_name, point.node.kind) == ("paid", "Savepoint", StepKind.READ_ONLY)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_orchestrator.kernel import codec
+from saga_orchestrator.kernel import codes
 from saga_orchestrator.kernel import step_status as steps
 from saga_orchestrator.kernel import undo_status as undo
 from saga_orchestrator.kernel.codec import NewerStateError, UnreadableStateError, decode, encode
-from saga_orchestrator.kernel.state import Course, State
+from saga_orchestrator.kernel.state import Course, Rewind, State
 from saga_orchestrator.kernel.step_status import (
     Failed,
     Omitted,
@@ -73,6 +73,8 @@ def states(draw: st.DrawFn) -> State:
         draw(times),
         draw(st.booleans()),
         draw(st.dictionaries(ids, counts, max_size=2)),
+        draw(st.dictionaries(ids, counts, max_size=2)),
+        draw(st.none() | st.builds(Rewind, ids, st.dictionaries(ids, counts, max_size=2))),
     )
 
 
@@ -89,7 +91,7 @@ def test_every_status_of_a_step_has_a_code() -> None:
     named = {**vars(steps), **vars(undo)}
     classes = {cls for cls in named.values() if isinstance(cls, type) and issubclass(cls, StepStatus)}
     bases = {StepStatus, steps.Wait, steps.Open, steps.Live}
-    assert set(codec._CODES) == classes - bases - {Pending}
+    assert set(codes.CODES) == classes - bases - {Pending}
 
 
 def test_the_usual_saga_is_small() -> None:
@@ -108,8 +110,8 @@ def test_documents_of_released_versions_are_read_and_written_alike(path: Path) -
 def test_the_released_documents_hold_every_code() -> None:
     """No status can change its form unnoticed."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.glob("*.json")]
-    assert all(any(key in document for document in found) for key in "df")
-    assert {facts[0] for document in found for facts in document["s"].values()} == set(codec._CODES.values())
+    assert all(any(key in document for document in found) for key in "dfaw")
+    assert {facts[0] for document in found for facts in document["s"].values()} == set(codes.CODES.values())
 
 
 def document(**changes: Any) -> str:
@@ -166,6 +168,9 @@ NONSENSE = {
     "a time after time": document(s={"a": ["R", 1, 0, 10**30]}),
     "a wait for a number": document(s={"a": ["E", 1, 0, [7]]}),
     "a correlation that is a number": document(s={"a": ["E", 1, 0, ["go"], 7]}),
+    "a rewind to nowhere": document(w=[]),
+    "a rewind to a number": document(w=[1, {}]),
+    "attempts in words": document(a={"a": "2"}),
     "fans in a list": document(f=["a"]),
     "no fans, but said": document(f={}),
     "items in words": document(f={"a": "3"}),

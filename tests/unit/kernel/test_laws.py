@@ -23,7 +23,7 @@ from saga_orchestrator.kernel.events import (
     Ticked,
 )
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
-from saga_orchestrator.kernel.state import SagaStatus, State
+from saga_orchestrator.kernel.state import Rewind, SagaStatus, State
 from saga_orchestrator.kernel.step_status import (
     Asking,
     Failed,
@@ -125,6 +125,8 @@ RESUMES = state(a=Waiting(types=("go",), resumes=True, until=LATER, tainted=True
 HEARS = state(a=Running(2, tainted=True, heard=1))
 LOCKED = state(a=Waiting(types=("go",), tainted=True), quarantined=True)
 BLIND = back(a=UndoFailed(1, with_output=False))
+REWINDS = replace(back(a=Succeeded(), b=UndoFailed(1)), rewind=Rewind("b"))
+AGAIN = replace(state(a=Succeeded(), b=Running(2)), spent={"b": 1})
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, Execute("a", 1), verdict=STALE)),
@@ -173,6 +175,9 @@ BAD_MOVES = [
     ("what_was_heard_is_not_forgotten", GRAPH, HEARS, Ticked(), moved(state(a=Running(3, tainted=True)))),
     ("who_is_let_out_looks_again", GRAPH, LOCKED, RetryOrdered(), moved(WAITS)),
     ("what_was_never_learnt_stays_so", GRAPH, BLIND, Ticked(), moved(back(a=UndoFailed(1)))),
+    ("a_rewind_ends_when_nothing_stands", GRAPH, REWINDS, Compensated("b", 1), moved(AGAIN)),
+    ("a_rewind_leaves_the_rest", GRAPH, REWINDS, Compensated("b", 1), moved(replace(AGAIN, done={"a": Succeeded(2)}))),
+    ("who_begins_again_counts_on", GRAPH, REWINDS, Compensated("b", 1), moved(replace(AGAIN, spent={}))),
 ]
 
 

@@ -81,7 +81,7 @@ ANSWERS = {
     "stuck, an undo failed":      (BEGUN,       SKIP,        APPLIED,    "by itself",     APPLIED, APPLIED),
     "stuck, an undo impossible":  (BEGUN,       SKIP,        NO_UNDO,    "by itself",     APPLIED, STANDS),
     "in quarantine on its way back": (BEGUN,    SKIP,        APPLIED,    "by itself",     APPLIED, APPLIED),
-    "completed":                  (RETRY,       SKIP,        COMPENSATE, OVER,            OVER,    ACTIVE),
+    "completed":                  (RETRY,       SKIP,        "no undo_w", OVER,            OVER,    ACTIVE),
     "compensated":                (RETRY,       SKIP,        COMPENSATE, OVER,            OVER,    ACTIVE),
     "failed, nothing acted":      (APPLIED,     SKIP,        NO_UNDO,    OVER,            OVER,    STANDS),
     "failed, effects left":       (APPLIED,     SKIP,        APPLIED,    OVER,            OVER,    APPLIED),
