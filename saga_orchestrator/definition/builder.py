@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -14,12 +14,13 @@ from .awaiting import FAIL, correlated, due, event_step, timer_step
 from .choice import REFUSE, Otherwise, branches_of, choice
 from .constant import Nothing, constant, savepoint
 from .each import EachBuilder
+from .finish import Finish
 from .graph import Graph, Node
 from .input_map import check_input_map
 from .options import Refs
 from .parts import steps_of
 from .saga import SagaDefinition
-from .step import InputContext, StepRef
+from .step import InputContext, StepDefinition, StepRef
 from .step_builder import given_by
 from .waiting import WaitFor
 
@@ -37,6 +38,9 @@ class SagaBuilder(EachBuilder):
             undone (or left standing, where it is to be when it fails). One that is past it goes on.
         undo_window: How long after its end a saga that has completed can still be undone, or rewound, by an operator.
             Not at all by default.
+        commit: When a saga whose steps have all succeeded is confirmed, and cannot be undone any more: "auto" at once;
+            "manual" when `orchestrator.commit` says so, while `reject` has it undone.
+        commit_timeout: Of a manual one, how long to wait for that; then it is undone.
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class SagaBuilder(EachBuilder):
         max_recoveries: int = 5,
         deadline: timedelta | None = None,
         undo_window: timedelta | None = None,
+        commit: Literal["auto", "manual"] = "auto",
+        commit_timeout: timedelta | None = None,
     ) -> None:
         super().__init__()
         checks.check_settings(compensate_on_failure, version, max_recoveries)
         checks.check_timeout("the saga", "deadline", deadline)
         checks.check_timeout("the saga", "undo_window", undo_window)
         self._deadline, self._undo_window = deadline, undo_window
+        self._finish = Finish(commit, commit_timeout)
         self._compensate_on_failure = compensate_on_failure
         self._version = version
         self._max_recoveries = max_recoveries
@@ -235,17 +242,25 @@ class SagaBuilder(EachBuilder):
             raise SagaDefinitionError("Saga must contain at least one step: call add_step before build.")
         if self._frontier.is_open:
             raise SagaDefinitionError("build() was called inside a `with builder.parallel()` block; call it after.")
-        graph = Graph.of(
-            *(step.node for step in self._steps.values()),
+        steps = tuple(self._steps.values())
+        steps += self._finish.question(steps)
+        graph = self._graph(steps)
+        checks.check_fans(graph)
+        checks.check_way_back(graph.unfolded(dict.fromkeys(graph.fans, 2)))
+        steps += self._finish.rest(steps)
+        for step in steps[len(self._steps) :]:
+            checks.check_step_id(step.step_id, self._steps)
+        return SagaDefinition(steps, self._graph(steps), self._version, self._finish.commit)
+
+    def _graph(self, steps: tuple[StepDefinition, ...]) -> Graph:
+        return Graph.of(
+            *(step.node for step in steps),
             compensate_on_failure=self._compensate_on_failure,
             max_recoveries=self._max_recoveries,
             deadline=self._deadline,
             undo_window=self._undo_window,
-            fans={step.step_id: step.fan for step in self._steps.values() if step.fan is not None},
+            fans={step.step_id: step.fan for step in steps if step.fan is not None},
         )
-        checks.check_fans(graph)
-        checks.check_way_back(graph.unfolded(dict.fromkeys(graph.fans, 2)))
-        return SagaDefinition(tuple(self._steps.values()), graph, self._version)
 
 
 def _same(ctx: InputContext) -> Any:

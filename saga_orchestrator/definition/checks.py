@@ -89,6 +89,11 @@ def check_part(name: str, part: Any, *, compensate_on_failure: bool) -> None:
         raise SagaDefinitionError(
             f"Saga '{name}': the definition is {part!r}; give it what SagaBuilder.build returned."
         )
+    if part.commit == "manual":
+        raise SagaDefinitionError(
+            f"Saga '{name}' has commit='manual', and is to be a part of another; only the whole is committed. "
+            "Say commit='manual' of the saga around it, or of none."
+        )
     if part.graph.compensate_on_failure is not compensate_on_failure:
         raise SagaDefinitionError(
             f"Saga '{name}' has compensate_on_failure={part.graph.compensate_on_failure}, and the saga around it "

@@ -8,14 +8,14 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, RootModel
 
-from ..errors import PermanentError
+from ..errors import PermanentError, SagaDefinitionError
 from . import checks
 from .fans import MOST_ITEMS, Fan, item_id
 from .graph import Node
 from .input_map import check_input_map
 from .options import Refs, StepOptions, make_node
 from .recording import recorded
-from .step import BaseStep, StepDefinition, StepRef, StepSource
+from .step import BaseStep, StepDefinition, StepRef, StepSource, shape_of
 from .step_builder import StepBuilder, given_by, step_of
 
 
@@ -56,6 +56,11 @@ class EachBuilder(StepBuilder):
         checks.check_fan(name, max_parallel, tolerate)
         checks.check_step_id(item_id(name, MOST_ITEMS), ())
         made = step_of(name, step)
+        if shape_of(made).confirms:
+            raise SagaDefinitionError(
+                f"Step '{name}': {type(made).__name__} has confirm, and each item of a list cannot be confirmed by itself. "
+                "Confirm them together, in a step after them."
+            )
         sources = self._refs(name, "depends_on", depends_on)
         check_input_map(name, items, given_by(sources), object)
         first = Node(step_id=name, after=self._before(name, options.get("after"), sources))

@@ -27,6 +27,8 @@ class StepOptions(TypedDict, total=False):
     compensation_retry: RetryPolicy | None
     compensation_timeout: timedelta | None
     on_undo_failure: Literal["continue", "stop"]
+    confirm_retry: RetryPolicy | None
+    confirm_timeout: timedelta | None
 
 
 def make_node(step_id: str, before: tuple[str, ...], step: BaseStep[Any, Any], options: StepOptions) -> Node:
@@ -40,6 +42,8 @@ def make_node(step_id: str, before: tuple[str, ...], step: BaseStep[Any, Any], o
     kind = checks.read_kind(step_id, options.get("kind") or step.kind)
     declared_none = "compensation" in options
     checks.check_compensation(step_id, kind, shape, declared_none=declared_none)
+    if not shape.confirms and (options.get("confirm_retry") or options.get("confirm_timeout")):
+        raise SagaDefinitionError(f"Step '{step_id}' has no confirm; drop confirm_retry and confirm_timeout.")
     return Node(
         step_id=step_id,
         after=before,
@@ -62,9 +66,9 @@ def _check_options(step_id: str, options: StepOptions) -> None:
     unknown = options.keys() - StepOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"add_step() got an unexpected keyword argument {min(unknown)!r}")
-    for name in ("timeout", "compensation_timeout"):
+    for name in ("timeout", "compensation_timeout", "confirm_timeout"):
         checks.check_timeout(step_id, name, options.get(name))
-    for name in ("retry_policy", "compensation_retry"):
+    for name in ("retry_policy", "compensation_retry", "confirm_retry"):
         checks.check_retry(step_id, name, options.get(name))
     if options.get("compensation") is not None:
         raise SagaDefinitionError(

@@ -3,7 +3,7 @@
 There is no second engine for the part, and no second row. The part begins with a step of its own, named like the
 namespace, whose recorded output is what the part's steps see as their `initial_data`; so what they are given is
 decided once. Its steps keep their order, retries, compensations and probes, and see only each other's outputs; the
-outer steps see one, the part's last.
+outer steps see one, the part's last. What it has to confirm is confirmed when the whole saga is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def steps_of(
     """
     begins = recording(SagaBegins(), first, depends_on, lambda *given: SagaInput(input_map(*given)))
     last = f"{first.step_id}.{_last(first.step_id, part).step_id}"
-    return [replace(begins, stands_for=last), *(_moved(step, first, owner) for step in part.steps)]
+    return [replace(begins, stands_for=last), *(_moved(step, first, owner) for step in part.written)]
 
 
 def _moved(step: StepDefinition, first: Node, owner: object) -> StepDefinition:
@@ -72,7 +72,8 @@ def _moved(step: StepDefinition, first: Node, owner: object) -> StepDefinition:
 
 
 def _last(namespace: str, part: SagaDefinition) -> StepDefinition:
-    last = [step for step in part.steps if not part.graph.dependents[step.step_id]]
+    before = {step_id for step in part.written for step_id in step.node.after}
+    last = [step for step in part.written if step.step_id not in before]
     if len(last) != 1:
         names = ", ".join(f"'{step.step_id}'" for step in last)
         raise SagaDefinitionError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import Literal
 
 from ..errors import SagaDefinitionError
 from . import diagram
@@ -24,16 +25,23 @@ class SagaDefinition:
         steps: The steps in the order in which they were added.
         graph: The same, as far as the kernel decides by it.
         version: Tells sagas of this definition from those of an older one of the same name.
+        commit: "auto" or "manual": whether somebody is asked before a saga is finished.
     """
 
     steps: tuple[StepDefinition, ...]
     graph: Graph
     version: int = 1
+    commit: Literal["auto", "manual"] = "auto"
 
     @property
     def compensate_on_failure(self) -> bool:
         """Whether a failed saga is undone, or left standing for a person to decide."""
         return self.graph.compensate_on_failure
+
+    @cached_property
+    def written(self) -> tuple[StepDefinition, ...]:
+        """The steps that the author wrote, without those that finish the saga."""
+        return tuple(step for step in self.steps if not step.is_finish)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -99,7 +107,7 @@ class SagaDefinition:
     @cached_property
     def _seen(self) -> Mapping[str | None, Mapping[str, str]]:
         found: dict[str | None, dict[str, str]] = {step.scope: {} for step in self.steps}
-        for step in [step for step in self.steps if step.gathers is None]:
+        for step in [step for step in self.written if step.gathers is None]:
             name = step.step_id if step.scope is None else step.step_id.removeprefix(f"{step.scope}.")
             found[step.scope][name] = step.stands_for or step.step_id
         return found

@@ -33,6 +33,7 @@ _FORMS = {
     "compensate": "async def compensate(self, inp: YourInput, out: YourOutput) -> None",
     "probe": "async def probe(self, inp: YourInput) -> YourOutput | None",
     "on_event": "async def on_event(self, inp: YourInput, event: Event) -> YourOutput",
+    "confirm": "async def confirm(self, inp: YourInput, out: YourOutput) -> None",
 }
 _UNRESOLVED: Any = object()
 
@@ -46,6 +47,7 @@ class StepShape:
         undo_without_output: Its `compensate` is annotated to take None for an output that was never learnt.
         probes: It overrides `probe`.
         hears: It overrides `on_event`, so it may wait; `event_model` is what it wants an event's payload to be.
+        confirms: It overrides `confirm`.
     """
 
     input_model: type[BaseModel]
@@ -59,6 +61,8 @@ class StepShape:
     hears: bool = False
     on_event_takes_ctx: bool = False
     event_model: type[BaseModel] | None = None
+    confirms: bool = False
+    confirm_takes_ctx: bool = False
 
 
 def read_shape(cls: type, root: type) -> StepShape | None:
@@ -75,8 +79,10 @@ def read_shape(cls: type, root: type) -> StepShape | None:
     if input_model is None or output_model is None:
         return None
     step.names |= {input_model.__name__: input_model, output_model.__name__: output_model}
-    undoable, probes, hears = (step.overrides(name) for name in ("compensate", "probe", "on_event"))
+    undoable, probes, hears, confirms = map(step.overrides, ("compensate", "probe", "on_event", "confirm"))
     step.check_waits(hears=hears)
+    if confirms:
+        step.check_confirm(input_model, output_model)
     return StepShape(
         input_model=input_model,
         output_model=output_model,
@@ -89,6 +95,8 @@ def read_shape(cls: type, root: type) -> StepShape | None:
         hears=hears,
         on_event_takes_ctx=hears and step.takes_ctx("on_event", 2),
         event_model=step.event_model() if hears else None,
+        confirms=confirms,
+        confirm_takes_ctx=confirms and step.takes_ctx("confirm", 2),
     )
 
 
@@ -150,17 +158,26 @@ class _StepClass:
 
     def undoes_without_output(self, input_model: type, output_model: type) -> bool:
         """Check what `compensate` is annotated to take, and return whether it takes None for the output."""
-        inp, out = self._annotation("compensate", 1), self._annotation("compensate", 2)
+        out = self._annotation("compensate", 2)
         if out is _UNRESOLVED:
             raise self._error(
                 "the type of compensate's output cannot be resolved; import it at run time.", "compensate"
             )
-        for annotation, model in ((inp, input_model), (out, output_model)):
-            if annotation not in (_UNRESOLVED, inspect.Parameter.empty) and not accepts(annotation, model):
-                raise self._error(
-                    f"compensate takes {name_of(annotation)} where {model.__name__} is given.", "compensate"
-                )
+        self._check_given("compensate", input_model, output_model)
         return admits_none(out)
+
+    def check_confirm(self, input_model: type, output_model: type) -> None:
+        """Refuse a `confirm` that takes something else than it is given, or says that it waits."""
+        self.takes_ctx("confirm", 2)
+        if mentions(self._annotation("confirm", "return"), WaitFor):
+            raise self._error("confirm may not return WaitFor; it cannot wait.", "confirm")
+        self._check_given("confirm", input_model, output_model)
+
+    def _check_given(self, method: str, *models: type) -> None:
+        for place, model in enumerate(models, 1):
+            annotation = self._annotation(method, place)
+            if annotation not in (_UNRESOLVED, inspect.Parameter.empty) and not accepts(annotation, model):
+                raise self._error(f"{method} takes {name_of(annotation)} where {model.__name__} is given.", method)
 
     def _checked_model(self, found: Any, given: Any, side: str) -> type[BaseModel]:
         if not (inspect.isclass(found) and issubclass(found, BaseModel) and found is not BaseModel):

@@ -38,7 +38,7 @@ class StepContext:
         in_doubt: An earlier attempt may have acted: it timed out, was cut off, or could not tell.
         initial_data: What the saga was started with, as plain JSON values.
         deadline: When this attempt is given up, if it has a timeout.
-        phase: "execute" or "compensate".
+        phase: "execute", "compensate" or "confirm".
         session: Of a transactional step, the `AsyncSession` to write by; flushed and committed by the engine.
     """
 
@@ -52,7 +52,7 @@ class StepContext:
     in_doubt: bool = False
     initial_data: Any = None
     deadline: datetime | None = None
-    phase: Literal["execute", "compensate"] = "execute"
+    phase: Literal["execute", "compensate", "confirm"] = "execute"
     session: Any = None
 
 
@@ -140,6 +140,13 @@ class BaseStep(Generic[InputT, OutputT]):
         """
         raise NotImplementedError
 
+    async def confirm(self, inp: InputT, out: OutputT, /, *args: Any, **kwargs: Any) -> None:
+        """Make final what `execute` has prepared, once all steps of the saga have succeeded. May take `ctx` as well.
+
+        From then on nothing is undone: what this raises is tried again, and at last for a person to mend.
+        """
+        raise NotImplementedError
+
 
 def make_step(name: str, given: type[BaseModel], returned: type[BaseModel], members: dict[str, Any]) -> Any:
     """Return an object of a step class made of these members, which takes one model and returns another."""
@@ -178,6 +185,9 @@ class StepDefinition:
         each: Of the first step of a fan, the step that there is for each item.
         gathers: Of the end of a fan, its first step.
         item: Of the step for one item of a fan, its first step and the place of the item.
+        confirm_retry: When its `confirm` is tried again, if not as others are.
+        confirms: The step whose `confirm` this one is.
+        is_finish: It was added when the saga was built, to finish it; its author wrote no such step.
     """
 
     step_id: str
@@ -192,6 +202,10 @@ class StepDefinition:
     each: StepDefinition | None = None
     gathers: str | None = None
     item: tuple[str, int] | None = None
+    confirm_retry: RetryPolicy | None = None
+    confirm_timeout: timedelta | None = None
+    confirms: str | None = None
+    is_finish: bool = False
 
     @cached_property
     def input_model(self) -> type[BaseModel]:
@@ -254,6 +268,11 @@ class StepDefinition:
     def probe(self, inp: BaseModel, ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that asks the step whether it has acted."""
         return self.step.probe(inp, ctx()) if self.shape.probe_takes_ctx else self.step.probe(inp)
+
+    def confirm(self, inp: BaseModel, out: BaseModel, ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, None]:
+        """Return the coroutine of one attempt to confirm."""
+        takes_ctx = self.shape.confirm_takes_ctx
+        return self.step.confirm(inp, out, ctx()) if takes_ctx else self.step.confirm(inp, out)
 
 
 def shape_of(step: BaseStep[Any, Any]) -> StepShape:

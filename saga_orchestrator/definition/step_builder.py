@@ -99,6 +99,8 @@ class StepBuilder:
             compensation_timeout: How long one attempt to undo may take.
             on_undo_failure: "continue" (the default) or "stop" undoing the rest when this step's compensation has
                 failed for good.
+            confirm_retry: When to try `confirm` again: for about two hours by default.
+            confirm_timeout: How long one attempt to confirm may take.
 
         Raises:
             SagaDefinitionError: Something of this cannot be carried out; the message names the step.
@@ -108,7 +110,15 @@ class StepBuilder:
         step = step_of(step_id, step)
         sources = self._refs(step_id, "depends_on", depends_on)
         node = make_node(step_id, self._before(step_id, options.get("after"), sources), step, options)
-        placed = StepDefinition(step_id=step_id, step=step, input_map=input_map, depends_on=sources, node=node)
+        placed = StepDefinition(
+            step_id=step_id,
+            step=step,
+            input_map=input_map,
+            depends_on=sources,
+            node=node,
+            confirm_retry=options.get("confirm_retry"),
+            confirm_timeout=options.get("confirm_timeout"),
+        )
         check_input_map(step_id, input_map, given_by(sources), placed.input_model)
         return self._place(placed)
 

@@ -73,6 +73,7 @@ class FunctionStep(StepSource[ModelT]):
         self.input_model, self.output_model = self._takes.input_model, self._takes.output_model
         self._undo: _Companion | None = None
         self._question: _Companion | None = None
+        self._last_word: _Companion | None = None
         self._is_used = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +87,7 @@ class FunctionStep(StepSource[ModelT]):
             TypeValidationError: The function does not take one of them.
         """
         another = FunctionStep[ModelT](self._function, self._kind, {**self._bound, **arguments})
-        another._undo, another._question = self._undo, self._question
+        another._undo, another._question, another._last_word = self._undo, self._question, self._last_word
         return another
 
     def compensate(self, undo: FunctionT) -> FunctionT:
@@ -115,6 +116,19 @@ class FunctionStep(StepSource[ModelT]):
         self._question = self._companion(question)
         return question
 
+    def confirm(self, last_word: FunctionT) -> FunctionT:
+        """Say what makes the step final once all steps of the saga have succeeded; a decorator.
+
+        The function may take any of the step's arguments by their names, `out` for what the step returned, and a
+        `StepContext`.
+
+        Raises:
+            TypeValidationError: It takes something else.
+            SagaDefinitionError: The step is part of a saga already, which would not know of it.
+        """
+        self._last_word = self._companion(last_word, "out")
+        return last_word
+
     def to_step(self) -> BaseStep[Any, ModelT]:
         """Return the step."""
         self._is_used = True
@@ -123,6 +137,8 @@ class FunctionStep(StepSource[ModelT]):
             methods["compensate"] = self._compensate(self._undo)
         if self._question is not None:
             methods["probe"] = self._probe(self._question)
+        if self._last_word is not None:
+            methods["confirm"] = self._confirm(self._last_word)
         made: BaseStep[Any, ModelT] = make_step(self._takes.name, self.input_model, self.output_model, methods)
         return made
 
@@ -153,6 +169,14 @@ class FunctionStep(StepSource[ModelT]):
         out_type = self.output_model | None if takes_none else self.output_model
         compensate.__annotations__ |= {"inp": self.input_model, "out": out_type}
         return compensate
+
+    def _confirm(self, last_word: _Companion) -> Any:
+        async def confirm(self_: Any, inp: BaseModel, out: BaseModel, ctx: StepContext) -> None:
+            value = out.root if isinstance(out, RootModel) else out
+            await last_word.call({**self._given(inp), "out": value}, ctx)
+
+        confirm.__annotations__ |= {"inp": self.input_model, "out": self.output_model}
+        return confirm
 
     def _probe(self, question: _Companion) -> Any:
         model = self.output_model

@@ -24,15 +24,16 @@ from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Birth
 from .after_commit import after_commit
 from .birth import Beginning, unborn
+from .deciding import Decider
 from .engine import SagaEngine
-from .receiving import Receiver, Start
+from .receiving import Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
 from .watching import ended, head_of, moves
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 
 
-class SagaOrchestrator(Receiver, Generic[ModelT]):
+class SagaOrchestrator(Decider, Generic[ModelT]):
     """Starts sagas, wakes them, and tells what became of them. One per saga table and process; it is safe to share.
 
     Whatever has returned from `start` is durable: a crash of this process, at any moment, loses no saga. Another

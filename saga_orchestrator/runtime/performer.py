@@ -6,23 +6,25 @@ raised, or is in doubt. Only the cancellation of the whole engine passes through
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
+from ..definition.constant import Nothing
 from ..definition.io import Payloads, clean_text
 from ..definition.retry import RetryPolicy
 from ..definition.step import StepContext, StepDefinition
 from ..definition.waiting import Event, WaitFor
-from ..errors import OutcomeUnknown, PayloadError, PermanentError, RetryAfter, SagaStateError
+from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Work
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from ..kernel.step_status import Skipped
 from .arguments import arguments
+from .calls import Outcome, call
 from .letters import opened
 
 if TYPE_CHECKING:
@@ -33,14 +35,6 @@ if TYPE_CHECKING:
 Calling = Execute | Probe | Compensate
 """Work that calls the author's code."""
 _LONGEST_ERROR = 4_000
-
-
-class Outcome(NamedTuple):
-    """What a call came to: a value, or an error and whether the call may have acted all the same."""
-
-    value: Any = None
-    error: BaseException | None = None
-    in_doubt: bool = False
 
 
 class Performer:
@@ -73,11 +67,11 @@ class Performer:
         try:
             inp = self._input(step, tenure) if work.heard else step.make_input(*arguments(step, tenure, self._payloads))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
-            call = self._call_of(work, step, tenure, inp, started)
+            begin = self._call_of(work, step, tenure, inp, started)
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"input_map of step '{work.step_id}'")
             return Raised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
-        outcome = await _call(call, step.timeout)
+        outcome = await call(begin, step.timeout)
         if outcome.error is None:
             return self._returned(work, step, outcome.value, stored, started)
         return Raised(
@@ -89,9 +83,17 @@ class Performer:
     ) -> Callable[[], Awaitable[Any]]:
         """Return the call of the author's code: of `on_event` where an event has come for the step."""
         ctx = partial(self._context, work, tenure, started, step.timeout)
+        if step.confirms is not None:
+            return partial(self._confirm, tenure.definition.step(step.confirms), tenure, ctx)
         if not work.heard:
             return partial(step.execute, inp, ctx)
         return partial(step.on_event, inp, self._event(step, tenure), ctx)
+
+    async def _confirm(self, step: StepDefinition, tenure: Tenure, ctx: Callable[[], StepContext]) -> Nothing:
+        """Confirm a step that has acted; one that an operator passed over has nothing to confirm."""
+        if tenure.state.of(step.step_id) != Skipped(acted=False):
+            await step.confirm(self._input(step, tenure), self._output(step, tenure), ctx)
+        return Nothing()
 
     def _event(self, step: StepDefinition, tenure: Tenure) -> Event[Any]:
         """Return the event that has ended the step's last wait."""
@@ -145,7 +147,7 @@ class Performer:
         except Exception as error:  # noqa: BLE001 - the author's code
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
         ctx = partial(self._context, work, tenure, started, step.timeout)
-        outcome = await _call(partial(step.probe, inp, ctx), step.timeout)
+        outcome = await call(partial(step.probe, inp, ctx), step.timeout)
         if outcome.error is not None:
             shown = describe(outcome.error, "probe")
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown, started_at=started)
@@ -169,14 +171,14 @@ class Performer:
             inp = self._input(step, tenure)
             out = self._output(step, tenure) if work.with_output else None
             ctx = partial(self._context, work, tenure, started, timeout)
-            call = partial(step.compensate, inp, out, ctx)
+            begin = partial(step.compensate, inp, out, ctx)
             if work.heard:
-                call = partial(step.on_event, inp, self._event(step, tenure), ctx)
+                begin = partial(step.on_event, inp, self._event(step, tenure), ctx)
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"what step '{work.step_id}' was called with")
             return CompensationRaised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
         stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
-        outcome = await _call(call, timeout)
+        outcome = await call(begin, timeout)
         if outcome.error is None:
             return self._undone(work, step, outcome.value, stored, started)
         failure = _failure(outcome, policy)
@@ -205,19 +207,22 @@ class Performer:
         return self._payloads.load_model(step.output_model, tenure.known_past.output(step.step_id))
 
     def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
-        phase: Literal["execute", "compensate"] = "compensate" if isinstance(work, Compensate) else "execute"
         heard, spent = getattr(work, "heard", 0), tenure.state.spent.get(work.step_id, 0)
-        scope = tenure.definition.step(work.step_id).scope
+        step = tenure.definition.step(work.step_id)
+        step_id = step.confirms or work.step_id
+        phase: Literal["execute", "compensate", "confirm"] = "confirm" if step.confirms else "execute"
+        if isinstance(work, Compensate):
+            phase = "compensate"
         return StepContext(
             saga_id=tenure.saga_id,
             saga_name=tenure.saga_name,
-            step_id=work.step_id,
+            step_id=step_id,
             aggregation_id=tenure.aggregation_id,
             trace_id=tenure.trace_id,
             attempt=work.attempt,
-            idempotency_key=idempotency_key(tenure.saga_id, work.step_id, _what(phase, heard, spent)),
+            idempotency_key=idempotency_key(tenure.saga_id, step_id, _what(phase, heard, spent)),
             in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
-            initial_data=tenure.initial_data(self._payloads, scope),
+            initial_data=tenure.initial_data(self._payloads, step.scope),
             deadline=None if timeout is None else started + timeout,
             phase=phase,
             session=tenure.session,
@@ -232,33 +237,6 @@ def idempotency_key(saga_id: object, step_id: str, phase: str) -> str:
 def _what(phase: str, heard: int, spent: int) -> str:
     """Return what a key is for: after a wait, or a rewind, something else than before."""
     return f"{phase}{f'/{heard}' if heard else ''}{f'~{spent}' if spent else ''}"
-
-
-async def _call(begin: Callable[[], Awaitable[Any]], timeout: timedelta | None) -> Outcome:
-    """Await the author's code, and say how it ended; an outer cancellation passes through."""
-    try:
-        if timeout is None:
-            return Outcome(await begin())
-        return await _call_within(begin, timeout)
-    except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
-        return Outcome(error=error, in_doubt=True)
-    except Exception as error:  # noqa: BLE001 - the author's code
-        return Outcome(error=error, in_doubt=isinstance(error, OutcomeUnknown))
-
-
-async def _call_within(begin: Callable[[], Awaitable[Any]], timeout: timedelta) -> Outcome:
-    scope = asyncio.timeout(timeout.total_seconds())
-    try:
-        async with scope:
-            return Outcome(await begin())
-    except Exception as error:
-        if not scope.expired():
-            raise
-        late = TimeoutError(f"timed out after {timeout}")
-        late.__cause__ = None if isinstance(error, TimeoutError) else error
-        return Outcome(error=late, in_doubt=True)
 
 
 def _failure(outcome: Outcome, policy: RetryPolicy) -> dict[str, Any]:

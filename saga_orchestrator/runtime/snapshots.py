@@ -132,7 +132,7 @@ def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, p
     return SagaAdminSnapshot(
         **_facts(head),
         residue=_residue(head, registry),
-        context={**context, "step_outputs": outputs(rows, payloads)},
+        context={**context, "step_outputs": _outputs(head, rows, registry, payloads)},
         steps=_steps(head),
         step_history=[_entry(row, payloads) for row in rows],
     )
@@ -144,17 +144,19 @@ def result(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads:
     return SagaResult(
         saga_id=head.id,
         status=head.status,
-        outputs=outputs(rows, payloads),
+        outputs=_outputs(head, rows, registry, payloads),
         error=error,
         residue=_residue(head, registry),
     )
 
 
-def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
-    """Return what the steps returned."""
+def _outputs(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> dict[str, Any]:
+    """Return what the steps returned, without those that only finish the saga."""
     past = Past()
     past.learn(rows)
-    return {step_id: _shown(payloads, text) for step_id, text in past.outputs.items()}
+    definition = registry.find(head.saga_name, head.definition_version)
+    finish = {step.step_id for step in definition.steps if step.is_finish} if definition else frozenset()
+    return {step_id: _shown(payloads, text) for step_id, text in past.outputs.items() if step_id not in finish}
 
 
 def _facts(head: Head) -> dict[str, Any]:

@@ -61,10 +61,15 @@ class Charge(BaseStep[Reservation, Payment]):
 
     async def probe(self, inp: Reservation, ctx: StepContext) -> Payment | None: ...
 
+    async def confirm(self, inp: Reservation, out: Payment, ctx: StepContext) -> None:
+        reveal_type(ctx.phase)  # R: Literal['execute'] | Literal['compensate'] | Literal['confirm']
+
 
 class Wrong(BaseStep[Order, Payment]):
     async def execute(self, inp: Order) -> Reservation:  # E: override
         return Reservation(shelf=7)
+
+    async def confirm(self, inp: Order, out: Reservation) -> None: ...  # E: override
 
 
 def reserve(context: InputContext) -> Order:
@@ -82,6 +87,8 @@ paid = builder.add_step(
     timeout=timedelta(seconds=1),
     retry_policy=FixedRetry(max_attempts=3, delay=timedelta(seconds=1)),
     on_undo_failure="stop",
+    confirm_retry=FixedRetry(max_attempts=3, delay=timedelta(seconds=1)),
+    confirm_timeout=timedelta(seconds=1),
 )
 reveal_type(paid)  # R: StepRef[Payment]
 builder.add_step(step=Charge(), depends_on=paid, input_map=lambda out: {"shelf": len(out.receipt)})
@@ -92,6 +99,8 @@ builder.add_step(step=Charge(), depends_on=reserved, input_map=lambda out: out.r
 builder.add_step(step=Charge(), input_map=reserve)  # E: arg-type
 builder.add_step(step=Reserve(), input_map=reserve, retries=3)  # E: call-overload
 builder.add_step(step=Reserve(), input_map=reserve, on_undo_failure="never mind")  # E: call-overload
+SagaBuilder(commit="by hand")  # E: arg-type
+SagaBuilder(commit="manual", commit_timeout=timedelta(hours=1))
 definition = builder.build()
 reveal_type(definition)  # R: SagaDefinition
 reveal_type(definition.fingerprint)  # R: str
@@ -116,6 +125,8 @@ async def use(sessions: async_sessionmaker[AsyncSession], session: AsyncSession)
         reveal_type(await orchestrator.notify(saga_id=saga_id, token=UUID(int=0)))  # R: bool
         reveal_type(await orchestrator.run_due(limit=10))  # R: int
         reveal_type((await orchestrator.result(saga_id)).outputs)  # R: Mapping[str, Any]
+        await orchestrator.commit(saga_id, actor="ada", reason="it fits")
+        await orchestrator.reject(saga_id, "ada")  # E: call-arg
         admin = SagaAdmin[OrderSaga](engine=orchestrator.engine)
         reveal_type((await admin.list_sagas()).items)  # R: list[SagaSnapshot]
         reveal_type((await admin.get_saga(saga_id)).step_history)  # R: Sequence[HistoryEntry]

@@ -22,7 +22,7 @@ DELIVERED = {f"P{number}" for number in range(1, 28)} | {
     *("Q1", "Q9", "D13", "M13", "M19", "F3", "F7", "F10"),
     *("N2", "N3", "N4", "N5", "N6", "N9", "N18"),
     *("Q3", "Q4", "Q5", "Q6", "Q8", "N1", "N13"),
-    *("M3", "M4", "M15", "M16", "F1", "F4", "F5"),
+    *("M3", "M4", "M14", "M15", "M16", "F1", "F4", "F5"),
     *("F11", "F12", "N10"),
 }
 DEFECTS = set("abcdefghijklmnopqr")

@@ -96,6 +96,15 @@ class TestBuilding:
         with pytest.raises(SagaDefinitionError, match=r"Step 'mail\.0' has no compensate"):
             builder.build()
 
+    def test_an_item_cannot_be_confirmed(self) -> None:
+        """What would never be called is refused."""
+
+        class Send(Mail):
+            async def confirm(self, inp: Letter, out: Letter) -> None: ...
+
+        with pytest.raises(SagaDefinitionError, match="Send has confirm"):
+            SagaBuilder().add_each(items=listed, step=Send(), step_id="mail")
+
     def test_an_id_of_an_item_is_taken(self) -> None:
         """Two steps of one name would share their key."""
         builder = SagaBuilder()
