@@ -4,6 +4,7 @@ from loguru import logger as _logger
 
 from .admin import SagaAdmin, SagaPage
 from .definition.builder import SagaBuilder
+from .definition.failure import DirtyState, FailureAction
 from .definition.graph import StepKind
 from .definition.io import PayloadCodec
 from .definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
@@ -25,6 +26,7 @@ from .errors import (
 )
 from .kernel.state import SagaStatus
 from .runtime.engine import SagaEngine
+from .runtime.failing import CompensationResult
 from .runtime.function import FunctionStep, step
 from .runtime.mailroom import SignalResult
 from .runtime.orchestrator import SagaOrchestrator
@@ -38,8 +40,11 @@ __version__ = "1.0.0a1"
 __all__ = [
     "ActiveSagaAlreadyExistsError",
     "BaseStep",
+    "CompensationResult",
+    "DirtyState",
     "Event",
     "ExponentialRetry",
+    "FailureAction",
     "FixedRetry",
     "FunctionStep",
     "HistoryEntry",

@@ -35,6 +35,7 @@ from ..runtime.tenure import initial_of
 from ..runtime.texts import check_characters, check_name
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Head, SagaFilter
+from .dirty import DirtySagas
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _LARGEST_PAGE = 1_000
@@ -48,7 +49,7 @@ class SagaPage:
     next_cursor: UUID | None
 
 
-class SagaAdmin(Generic[ModelT]):
+class SagaAdmin(DirtySagas, Generic[ModelT]):
     """Looks at sagas and gives orders to them. Every order takes who gives it and why, for the history.
 
     All orders raise `SagaNotFoundError` for an unknown id, and `SagaStateError` when they are refused: the message
@@ -56,7 +57,7 @@ class SagaAdmin(Generic[ModelT]):
     """
 
     def __init__(self, engine: SagaEngine[ModelT]) -> None:
-        self._engine = engine
+        self._engine: SagaEngine[ModelT] = engine
 
     async def get_saga(self, saga_id: UUID) -> SagaAdminSnapshot:
         """Return everything about a saga: where it stands, its context and its history."""

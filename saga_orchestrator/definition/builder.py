@@ -14,6 +14,7 @@ from .awaiting import FAIL, correlated, due, event_step, timer_step
 from .choice import REFUSE, Otherwise, branches_of, choice
 from .constant import Nothing, constant, savepoint
 from .each import EachBuilder
+from .failure import AlertHuman, CloseAll, FailureAction, FailurePlan, action_of
 from .finish import Finish
 from .graph import Graph, Node
 from .input_map import check_input_map
@@ -32,6 +33,11 @@ class SagaBuilder(EachBuilder):
 
     Args:
         compensate_on_failure: False leaves the effects of a failed saga standing, for a person to decide.
+        on_failure: What is done about a saga that has failed, in one word: REVERT undoes it, and NOOP leaves it
+            standing; CLOSE_ALL and ALERT_HUMAN leave it standing, too, and call the function of that name, durably and
+            at least once.
+        close_all: Closes all that a saga has opened, and returns True when nothing of it is left. Given its id.
+        alert_human: Tells somebody of a saga that has failed. Given its id and a `DirtyState`.
         version: The number that tells sagas of this definition from those of an older one of the same name.
         max_recoveries: How many crashes in a row, without any progress, a saga may cause before it is quarantined.
         deadline: How long a saga may take. One that is not past its pivot by then lets the steps in flight end, and is
@@ -53,6 +59,9 @@ class SagaBuilder(EachBuilder):
         undo_window: timedelta | None = None,
         commit: Literal["auto", "manual"] = "auto",
         commit_timeout: timedelta | None = None,
+        on_failure: FailureAction | None = None,
+        close_all: CloseAll | None = None,
+        alert_human: AlertHuman | None = None,
     ) -> None:
         super().__init__()
         checks.check_settings(compensate_on_failure, version, max_recoveries)
@@ -60,7 +69,9 @@ class SagaBuilder(EachBuilder):
         checks.check_timeout("the saga", "undo_window", undo_window)
         self._deadline, self._undo_window = deadline, undo_window
         self._finish = Finish(commit, commit_timeout)
-        self._compensate_on_failure = compensate_on_failure
+        action = action_of(on_failure, compensate_on_failure=compensate_on_failure)
+        self._failure = FailurePlan(action, close_all, alert_human)
+        self._compensate_on_failure = action is FailureAction.REVERT
         self._version = version
         self._max_recoveries = max_recoveries
 
@@ -250,7 +261,7 @@ class SagaBuilder(EachBuilder):
         steps += self._finish.rest(steps)
         for step in steps[len(self._steps) :]:
             checks.check_step_id(step.step_id, self._steps)
-        return SagaDefinition(steps, self._graph(steps), self._version, self._finish.commit)
+        return SagaDefinition(steps, self._graph(steps), self._version, self._finish.commit, self._failure)
 
     def _graph(self, steps: tuple[StepDefinition, ...]) -> Graph:
         return Graph.of(

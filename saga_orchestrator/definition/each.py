@@ -58,7 +58,7 @@ class EachBuilder(StepBuilder):
         made = step_of(name, step)
         if shape_of(made).confirms:
             raise SagaDefinitionError(
-                f"Step '{name}': {type(made).__name__} has confirm, and each item of a list cannot be confirmed by itself. "
+                f"Step '{name}': {type(made).__name__} has confirm, and no item of a list is confirmed by itself. "
                 "Confirm them together, in a step after them."
             )
         sources = self._refs(name, "depends_on", depends_on)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
 from ..errors import SagaDefinitionError
 from . import diagram
+from .failure import FailurePlan
 from .fans import item_id, item_of
 from .graph import Graph
 from .step import StepDefinition
@@ -26,12 +27,14 @@ class SagaDefinition:
         graph: The same, as far as the kernel decides by it.
         version: Tells sagas of this definition from those of an older one of the same name.
         commit: "auto" or "manual": whether somebody is asked before a saga is finished.
+        failure: What is done about a saga that has failed.
     """
 
     steps: tuple[StepDefinition, ...]
     graph: Graph
     version: int = 1
     commit: Literal["auto", "manual"] = "auto"
+    failure: FailurePlan = field(default_factory=FailurePlan)
 
     @property
     def compensate_on_failure(self) -> bool:

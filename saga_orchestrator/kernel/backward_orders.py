@@ -6,7 +6,7 @@ from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
-from .events import CompensateOrdered, WaiveOrdered
+from .events import CancelOrdered, CompensateOrdered, Order, WaiveOrdered
 from .projection import is_live, stands
 from .rewind import remember, undo_is_closed
 from .settle import resume_undo, turn
@@ -44,7 +44,7 @@ def _resume(draft: Draft) -> Answer:
     return refuse(draft, "there is no undo left that can be tried; waive_step accepts what stands")
 
 
-def cancel(draft: Draft) -> Answer:
+def cancel(draft: Draft, _: CancelOrdered) -> Answer:
     if stands_at(draft).is_terminal:
         return refuse(draft, "it is over")
     if draft.course is Course.BACKWARD:
@@ -67,7 +67,7 @@ def _all_the_way(draft: Draft) -> Answer:
     return APPLIED
 
 
-def abort(draft: Draft) -> Answer:
+def abort(draft: Draft, _: Order) -> Answer:
     if stands_at(draft).is_terminal:
         return refuse(draft, "it is over")
     turn(draft, Course.HALTED)

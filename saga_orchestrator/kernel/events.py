@@ -194,5 +194,13 @@ class WaiveOrdered(Order):
     step_id: str
 
 
+@value(frozen=True, slots=True, kw_only=True)
+class FailureOrdered(Order):
+    """Record what was done about a saga that has failed. `closed`: nothing of it stands any more."""
+
+    action: str
+    closed: bool = False
+
+
 Reply = Returned | Asked | Collected | Raised | Probed | Compensated | CompensationRaised
 Event = Claimed | Ticked | Notified | Signalled | Reply | Order

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from .answers import APPLIED, Answer, refuse
 from .backward_orders import abort, cancel, compensate, waive
 from .draft import Draft
 from .effects import Phase, RecordStatus
-from .events import AbortOrdered, CancelOrdered, CompensateOrdered, Order, RetryOrdered, SkipOrdered, WaiveOrdered
+from .events import (
+    AbortOrdered,
+    CancelOrdered,
+    CompensateOrdered,
+    FailureOrdered,
+    Order,
+    RetryOrdered,
+    SkipOrdered,
+    WaiveOrdered,
+)
+from .failure_orders import deal
 from .forward_orders import retry, skip
 from .rewind import RewindOrdered, rewind
 
@@ -22,28 +35,26 @@ def obey(draft: Draft, order: Order) -> Answer:
 
 
 def _carry_out(draft: Draft, order: Order) -> Answer:
-    match order:
-        case RetryOrdered():
-            return retry(draft, order)
-        case SkipOrdered():
-            return skip(draft, order)
-        case CompensateOrdered():
-            return compensate(draft, order)
-        case CancelOrdered():
-            return cancel(draft)
-        case AbortOrdered():
-            return abort(draft)
-        case RewindOrdered():
-            return rewind(draft, order)
-        case WaiveOrdered():
-            return waive(draft, order)
-        case _:
-            return refuse(draft, f"{type(order).__name__} is no order that this version knows")
+    if (obeyed := _OBEYED.get(type(order))) is None:
+        return refuse(draft, f"{type(order).__name__} is no order that this version knows")
+    return obeyed(draft, order)
 
 
 def _sign(draft: Draft, order: Order) -> None:
     name = type(order).__name__.removesuffix("Ordered").lower()
-    named = getattr(order, "step_id", None)
+    named = getattr(order, "step_id", None) or getattr(order, "action", None)
     signed = f"{name}:{named}" if named else name
     said = getattr(order, "patch", None)
     draft.record(Phase.ORDER, RecordStatus.SUCCESS, signed, input=said, actor=order.actor, reason=order.reason)
+
+
+_OBEYED: dict[type[Order], Callable[[Draft, Any], Answer]] = {
+    RetryOrdered: retry,
+    SkipOrdered: skip,
+    CompensateOrdered: compensate,
+    CancelOrdered: cancel,
+    AbortOrdered: abort,
+    RewindOrdered: rewind,
+    WaiveOrdered: waive,
+    FailureOrdered: deal,
+}

@@ -14,13 +14,26 @@ from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError
 from ..kernel.effects import Verdict
-from ..kernel.events import AbortOrdered, Claimed, CompensateOrdered, Event
+from ..kernel.events import AbortOrdered, Claimed, CompensateOrdered, Event, FailureOrdered
 from ..kernel.laws import STRUCTURAL_LAWS
 from ..kernel.rewind import RewindOrdered
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
-from .moves import Fold, Grip, compose, fold, is_at_work, left_by_owner, read_state, released, taken
+from .moves import (
+    Fold,
+    Grip,
+    compose,
+    fold,
+    is_at_work,
+    is_left_to_act,
+    left_by_owner,
+    let_go,
+    read_state,
+    released,
+    taken,
+    taken_for_action,
+)
 from .registry import Registry
 from .tenure import Tenure, initial_of
 
@@ -62,9 +75,13 @@ class Claims:
 
     def _claim(self, head: Head, definition: SagaDefinition, now: datetime) -> Move:
         state = _sound_state(definition, head)
+        if is_left_to_act(definition, state):
+            return taken_for_action(head, now, taken(self.owner, now + self.lease))
         event = Claimed(crashed=head.lease_owner is not None)
         done = fold(definition.graph, state, head.last_error, [event], now)
         move = self.owned(head, definition, done, now)
+        if not is_at_work(done.state):
+            move = move._replace(ownership=let_go(definition, done.state, now))
         return _with_token_of(head, move) if done.state == state and not is_at_work(state) else move
 
     def owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:
@@ -78,9 +95,11 @@ class Claims:
 
     def moved(self, head: Head, definition: SagaDefinition, before: State, done: Fold, now: datetime) -> Move:
         """Return the move that leaves a saga at work to its owner, as long as it is, and else takes it if it is now."""
+        if head.deadline_at is not None and is_left_to_act(definition, done.state) and head.status.is_terminal:
+            return compose(_grip(head, definition), done, now, None)
         if not is_at_work(before):
             return self.owned(head, definition, done, now)
-        return compose(_grip(head, definition), done, now, left_by_owner(definition.graph, done.state, now))
+        return compose(_grip(head, definition), done, now, left_by_owner(definition, done.state, now))
 
     def known(self, head: Head) -> SagaDefinition | None:
         """Return the definition that a saga was started with; None if this process does not have it, step by step."""
@@ -159,7 +178,7 @@ class Intake:
         self.verdict, self.reason = done.verdict, done.reason
         if not done.moved:
             return None
-        if isinstance(self.event, AbortOrdered):
+        if isinstance(self.event, AbortOrdered | FailureOrdered):
             return self.claims.owned(head, definition, done, now)
         return self.claims.moved(head, definition, state, done, now)
 

@@ -26,7 +26,7 @@ from ..kernel.undo_status import Undoing
 from ..storage.rows import Ownership, Written
 from .background import begun
 from .exactly_once import Committed, perform_once
-from .moves import Fold, compose, fold, is_at_work, left_by_owner, left_to_anybody, read_state, released
+from .moves import Fold, compose, fold, is_at_work, left_by_owner, left_to_anybody, let_go, read_state
 from .tenure import patiently
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class Driver:
         while is_at_work(self.tenure.state) and not self._fenced:
             now = self._tools.now()
             done = self._fold(self._mail, now)
-            graph, state = self.tenure.definition.graph, done.state
-            left = left_to_anybody(now) if is_at_work(state) else released(graph, state, now)
+            state = done.state
+            left = left_to_anybody(now) if is_at_work(state) else let_go(self.tenure.definition, state, now)
             if await self._commit(done, now, left):
                 return
 
@@ -135,7 +135,7 @@ class Driver:
             if not done.moved:
                 self._set_alarm()
                 return
-            if await self._commit(done, now, left_by_owner(self.tenure.definition.graph, done.state, now)):
+            if await self._commit(done, now, left_by_owner(self.tenure.definition, done.state, now)):
                 self._adopt(done)
                 return
         self._mail[:0] = events  # what was not committed, `release` still may

@@ -30,6 +30,7 @@ from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
+from .aftermath import driver_of, leaves_more
 from .background import Background
 from .birth import Beginning, born
 from .claims import Claims, Intake
@@ -261,7 +262,7 @@ class SagaEngine(Generic[ModelT]):
         return self.background.begin(self._drive(tenure))
 
     async def _drive(self, tenure: Tenure) -> None:
-        driver = Driver(tenure, self._tools)
+        driver = driver_of(tenure, self._tools, self._claims, self.payloads)
         saga_id = tenure.saga_id
         if (older := self.drivers.get(saga_id)) is not None:
             older.lose()  # its lease ran out, and it was this engine that took the saga
@@ -275,7 +276,7 @@ class SagaEngine(Generic[ModelT]):
         finally:
             if self.drivers.get(saga_id) is driver:
                 del self.drivers[saga_id]
-        if not in_time:  # the answer that gave us the saga came so late that only a new lease can be believed in
+        if not in_time or leaves_more(driver):  # too late an answer: only a new lease can be believed in
             await self._wake_quietly(saga_id)
 
     # --- the end ---------------------------------------------------------------------------------------------

@@ -120,9 +120,9 @@ def _taken(tenure: Tenure, state: State, error: str | None, reply: Reply, now: d
 
 def _move(tenure: Tenure, committed: Committed, now: datetime) -> Move:
     """Return the move that makes it durable; it releases a saga that needs nobody any more."""
-    graph, done = tenure.definition.graph, committed.done
+    done = committed.done
     grip = Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token)
-    return compose(grip, done, now, left_by_owner(graph, done.state, now))
+    return compose(grip, done, now, left_by_owner(tenure.definition, done.state, now))
 
 
 def _certain(reply: Reply) -> Reply:

@@ -12,8 +12,17 @@ from ..definition.saga import SagaDefinition
 from ..kernel.codec import UnreadableStateError, decode, encode
 from ..kernel.effects import Decision, Record, Verdict
 from ..kernel.events import Event, Ticked
-from ..kernel.projection import awaiting, current_step_index, is_live, last_error, retry_counter, status_of, wake_at
-from ..kernel.state import State
+from ..kernel.projection import (
+    awaiting,
+    current_step_index,
+    is_live,
+    last_error,
+    residue,
+    retry_counter,
+    status_of,
+    wake_at,
+)
+from ..kernel.state import SagaStatus, State
 from ..kernel.transition import decide
 from ..storage.rows import Head, Move, Ownership
 
@@ -113,9 +122,39 @@ def released(graph: Graph, state: State, now: datetime) -> Ownership:
     return Ownership(uuid4(), None, wake_at(state), awaiting(graph, state), None)
 
 
-def left_by_owner(graph: Graph, state: State, now: datetime) -> Ownership | None:
-    """Return the ownership that its owner leaves a saga in: as it is while there is work, and released afterwards."""
-    return None if is_at_work(state) else released(graph, state, now)
+def left_by_owner(definition: SagaDefinition, state: State, now: datetime) -> Ownership | None:
+    """Return the ownership that its owner leaves a saga in: as it is while there is work, and let go of afterwards."""
+    return None if is_at_work(state) else let_go(definition, state, now)
+
+
+def let_go(definition: SagaDefinition, state: State, now: datetime) -> Ownership:
+    """Return the ownership of a saga that has come to rest by itself; one whose failure is to be acted upon is due."""
+    rests = released(definition.graph, state, now)
+    return rests._replace(deadline_at=now - _AHEAD) if is_left_to_act(definition, state) else rests
+
+
+def is_left_to_act(definition: SagaDefinition, state: State) -> bool:
+    """Return whether a saga has failed and left effects standing, and code of its author's is to be called for that."""
+    if not definition.failure.calls or status_of(definition.graph, state) is not SagaStatus.FAILED:
+        return False
+    return bool(residue(definition.graph, state))
+
+
+def put_off(head: Head, now: datetime, until: datetime) -> Move:
+    """Return the move that leaves a row as it is, to be looked at later by anybody."""
+    ownership = Ownership(None, None, until, head.awaiting, head.finished_at)
+    return _unmoved(head, now, ownership)
+
+
+def taken_for_action(head: Head, now: datetime, ownership: Ownership) -> Move:
+    """Return the move that gives a saga that is over, and due all the same, to a new owner."""
+    return _unmoved(head, now, ownership._replace(finished_at=head.finished_at))
+
+
+def _unmoved(head: Head, now: datetime, ownership: Ownership) -> Move:
+    place = head.current_step_index, head.retry_counter
+    token = head.step_execution_token
+    return Move(head.id, head.revision, token, head.status, head.state, *place, head.last_error, now, ownership, ())
 
 
 def left_to_anybody(now: datetime) -> Ownership:

@@ -152,11 +152,16 @@ def result(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads:
 
 def _outputs(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> dict[str, Any]:
     """Return what the steps returned, without those that only finish the saga."""
-    past = Past()
-    past.learn(rows)
     definition = registry.find(head.saga_name, head.definition_version)
     finish = {step.step_id for step in definition.steps if step.is_finish} if definition else frozenset()
-    return {step_id: _shown(payloads, text) for step_id, text in past.outputs.items() if step_id not in finish}
+    return {step_id: output for step_id, output in outputs(rows, payloads).items() if step_id not in finish}
+
+
+def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
+    """Return what the steps returned."""
+    past = Past()
+    past.learn(rows)
+    return {step_id: _shown(payloads, text) for step_id, text in past.outputs.items()}
 
 
 def _facts(head: Head) -> dict[str, Any]:

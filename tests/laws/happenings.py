@@ -88,12 +88,16 @@ def operator_orders(world: World) -> None:
         k.AbortOrdered(),
         k.RewindOrdered(step_id=step_id, finished_at=finished),
         k.RewindOrdered(step_id=tape.pick((*world.graph.nodes, "nowhere")), finished_at=finished),
+        k.FailureOrdered(action="CLOSE_ALL", closed=True, actor=tape.pick(("ann", None))),
     )
     order, before = tape.pick(orders), world.state
     if isinstance(order, k.SkipOrdered):
         prepare_by_hand(world, order)
     elif isinstance(order, k.WaiveOrdered) and will_apply(world, order):
         ledger.waived.add(world.key(step_id))
+    elif isinstance(order, k.FailureOrdered) and will_apply(world, order):
+        after = k.decide(world.graph, world.state, order, now=world.now).state
+        ledger.waived |= {world.key(i) for i, status in after.all() if isinstance(status, k.Waived)}
     decision = world.tell(order)
     after = decision.state
     same = [_what_matters(state) for state in (after, before)]

@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from saga_orchestrator import (
     BaseStep,
+    FailureAction,
     FixedRetry,
     InputContext,
     SagaAdmin,
@@ -102,6 +103,12 @@ builder.add_step(step=Reserve(), input_map=reserve, on_undo_failure="never mind"
 SagaBuilder(commit="by hand")  # E: arg-type
 SagaBuilder(commit="manual", commit_timeout=timedelta(hours=1))
 definition = builder.build()
+
+
+async def close_all(saga_id: UUID) -> bool:
+    return True
+
+
 reveal_type(definition)  # R: SagaDefinition
 reveal_type(definition.fingerprint)  # R: str
 
@@ -131,4 +138,9 @@ async def use(sessions: async_sessionmaker[AsyncSession], session: AsyncSession)
         reveal_type((await admin.list_sagas()).items)  # R: list[SagaSnapshot]
         reveal_type((await admin.get_saga(saga_id)).step_history)  # R: Sequence[HistoryEntry]
         await admin.abort(saga_id, "ada")  # E: call-arg
+        reveal_type(await admin.dirty_sagas())  # R: list[UUID]
+        reveal_type(await admin.dirty_state(saga_id))  # R: DirtyState | None
+        reveal_type(await admin.execute_compensation(saga_id, "REVERT", actor="ada"))  # R: CompensationResult
+        SagaBuilder(on_failure=FailureAction.CLOSE_ALL, close_all=close_all)
+        SagaBuilder(alert_human=close_all)  # E: arg-type
         SagaOrchestrator[Base](model_class=Base, session_maker=sessions)  # E: type-var

@@ -45,8 +45,11 @@ BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast
 PUBLIC = [
     "ActiveSagaAlreadyExistsError",
     "BaseStep",
+    "CompensationResult",
+    "DirtyState",
     "Event",
     "ExponentialRetry",
+    "FailureAction",
     "FixedRetry",
     "FunctionStep",
     "HistoryEntry",

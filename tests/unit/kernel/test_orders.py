@@ -12,6 +12,7 @@ from saga_orchestrator.kernel.events import (
     Compensated,
     CompensateOrdered,
     CompensationRaised,
+    FailureOrdered,
     Order,
     RetryOrdered,
     SkipOrdered,
@@ -88,6 +89,7 @@ ANSWERS = {
     "failed past its pivot":      (APPLIED,     SKIP,        PAST,       OVER,            OVER,    APPLIED),
     "turning, to leave effects":  (RETRY,       SKIP,        COMPENSATE, APPLIED,         APPLIED, ACTIVE),
 }  # fmt: skip
+DIRTY = (SagaStatus.STUCK, SagaStatus.FAILED)
 ORDERS = (
     RetryOrdered(actor="ann", reason="fixed"),
     SkipOrdered(actor="ann", reason="fixed"),
@@ -370,6 +372,39 @@ def test_a_waiver_ends_a_quarantine() -> None:
     graph = Graph.of(step("a"), step("b"))
     before = back(a=Undoing(), b=UndoFailed(1), quarantined=True)
     assert carried_out(graph, before, WaiveOrdered(step_id="b", actor="ann")).work == (Compensate("a", 1),)
+
+
+CLOSED = FailureOrdered(action="CLOSE_ALL", closed=True, actor="ann", reason="sold off")
+
+
+def test_what_was_done_about_a_failure_is_recorded() -> None:
+    """It changes nothing of what stands."""
+    before = halted(a=Succeeded(), b=Failed())
+    done = carried_out(GRAPH, before, FailureOrdered(action="ALERT_HUMAN", actor="ann"))
+    assert rows(done) == ["ORDER SUCCESS failure:ALERT_HUMAN"]
+    assert residue(GRAPH, done.state) == ("a",)
+
+
+@pytest.mark.parametrize("situation", [name for name, (status, _) in SITUATIONS.items() if status in DIRTY])
+def test_where_everything_was_closed_nothing_stands(situation: str) -> None:
+    """The saga is over, whichever way it went: nothing of it goes on, and nothing is left to undo."""
+    _, before = SITUATIONS[situation]
+    if situation == "failed, nothing acted":
+        assert "nothing of it stands" in decide(GRAPH, before, CLOSED, now=NOW).reason
+        return
+    done = carried_out(GRAPH, before, CLOSED)
+    assert (done.work, residue(GRAPH, done.state)) == ((), ())
+    assert status_of(GRAPH, done.state).is_terminal
+    assert rows(done)[-1] == "ORDER SUCCESS failure:CLOSE_ALL"
+
+
+def test_to_close_everything_needs_a_name_and_a_failure() -> None:
+    """Somebody answers for what was left; and a saga that goes on is not dealt with behind its back."""
+    nobody = FailureOrdered(action="CLOSE_ALL", closed=True)
+    assert "actor=" in decide(GRAPH, halted(a=Succeeded(), b=Failed()), nobody, now=NOW).reason
+    for situation, (status, before) in SITUATIONS.items():
+        if status not in DIRTY:
+            assert "STUCK or has FAILED" in decide(GRAPH, before, CLOSED, now=NOW).reason, situation
 
 
 def test_an_order_of_a_newer_version_is_refused() -> None:

@@ -1,0 +1,106 @@
+"""Sagas that are half done, for operators: which they are, what stands of each, and a closed menu of what to do.
+
+The part of `SagaAdmin` that answers by values: what comes of an action is for the operator to read, and no error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from ..definition.failure import DirtyState, FailureAction
+from ..errors import SagaStateError
+from ..kernel.events import CompensateOrdered, FailureOrdered, Order
+from ..kernel.state import SagaStatus
+from ..runtime.engine import SagaEngine
+from ..runtime.failing import DIRTY, CompensationResult, call_hook, dirty_state_of, is_dirty
+from ..runtime.texts import check_characters, check_name
+from ..runtime.watching import ended
+from ..storage.rows import SagaFilter
+
+_PAGE = 500
+
+
+class DirtySagas:
+    """Looks after the sagas of one engine that are stuck, or have failed and left effects standing."""
+
+    _engine: SagaEngine[Any]
+
+    async def dirty_sagas(self, *, saga_name: str | None = None, limit: int = 1000) -> list[UUID]:
+        """Return the ids of up to `limit` sagas that are dirty, newest first.
+
+        Dirty is one that is STUCK, or that has FAILED with a residue. It is so until its effects are undone or waived:
+        to be told of it, or to leave it alone, changes nothing.
+        """
+        wanted, found, before = SagaFilter(status=DIRTY, saga_name=saga_name), list[UUID](), None
+        while len(found) < limit:
+            heads = await self._engine.store.heads(wanted, _PAGE, before)
+            found += [head.id for head in heads if is_dirty(head, self._engine.registry)]
+            if len(heads) < _PAGE:
+                break
+            before = heads[-1].id
+        return found[:limit]
+
+    async def dirty_state(self, saga_id: UUID) -> DirtyState | None:
+        """Return which step of a dirty saga has failed, and what the steps returned whose effects stand.
+
+        None of a saga that is not dirty, or that nobody knows.
+        """
+        engine = self._engine
+        return await dirty_state_of(engine.store, engine.registry, engine.payloads, saga_id)
+
+    async def execute_compensation(
+        self, saga_id: UUID, action: FailureAction | str, *, actor: str | None = None, reason: str | None = None
+    ) -> CompensationResult:
+        """Do one of four things about a dirty saga, and return what has come of it.
+
+        A saga that is not dirty is left alone: so nothing is compensated twice. REVERT undoes it by its compensations,
+        and waits until that has ended; CLOSE_ALL calls the definition's `close_all`. Both leave it clean only if they
+        have succeeded, and can be tried again otherwise. ALERT_HUMAN calls `alert_human`; it and NOOP leave it dirty.
+        What has been done stands in the history, with who and why; CLOSE_ALL needs an `actor`, who answers for what the
+        saga leaves behind.
+
+        Raises:
+            Exception: Whatever a hook raises; the saga stays dirty.
+            SagaError: `actor` or `reason` cannot be stored.
+        """
+        if actor is not None:
+            check_name("actor", actor)
+        if reason is not None:
+            check_characters("reason", reason)
+        if action not in set(FailureAction):
+            return CompensationResult(False, f"{action!r} is no action; the actions are {', '.join(FailureAction)}")
+        dirty = await self.dirty_state(saga_id)
+        if dirty is None:
+            return CompensationResult(False, f"saga {saga_id} is not dirty")
+        if action == FailureAction.REVERT:
+            return await self._revert(saga_id, CompensateOrdered(actor=actor, reason=reason))
+        is_closing = action == FailureAction.CLOSE_ALL
+        order = FailureOrdered(action=str(action), closed=is_closing, actor=actor, reason=reason)
+        if is_closing and not actor:
+            return CompensationResult(False, "CLOSE_ALL needs the name of the operator who answers for it: actor=")
+        return await self._call(dirty, order)
+
+    async def _revert(self, saga_id: UUID, order: CompensateOrdered) -> CompensationResult:
+        if (refusal := await self._refused(saga_id, order)) is not None:
+            return refusal
+        head = await ended(self._engine, saga_id)
+        if head.status is SagaStatus.COMPENSATED:
+            return CompensationResult(True, "everything is undone")
+        return CompensationResult(False, f"its rollback has ended as {head.status.value}: {head.last_error}")
+
+    async def _call(self, dirty: DirtyState, order: FailureOrdered) -> CompensationResult:
+        head = await self._engine.store.head(dirty.saga_id)
+        definition = head and self._engine.registry.find(head.saga_name, head.definition_version)
+        if not definition:
+            return CompensationResult(False, f"'{dirty.saga_name}' is not registered in this process")
+        result = await call_hook(definition.failure, FailureAction(order.action), dirty)
+        refusal = await self._refused(dirty.saga_id, order) if result.success else None
+        return refusal or result
+
+    async def _refused(self, saga_id: UUID, order: Order) -> CompensationResult | None:
+        try:
+            await self._engine.advance(saga_id, order)
+        except SagaStateError as error:
+            return CompensationResult(False, str(error))
+        return None

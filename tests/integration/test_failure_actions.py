@@ -1,0 +1,476 @@
+"""What failure does: a closed menu of actions, chosen by the definition or by an operator, and answered by values."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from saga_orchestrator import (
+    CompensationResult,
+    DirtyState,
+    FailureAction,
+    PermanentError,
+    SagaAdmin,
+    SagaBuilder,
+    SagaDefinition,
+    SagaOrchestrator,
+    SagaStatus,
+    StepKind,
+)
+from saga_orchestrator.testing import ManualClock
+from tests.support.sagas import NAME, Deed, Gate, Input, OneWay, Site, TripSaga, World, soon, trip, until
+
+ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
+WHO = {"actor": "ann", "reason": "ticket 12"}
+FULL = PermanentError("full")
+
+
+class Hooks:
+    """The two hooks of a definition: they note what they were given, and answer, or raise, as planned."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.calls: list[Any] = []
+        self.answers = list(answers)
+        self.gate: Gate | None = None
+
+    async def close_all(self, saga_id: UUID) -> bool:
+        self.calls.append(saga_id)
+        if self.gate is not None:
+            await self.gate()
+        return self._answer()
+
+    def alert_human(self, saga_id: UUID, dirty: DirtyState) -> None:
+        self.calls.append((saga_id, dirty))
+        self._answer()
+
+    def _answer(self) -> Any:
+        answer = self.answers.pop(0) if self.answers else True
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def journey(world: World, **settings: Any) -> SagaDefinition:
+    """Return a saga of a flight, a hotel that can fail, and a car."""
+    builder = SagaBuilder(**settings)
+    for name in ("flight", "hotel", "car"):
+        builder.add_step(step=Deed(world, name), input_map=lambda ctx: Input(number=7), step_id=name)
+    return builder.build()
+
+
+def acting(world: World, hooks: Hooks, action: str) -> SagaDefinition:
+    return journey(world, on_failure=action, close_all=hooks.close_all, alert_human=hooks.alert_human)
+
+
+def by_hand(world: World, hooks: Hooks | None = None) -> SagaDefinition:
+    """Return a definition that leaves a failure to operators."""
+    given = {} if hooks is None else {"close_all": hooks.close_all, "alert_human": hooks.alert_human}
+    return journey(world, on_failure="NOOP", **given)
+
+
+def admin_of(orchestrator: SagaOrchestrator[TripSaga]) -> SagaAdmin[TripSaga]:
+    return SagaAdmin[TripSaga](engine=orchestrator.engine)
+
+
+async def failed(orchestrator: SagaOrchestrator[TripSaga], world: World) -> UUID:
+    """Return a saga whose hotel was full, with a flight that stands."""
+    world.plan("hotel", FULL)
+    saga_id: UUID = await soon(orchestrator.start(**ORDER))
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.FAILED
+    return saga_id
+
+
+async def is_dirty(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> bool:
+    """Return whether a saga is in the operators' queue; both ways to ask say the same."""
+    listed = saga_id in await admin_of(orchestrator).dirty_sagas()
+    assert (await admin_of(orchestrator).dirty_state(saga_id) is not None) is listed
+    return listed
+
+
+async def signed(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> list[tuple[Any, ...]]:
+    """Return the orders in a saga's history: what, by whom, and why."""
+    history = (await admin_of(orchestrator).get_saga(saga_id)).step_history
+    return [(row.step_id, row.actor, row.reason) for row in history if row.phase == "ORDER"]
+
+
+async def test_d2_d4_a_half_done_saga_says_what_failed_and_what_stands(database: Site, world: World) -> None:
+    """The failed step with its error, and the recorded outputs of the steps whose effects stand; nothing of others."""
+    orchestrator = database.joins(by_hand(world))
+
+    saga_id = await failed(orchestrator, world)
+
+    assert await admin_of(orchestrator).dirty_state(saga_id) == DirtyState(
+        saga_id=saga_id,
+        saga_name=NAME,
+        aggregation_id="order-1",
+        status="FAILED",
+        failed_step="hotel",
+        error="PermanentError('full')",
+        partial_state={"flight": {"ref": "flight-7"}},
+    )
+    assert await admin_of(orchestrator).dirty_state(uuid4()) is None
+
+
+async def test_d3_the_queue_holds_what_is_half_done(database: Site, world: World) -> None:
+    """Newest first, those that are stuck among them; not what has completed, was undone, or failed without a trace."""
+    orchestrator = database.joins(by_hand(world))
+    orchestrator.register("stuck", trip(world))
+    clean = await soon(orchestrator.start(**ORDER))
+    world.plan("flight", FULL)
+    nothing_acted = await soon(orchestrator.start(**ORDER))
+    first = await failed(orchestrator, world)
+    world.plan("hotel", FULL)
+    world.plan("undo flight", FULL)
+    stuck = await soon(orchestrator.start(**{**ORDER, "saga_name": "stuck"}))
+    admin = admin_of(orchestrator)
+
+    assert await admin.dirty_sagas() == [stuck, first]
+    assert await admin.dirty_sagas(limit=1) == [stuck]
+    assert await admin.dirty_sagas(saga_name=NAME) == [first]
+    assert [await admin.dirty_state(each) for each in (clean, nothing_acted)] == [None, None]
+    found = await admin.dirty_state(stuck)
+    assert found is not None
+    assert (found.failed_step, found.partial_state) == ("hotel", {"flight": {"ref": "flight-7"}})
+
+
+async def test_d3_the_queue_is_read_to_its_end(on_sqlite: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clean ones are between those that are dirty."""
+    monkeypatch.setattr("saga_orchestrator.admin.dirty._PAGE", 1)
+    orchestrator = on_sqlite.joins(by_hand(world))
+    dirty = await failed(orchestrator, world)
+    for number in range(2):
+        world.plan("flight", FULL)
+        await soon(orchestrator.start(**{**ORDER, "aggregation_id": f"{number}"}))
+
+    assert await admin_of(orchestrator).dirty_sagas() == [dirty]
+
+
+async def test_d4_a_process_without_the_definition_sees_it_too(database: Site, world: World) -> None:
+    """What may stand is shown; what needs the definition's code is refused, as a value."""
+    saga_id = await failed(database.joins(by_hand(world)), world)
+    stranger = admin_of(database.joins(None))
+
+    assert await stranger.dirty_sagas() == [saga_id]
+    found = await stranger.dirty_state(saga_id)
+    assert found is not None
+    assert found.partial_state == {"flight": {"ref": "flight-7"}}
+    result = await stranger.execute_compensation(saga_id, "CLOSE_ALL", **WHO)
+    assert result == CompensationResult(False, f"'{NAME}' is not registered in this process")
+
+
+async def test_d4_a_row_that_nobody_can_read_is_dirty_all_the_same(database: Site, world: World) -> None:
+    """A stuck saga stays in the queue, even if nothing can be told of it; none of the questions raises."""
+    orchestrator = database.joins(by_hand(world))
+    saga_id = await failed(orchestrator, world)
+    await database.edit(saga_id, status="STUCK", awaiting="operator", state="{}")
+
+    found = await admin_of(orchestrator).dirty_state(saga_id)
+
+    assert found is not None
+    assert (found.status, found.partial_state) == ("STUCK", {})
+    assert await is_dirty(orchestrator, saga_id)
+
+
+@pytest.mark.parametrize("action", list(FailureAction))
+async def test_d6_what_is_not_dirty_is_left_alone(database: Site, world: World, action: FailureAction) -> None:
+    """So nothing is compensated twice: neither what completed nor what was dealt with before, nor an unknown saga."""
+    hooks = Hooks()
+    orchestrator = database.joins(by_hand(world, hooks))
+    admin = admin_of(orchestrator)
+    done, dealt_with = await soon(orchestrator.start(**ORDER)), await failed(orchestrator, world)
+    assert (await admin.execute_compensation(dealt_with, "REVERT")).success
+    calls = list(world.calls)
+
+    for saga_id in (done, dealt_with, uuid4()):
+        result = await admin.execute_compensation(saga_id, action, **WHO)
+        assert result == CompensationResult(False, f"saga {saga_id} is not dirty")
+
+    assert (world.calls, hooks.calls) == (calls, [])
+
+
+async def test_d6_d7_revert_undoes_precisely(database: Site, world: World) -> None:
+    """By the compensations, with the recorded outputs; the saga is clean when, and only when, they have come off."""
+    world.plan("undo flight", ConnectionError("away"))
+    orchestrator = database.joins(by_hand(world))
+    saga_id = await failed(orchestrator, world)
+    admin = admin_of(orchestrator)
+
+    first = await soon(admin.execute_compensation(saga_id, FailureAction.REVERT, **WHO))
+    assert first == CompensationResult(False, "its rollback has ended as STUCK: PermanentError('full')")
+    assert await is_dirty(orchestrator, saga_id)
+
+    second = await soon(admin.execute_compensation(saga_id, "REVERT", **WHO))
+    assert second == CompensationResult(True, "everything is undone")
+    assert not await is_dirty(orchestrator, saga_id)
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert world.calls == ["flight", "hotel", "undo flight", "undo flight"]
+    assert await signed(orchestrator, saga_id) == [("compensate", "ann", "ticket 12")] * 2
+
+
+async def test_d6_what_cannot_be_reverted_is_refused_by_a_value(database: Site, world: World) -> None:
+    """A saga that is stuck past its pivot only goes forward; but everything can be closed, and it is over then."""
+    hooks = Hooks()
+    builder = SagaBuilder(close_all=hooks.close_all)
+    builder.add_step(step=Deed(world, "flight"), input_map=lambda ctx: Input(), step_id="flight")
+    builder.add_step(step=OneWay(world, "pay"), input_map=lambda ctx: Input(), step_id="pay", kind=StepKind.PIVOT)
+    builder.add_step(step=OneWay(world, "mail"), input_map=lambda ctx: Input(), step_id="mail", kind="RETRIABLE")
+    world.plan("mail", FULL)
+    orchestrator = database.joins(builder.build())
+    saga_id = await soon(orchestrator.start(**ORDER))
+    admin = admin_of(orchestrator)
+    found = await admin.dirty_state(saga_id)
+    assert found is not None
+    assert (found.failed_step, list(found.partial_state)) == ("mail", ["flight", "pay"])
+
+    refused = await admin.execute_compensation(saga_id, "REVERT", **WHO)
+    assert not refused.success
+    assert "it is past its pivot and can only go forward" in refused.message
+
+    assert (await admin.execute_compensation(saga_id, "CLOSE_ALL", **WHO)).success
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert (snapshot.status, snapshot.residue) == (SagaStatus.FAILED, ())
+    assert not await is_dirty(orchestrator, saga_id)
+
+
+@pytest.mark.parametrize("answer", [False, None, 1])
+async def test_d6_d7_close_all_is_believed_only_if_it_says_true(database: Site, world: World, answer: Any) -> None:
+    """It is given the id alone; until it has said True the saga is dirty, and it can be tried again."""
+    hooks = Hooks(answer)
+    orchestrator = database.joins(by_hand(world, hooks))
+    saga_id = await failed(orchestrator, world)
+    admin = admin_of(orchestrator)
+
+    first = await admin.execute_compensation(saga_id, "CLOSE_ALL", **WHO)
+    assert first == CompensationResult(False, f"close_all answered {answer!r}, and not True; the saga stays dirty")
+    assert await is_dirty(orchestrator, saga_id)
+
+    second = await admin.execute_compensation(saga_id, FailureAction.CLOSE_ALL, **WHO)
+    assert second == CompensationResult(True, "everything is closed")
+    assert not await is_dirty(orchestrator, saga_id)
+    assert hooks.calls == [saga_id, saga_id]
+    assert world.calls == ["flight", "hotel"]
+    assert await signed(orchestrator, saga_id) == [("failure:CLOSE_ALL", "ann", "ticket 12")]
+
+
+async def test_d6_close_all_needs_a_name(on_sqlite: Site, world: World) -> None:
+    """Somebody answers for what is waived; nothing is called before that is known."""
+    hooks = Hooks()
+    orchestrator = on_sqlite.joins(by_hand(world, hooks))
+    saga_id = await failed(orchestrator, world)
+
+    result = await admin_of(orchestrator).execute_compensation(saga_id, "CLOSE_ALL")
+
+    assert (result.success, hooks.calls) == (False, [])
+    assert "actor=" in result.message
+
+
+async def test_d6_an_alert_and_a_noop_leave_it_dirty(database: Site, world: World) -> None:
+    """Both succeed, and both stand in the history; the saga stays in the queue."""
+    hooks = Hooks()
+    orchestrator = database.joins(by_hand(world, hooks))
+    saga_id = await failed(orchestrator, world)
+    admin = admin_of(orchestrator)
+
+    assert (await admin.execute_compensation(saga_id, "ALERT_HUMAN", **WHO)).success
+    assert (await admin.execute_compensation(saga_id, "NOOP")).success
+
+    assert hooks.calls == [(saga_id, await admin.dirty_state(saga_id))]
+    assert await is_dirty(orchestrator, saga_id)
+    assert await signed(orchestrator, saga_id) == [
+        ("failure:ALERT_HUMAN", "ann", "ticket 12"),
+        ("failure:NOOP", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ("CLOSE_ALL", "'trip' was built without close_all="),
+        ("ALERT_HUMAN", "'trip' was built without alert_human="),
+        ("EXPLODE", "'EXPLODE' is no action; the actions are REVERT, CLOSE_ALL, ALERT_HUMAN, NOOP"),
+    ],
+)
+async def test_d5_d6_what_is_not_on_the_menu_is_answered_by_a_value(
+    database: Site, world: World, action: str, message: str
+) -> None:
+    """An unknown action, or one for which the definition has no hook: nothing is done."""
+    orchestrator = database.joins(by_hand(world))
+    saga_id = await failed(orchestrator, world)
+
+    result = await admin_of(orchestrator).execute_compensation(saga_id, action, **WHO)
+
+    assert result == CompensationResult(False, message)
+    assert await is_dirty(orchestrator, saga_id)
+
+
+@pytest.mark.parametrize("action", ["CLOSE_ALL", "ALERT_HUMAN"])
+async def test_d6_what_a_hook_raises_passes_through(database: Site, world: World, action: str) -> None:
+    """It is the operator's to see; the saga is as dirty as before."""
+    hooks = Hooks(ConnectionError("away"))
+    orchestrator = database.joins(by_hand(world, hooks))
+    saga_id = await failed(orchestrator, world)
+
+    with pytest.raises(ConnectionError, match="away"):
+        await admin_of(orchestrator).execute_compensation(saga_id, action, **WHO)
+
+    assert await is_dirty(orchestrator, saga_id)
+    assert await signed(orchestrator, saga_id) == []
+
+
+async def test_d6_what_an_operator_did_meanwhile_is_not_overwritten(database: Site, world: World) -> None:
+    """A saga that was reverted while its hook was at work is not closed as well: the action answers that it is not."""
+    hooks = Hooks()
+    hooks.gate = Gate()
+    orchestrator = database.joins(by_hand(world, hooks))
+    saga_id = await failed(orchestrator, world)
+    closing = asyncio.create_task(admin_of(orchestrator).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
+    await hooks.gate.wait_reached()
+    assert (await soon(admin_of(orchestrator).execute_compensation(saga_id, "REVERT", **WHO))).success
+
+    hooks.gate.open()
+    result = await soon(closing)
+
+    assert not result.success
+    assert "it is COMPENSATED" in result.message
+
+
+async def test_d1_a_definition_has_everything_closed_by_itself(database: Site, world: World) -> None:
+    """Once, when it has failed with effects standing; no step is undone, and nothing stands afterwards."""
+    hooks = Hooks()
+    orchestrator = database.joins(acting(world, hooks, "CLOSE_ALL"))
+
+    saga_id = await failed(orchestrator, world)
+    await soon(orchestrator.run_due())
+
+    assert (hooks.calls, world.calls) == ([saga_id], ["flight", "hotel"])
+    assert not await is_dirty(orchestrator, saga_id)
+    assert await signed(orchestrator, saga_id) == [("failure:CLOSE_ALL", "engine", "on_failure=CLOSE_ALL")]
+    assert (await orchestrator.get_snapshot(saga_id)).deadline_at is None
+
+
+async def test_d1_a_definition_has_somebody_told_by_itself(database: Site, world: World) -> None:
+    """Once; the saga stays dirty until somebody has dealt with it, and may be told of again by hand."""
+    hooks = Hooks()
+    orchestrator = database.joins(acting(world, hooks, "ALERT_HUMAN"))
+
+    saga_id = await failed(orchestrator, world)
+    await soon(orchestrator.run_due())
+
+    assert hooks.calls == [(saga_id, await admin_of(orchestrator).dirty_state(saga_id))]
+    assert await is_dirty(orchestrator, saga_id)
+    assert (await soon(admin_of(orchestrator).execute_compensation(saga_id, "REVERT"))).success
+
+
+@pytest.mark.parametrize("names", [("flight",), ("flight", "hotel", "car")])
+async def test_d1_nothing_is_called_where_nothing_stands(database: Site, world: World, names: tuple[str, ...]) -> None:
+    """Neither for a saga that completes nor for one in which nothing has acted; nor for what an operator aborts."""
+    hooks = Hooks()
+    orchestrator = database.joins(acting(world, hooks, "CLOSE_ALL"))
+    await soon(orchestrator.start(**ORDER))
+    world.plan("flight", FULL)
+    await soon(orchestrator.start(**ORDER))
+    gate = world.gate(names[-1])
+    running = asyncio.create_task(orchestrator.start(**ORDER))
+    await gate.wait_reached()
+    saga_id = (await admin_of(orchestrator).list_sagas()).items[0].id
+    await soon(admin_of(orchestrator).abort(saga_id))
+    await soon(running)
+    await soon(orchestrator.run_due())
+
+    assert hooks.calls == []
+    assert await is_dirty(orchestrator, saga_id)
+
+
+async def test_d1_a_hook_that_is_cut_off_is_called_again_elsewhere(database: Site, world: World) -> None:
+    """A process that stops in the middle leaves the action to whoever looks next."""
+    hooks, heirs = Hooks(), Hooks()
+    hooks.gate = Gate()
+    first, heir = (database.joins(acting(world, each, "CLOSE_ALL")) for each in (hooks, heirs))
+    world.plan("hotel", FULL)
+    running = asyncio.create_task(first.start(**ORDER))
+    await hooks.gate.wait_reached()
+    await soon(first.aclose())
+    saga_id = await soon(running)
+    assert hooks.gate.cut.is_set()
+    assert await is_dirty(heir, saga_id)
+
+    await soon(heir.run_due())
+
+    assert heirs.calls == [saga_id]
+    assert not await is_dirty(heir, saga_id)
+
+
+async def test_d1_a_hook_whose_process_dies_is_called_again_elsewhere(database: Site, world: World) -> None:
+    """When its lease has run out, as of any saga; what the first one comes to then does no harm."""
+    hooks, heirs = Hooks(), Hooks()
+    hooks.gate = Gate()
+    first, heir = (database.joins(acting(world, each, "CLOSE_ALL")) for each in (hooks, heirs))
+    world.plan("hotel", FULL)
+    running = asyncio.create_task(first.start(**ORDER))
+    await hooks.gate.wait_reached()
+    (saga_id,) = await admin_of(heir).dirty_sagas()
+    assert await soon(heir.run_due()) == 0
+    await database.make_due(saga_id)
+
+    assert await soon(heir.run_due()) == 1
+    hooks.gate.open()
+    await soon(running)
+
+    assert (hooks.calls, heirs.calls) == ([saga_id], [saga_id])
+    assert [order for order, *_ in await signed(heir, saga_id)] == ["failure:CLOSE_ALL"]
+
+
+@pytest.mark.parametrize("answer", [ConnectionError("away"), False])
+async def test_d1_a_hook_that_does_not_come_off_is_called_again_later(
+    database: Site, world: World, answer: Any
+) -> None:
+    """After a pause that grows with the time since the saga has failed; it is dirty until then."""
+    hooks, clock = Hooks(answer), ManualClock()
+    orchestrator = database.joins(acting(world, hooks, "CLOSE_ALL"), clock=clock)
+    saga_id = await failed(orchestrator, world)
+    assert await soon(orchestrator.run_due()) == 0
+    assert await is_dirty(orchestrator, saga_id)
+
+    clock.advance(timedelta(seconds=2))
+    assert await soon(orchestrator.run_due()) == 1
+
+    assert hooks.calls == [saga_id, saga_id]
+    assert not await is_dirty(orchestrator, saga_id)
+
+
+async def test_d1_an_operator_may_waive_while_the_hook_is_still_to_come(database: Site, world: World) -> None:
+    """Of a part of what stands: the hook is called for the rest. Of all of it: there is nothing left to call it for."""
+    hooks, clock = Hooks(False), ManualClock()
+    orchestrator = database.joins(acting(world, hooks, "CLOSE_ALL"), clock=clock)
+    world.plan("car", FULL)
+    saga_id = await soon(orchestrator.start(**ORDER))
+    admin = admin_of(orchestrator)
+
+    await admin.waive_step(saga_id, "hotel", **WHO)
+    clock.advance(timedelta(hours=2))
+    hooks.answers.append(False)
+    assert await soon(orchestrator.run_due()) == 1
+    assert hooks.calls == [saga_id, saga_id]
+
+    await admin.waive_step(saga_id, "flight", **WHO)
+    clock.advance(timedelta(hours=4))
+    assert await soon(orchestrator.run_due()) == 0
+    assert hooks.calls == [saga_id, saga_id]
+    assert not await is_dirty(orchestrator, saga_id)
+
+
+async def test_d1_a_saga_that_fails_again_is_acted_upon_again(database: Site, world: World) -> None:
+    """An operator who tries it again has taken it out of the queue; its next failure is another one."""
+    hooks = Hooks()
+    orchestrator = database.joins(acting(world, hooks, "ALERT_HUMAN"))
+    saga_id = await failed(orchestrator, world)
+    world.plan("hotel", FULL)
+
+    await soon(admin_of(orchestrator).retry_step(saga_id, **WHO))
+
+    await until(lambda: len(hooks.calls) == 2)
+    assert world.calls == ["flight", "hotel", "hotel"]
