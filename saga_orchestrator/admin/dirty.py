@@ -68,7 +68,7 @@ class DirtySagas:
             check_name("actor", actor)
         if reason is not None:
             check_characters("reason", reason)
-        if action not in set(FailureAction):
+        if action not in list(FailureAction):
             return CompensationResult(False, f"{action!r} is no action; the actions are {', '.join(FailureAction)}")
         dirty = await self.dirty_state(saga_id)
         if dirty is None:

@@ -28,11 +28,9 @@ from .moves import (
     is_at_work,
     is_left_to_act,
     left_by_owner,
-    let_go,
     read_state,
     released,
     taken,
-    taken_for_action,
 )
 from .registry import Registry
 from .tenure import Tenure, initial_of
@@ -75,13 +73,12 @@ class Claims:
 
     def _claim(self, head: Head, definition: SagaDefinition, now: datetime) -> Move:
         state = _sound_state(definition, head)
-        if is_left_to_act(definition, state):
-            return taken_for_action(head, now, taken(self.owner, now + self.lease))
         event = Claimed(crashed=head.lease_owner is not None)
         done = fold(definition.graph, state, head.last_error, [event], now)
+        if is_left_to_act(definition, done.state):
+            ownership = taken(self.owner, now + self.lease)._replace(finished_at=head.finished_at or now)
+            return compose(_grip(head, definition), done, now, ownership)
         move = self.owned(head, definition, done, now)
-        if not is_at_work(done.state):
-            move = move._replace(ownership=let_go(definition, done.state, now))
         return _with_token_of(head, move) if done.state == state and not is_at_work(state) else move
 
     def owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:

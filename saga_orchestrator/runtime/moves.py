@@ -143,15 +143,6 @@ def is_left_to_act(definition: SagaDefinition, state: State) -> bool:
 def put_off(head: Head, now: datetime, until: datetime) -> Move:
     """Return the move that leaves a row as it is, to be looked at later by anybody."""
     ownership = Ownership(None, None, until, head.awaiting, head.finished_at)
-    return _unmoved(head, now, ownership)
-
-
-def taken_for_action(head: Head, now: datetime, ownership: Ownership) -> Move:
-    """Return the move that gives a saga that is over, and due all the same, to a new owner."""
-    return _unmoved(head, now, ownership._replace(finished_at=head.finished_at))
-
-
-def _unmoved(head: Head, now: datetime, ownership: Ownership) -> Move:
     place = head.current_step_index, head.retry_counter
     token = head.step_execution_token
     return Move(head.id, head.revision, token, head.status, head.state, *place, head.last_error, now, ownership, ())

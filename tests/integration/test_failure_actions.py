@@ -474,3 +474,59 @@ async def test_d1_a_saga_that_fails_again_is_acted_upon_again(database: Site, wo
 
     await until(lambda: len(hooks.calls) == 2)
     assert world.calls == ["flight", "hotel", "hotel"]
+
+
+async def test_d1_a_process_that_dies_as_the_saga_fails_loses_no_action(database: Site, world: World) -> None:
+    """That it is to be called is written by the commit by which the saga fails, before anybody begins to."""
+    hooks, heirs, store = Hooks(), Hooks(), database.meddling_store()
+
+    async def away(real: Any, *args: Any) -> None:
+        raise ConnectionError("the process is gone")
+
+    store.around["advance"] = away
+    first = database.joins(acting(world, hooks, "CLOSE_ALL"), store=store)
+    saga_id = await failed(first, world)
+    heir = database.joins(acting(world, heirs, "CLOSE_ALL"))
+
+    assert await soon(heir.run_due()) == 1
+
+    assert (hooks.calls, heirs.calls) == ([], [saga_id])
+    assert not await is_dirty(heir, saga_id)
+
+
+async def test_d1_a_wait_that_runs_out_is_a_failure_like_any(database: Site, world: World) -> None:
+    """Whoever finds that its time is up calls the hook at once."""
+    hooks, clock = Hooks(), ManualClock()
+    builder = SagaBuilder(on_failure="ALERT_HUMAN", alert_human=hooks.alert_human)
+    builder.add_step(step=Deed(world, "flight"), input_map=lambda ctx: Input(number=7), step_id="flight")
+    builder.add_event("paid", timeout=timedelta(hours=1), step_id="paid")
+    orchestrator = database.joins(builder.build(), clock=clock)
+    saga_id = await soon(orchestrator.start(**ORDER))
+    clock.advance(timedelta(hours=1))
+
+    assert await soon(orchestrator.run_due()) == 1
+
+    [(told, dirty)] = hooks.calls
+    assert (told, dirty.failed_step, dirty.partial_state) == (saga_id, "paid", {"flight": {"ref": "flight-7"}})
+
+
+async def test_d1_the_lease_lasts_as_long_as_the_hook(on_sqlite: Site, world: World) -> None:
+    """It is renewed like that of a step; nobody else calls the hook meanwhile."""
+    hooks, others = Hooks(), Hooks()
+    hooks.gate = Gate()
+    short = timedelta(seconds=0.4)
+    first = on_sqlite.joins(acting(world, hooks, "CLOSE_ALL"), execution_lease=short)
+    world.plan("hotel", FULL)
+    running = asyncio.create_task(first.start(**ORDER))
+    await hooks.gate.wait_reached()
+    other = on_sqlite.joins(acting(world, others, "CLOSE_ALL"), execution_lease=short)
+    (saga_id,) = await admin_of(other).dirty_sagas()
+    lease = await on_sqlite.value("SELECT deadline_at FROM trip_saga")
+    async with asyncio.timeout(20):
+        while await on_sqlite.value("SELECT deadline_at FROM trip_saga") == lease:
+            assert await other.run_due() == 0
+
+    hooks.gate.open()
+    await soon(running)
+
+    assert (hooks.calls, others.calls) == ([saga_id], [])
