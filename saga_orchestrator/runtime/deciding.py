@@ -30,7 +30,8 @@ class Decider(Receiver):
         """Have a saga with `commit="manual"` confirmed, now or as soon as all its steps have succeeded.
 
         Durable when it returns, whoever is cancelled or crashes then; the confirms go on in the background, and
-        `result` waits for them. To commit what has been committed changes nothing.
+        `result` waits for them. To commit what has been committed changes nothing; of decisions that come before the
+        saga has got as far, the first counts.
 
         Raises:
             SagaNotFoundError: No saga has this id.
