@@ -17,17 +17,17 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.codec import UnreadableStateError, decode
-from ..kernel.events import (
+from ..kernel.forward_orders import SKIPPABLE
+from ..kernel.order_events import (
     AbortOrdered,
     CancelOrdered,
     CompensateOrdered,
     Order,
     RetryOrdered,
+    RewindOrdered,
     SkipOrdered,
     WaiveOrdered,
 )
-from ..kernel.forward_orders import SKIPPABLE
-from ..kernel.rewind import RewindOrdered
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot

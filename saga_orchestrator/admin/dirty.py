@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ..definition.failure import DirtyState, FailureAction
 from ..errors import SagaStateError
-from ..kernel.events import CompensateOrdered, FailureOrdered, Order
+from ..kernel.order_events import CompensateOrdered, FailureOrdered, Order
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.failing import DIRTY, CompensationResult, call_hook, dirty_state_of, is_dirty

@@ -6,7 +6,7 @@ from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
-from .events import CancelOrdered, CompensateOrdered, Order, WaiveOrdered
+from .order_events import CancelOrdered, CompensateOrdered, Order, WaiveOrdered
 from .projection import is_live, stands
 from .rewind import remember, undo_is_closed
 from .settle import resume_undo, turn

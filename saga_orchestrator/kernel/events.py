@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from .order_events import Order
 from .value import value
 
 
@@ -143,63 +144,6 @@ class CompensationRaised:
     delay: timedelta | None = None
     input: str | None = None
     started_at: datetime | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class Order:
-    """An operator's command: who gave it, and why."""
-
-    actor: str | None = None
-    reason: str | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class RetryOrdered(Order):
-    """Try the failed step again with a fresh count of attempts; None: every one that can be."""
-
-    step_id: str | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class SkipOrdered(Order):
-    """Go on without the step. `acted`: it was done by hand. `output`: what later steps see; `items`: see `Returned`."""
-
-    step_id: str | None = None
-    acted: bool = False
-    output: str | None = None
-    items: int | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class CompensateOrdered(Order):
-    """Undo the saga, or resume an undo that failed. `finished_at`: when it ended, if it has."""
-
-    finished_at: datetime | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class CancelOrdered(Order):
-    """Let what is in flight finish, then undo the saga."""
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class AbortOrdered(Order):
-    """Stop at once, and leave every effect as it is."""
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class WaiveOrdered(Order):
-    """Accept that the step's effect stays: a named operator takes it on himself."""
-
-    step_id: str
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class FailureOrdered(Order):
-    """Record what was done about a saga that has failed. `closed`: nothing of it stands any more."""
-
-    action: str
-    closed: bool = False
 
 
 Reply = Returned | Asked | Collected | Raised | Probed | Compensated | CompensationRaised

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .answers import APPLIED, Answer, refuse, stands_at
 from .backward_orders import abort
 from .draft import Draft
-from .events import FailureOrdered
+from .order_events import FailureOrdered
 from .projection import stands
 from .state import Course, SagaStatus
 from .undo_status import Waived

@@ -6,7 +6,7 @@ from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
 from .effects import Phase, RecordStatus
-from .events import RetryOrdered, SkipOrdered
+from .order_events import RetryOrdered, SkipOrdered
 from .state import Course, SagaStatus
 from .step_status import Failed, Retrying, Skipped, Succeeded, Waiting
 from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived

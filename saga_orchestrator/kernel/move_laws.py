@@ -15,7 +15,8 @@ from .attempt_laws import (
 )
 from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
 from .effects import Decision, Phase, Verdict
-from .events import Claimed, Order
+from .events import Claimed
+from .order_events import Order
 from .projection import outstanding, stands, status_of
 from .rewind_laws import (
     a_rewind_ends_when_nothing_stands,

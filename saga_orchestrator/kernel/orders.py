@@ -9,19 +9,20 @@ from .answers import APPLIED, Answer, refuse
 from .backward_orders import abort, cancel, compensate, waive
 from .draft import Draft
 from .effects import Phase, RecordStatus
-from .events import (
+from .failure_orders import deal
+from .forward_orders import retry, skip
+from .order_events import (
     AbortOrdered,
     CancelOrdered,
     CompensateOrdered,
     FailureOrdered,
     Order,
     RetryOrdered,
+    RewindOrdered,
     SkipOrdered,
     WaiveOrdered,
 )
-from .failure_orders import deal
-from .forward_orders import retry, skip
-from .rewind import RewindOrdered, rewind
+from .rewind import rewind
 
 
 def obey(draft: Draft, order: Order) -> Answer:

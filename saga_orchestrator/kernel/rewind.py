@@ -13,29 +13,18 @@ What comes beside the part is left alone. What had failed or waited there is tri
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 
 from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
-from .events import CompensateOrdered, Order
+from .order_events import CompensateOrdered, RewindOrdered
 from .settle import is_settled, turn
 from .state import Course, Rewind, SagaStatus
 from .step_status import Failed, Omitted, Pending
 from .undo_status import UndoFailed
-from .value import value
 
 REWIND = "rewind"
 """What history calls the order."""
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class RewindOrdered(Order):
-    """Undo back to a step, and go forward again from it. `patch`: what changes of the initial data."""
-
-    step_id: str
-    patch: str | None = None
-    finished_at: datetime | None = None
 
 
 def rewind(draft: Draft, order: RewindOrdered) -> Answer:

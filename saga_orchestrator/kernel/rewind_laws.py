@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..definition.graph import Graph
 from .effects import Decision, Verdict
-from .events import WaiveOrdered
-from .rewind import RewindOrdered
+from .order_events import RewindOrdered, WaiveOrdered
 from .state import Course, State
 from .step_status import Omitted, Pending
 from .undo_status import UndoFailed

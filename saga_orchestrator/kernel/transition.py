@@ -8,7 +8,8 @@ from ..definition.graph import Graph
 from .claim import count_crash, take_over
 from .draft import Draft
 from .effects import Decision, Phase, RecordStatus, Verdict
-from .events import Claimed, Event, Notified, Order, Signalled, Ticked
+from .events import Claimed, Event, Notified, Signalled, Ticked
+from .order_events import Order
 from .orders import obey
 from .projection import is_live
 from .replies import take

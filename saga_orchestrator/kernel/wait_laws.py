@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..definition.graph import Graph
 from .attempt_laws import commits
 from .effects import Decision, Verdict
-from .events import Asked, Collected, Order, Returned, Signalled
+from .events import Asked, Collected, Returned, Signalled
+from .order_events import Order
 from .rewind_laws import begun_again
 from .state import Course, State
 from .step_status import Asking, Running, StepStatus, Wait, Waiting

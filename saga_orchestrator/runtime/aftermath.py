@@ -16,7 +16,7 @@ from loguru import logger
 from ..definition.failure import DirtyState, FailureAction
 from ..definition.io import Payloads
 from ..errors import SagaStateError
-from ..kernel.events import FailureOrdered
+from ..kernel.order_events import FailureOrdered
 from ..storage.rows import Head, Move
 from .claims import Claims, Intake
 from .driver import Driver

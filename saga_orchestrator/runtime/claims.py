@@ -14,9 +14,9 @@ from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError
 from ..kernel.effects import Verdict
-from ..kernel.events import AbortOrdered, Claimed, CompensateOrdered, Event, FailureOrdered
+from ..kernel.events import Claimed, Event
 from ..kernel.laws import STRUCTURAL_LAWS
-from ..kernel.rewind import RewindOrdered
+from ..kernel.order_events import AbortOrdered, CompensateOrdered, FailureOrdered, RewindOrdered
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership

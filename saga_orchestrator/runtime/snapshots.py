@@ -12,12 +12,13 @@ from ..definition.graph import Graph, Node
 from ..definition.io import Payloads
 from ..errors import PayloadError
 from ..kernel.codec import decode
+from ..kernel.effects import Phase, RecordStatus
 from ..kernel.projection import residue
 from ..kernel.state import SagaStatus, State
 from ..storage.rows import Head, HistoryRow
 from .reading import OpenWait, open_waits
 from .registry import Registry
-from .tenure import Past, initial_of
+from .tenure import initial_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +160,9 @@ def _outputs(head: Head, rows: Sequence[HistoryRow], registry: Registry, payload
 
 def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
     """Return what the steps returned."""
-    past = Past()
-    past.learn(rows)
-    return {step_id: _shown(payloads, text) for step_id, text in past.outputs.items()}
+    done = (RecordStatus.SUCCESS, RecordStatus.SKIPPED)
+    texts = {row.step_id: row.output for row in rows if row.phase == Phase.EXECUTE and row.status in done}
+    return {step_id: _shown(payloads, text) for step_id, text in texts.items() if text is not None}
 
 
 def _facts(head: Head) -> dict[str, Any]:

@@ -318,7 +318,7 @@ async def test_a_retry_and_the_timer_at_once_make_one_attempt(database: Site, wo
 REFUSALS = {
     "retry_step": "SUSPENDED, STUCK or FAILED",
     "skip_step": "SUSPENDED, or STUCK",
-    "compensate_step": "SUSPENDED, STUCK, FAILED or COMPENSATING",
+    "compensate_step": "opens no undo_window",
     "cancel": "it is over",
     "abort": "it is over",
 }

@@ -21,6 +21,7 @@ MODULES = (
     "undo_status",
     "state",
     "events",
+    "order_events",
     "projection",
     "draft",
     "settle",

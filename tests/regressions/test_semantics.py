@@ -30,16 +30,8 @@ from saga_orchestrator import (
 )
 from saga_orchestrator.definition.graph import Graph, Node
 from saga_orchestrator.kernel.effects import Compensate, Execute, Verdict
-from saga_orchestrator.kernel.events import (
-    Claimed,
-    Compensated,
-    CompensateOrdered,
-    CompensationRaised,
-    Raised,
-    Returned,
-    SkipOrdered,
-    Ticked,
-)
+from saga_orchestrator.kernel.events import Claimed, Compensated, CompensationRaised, Raised, Returned, Ticked
+from saga_orchestrator.kernel.order_events import CompensateOrdered, SkipOrdered
 from saga_orchestrator.kernel.projection import outstanding, status_of
 from saga_orchestrator.kernel.state import State
 from saga_orchestrator.kernel.transition import decide

@@ -247,8 +247,8 @@ MUTANTS = (
     Mutant(
         "a saga that is over can be aborted",
         "backward_orders",
-        "def abort(draft: Draft) -> Answer:\n    if stands_at(draft).is_terminal:",
-        "def abort(draft: Draft) -> Answer:\n    if False:",
+        "def abort(draft: Draft, _: Order) -> Answer:\n    if stands_at(draft).is_terminal:",
+        "def abort(draft: Draft, _: Order) -> Answer:\n    if False:",
         2,
     ),
     Mutant(

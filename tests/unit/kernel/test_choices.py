@@ -6,7 +6,8 @@ import pytest
 
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Verdict
-from saga_orchestrator.kernel.events import CompensateOrdered, Raised, Returned, SkipOrdered
+from saga_orchestrator.kernel.events import Raised, Returned
+from saga_orchestrator.kernel.order_events import CompensateOrdered, SkipOrdered
 from saga_orchestrator.kernel.projection import residue, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import Failed, Omitted, Running, Succeeded

@@ -9,8 +9,9 @@ import pytest
 from saga_orchestrator.definition.fans import Fan
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Decision, Execute, Verdict
-from saga_orchestrator.kernel.events import CancelOrdered, Claimed, Compensated, Event, Raised, Returned, SkipOrdered
+from saga_orchestrator.kernel.events import Claimed, Compensated, Event, Raised, Returned
 from saga_orchestrator.kernel.laws import broken_by, broken_by_move
+from saga_orchestrator.kernel.order_events import CancelOrdered, SkipOrdered
 from saga_orchestrator.kernel.projection import residue, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import Failed, Missed, Running, Succeeded

@@ -10,19 +10,9 @@ from saga_orchestrator.definition.fans import Fan
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel import state_laws
 from saga_orchestrator.kernel.effects import Decision, Execute, Phase, Record, RecordStatus, Verdict, Work
-from saga_orchestrator.kernel.events import (
-    Asked,
-    CancelOrdered,
-    Claimed,
-    Compensated,
-    Event,
-    Raised,
-    RetryOrdered,
-    Returned,
-    Signalled,
-    Ticked,
-)
+from saga_orchestrator.kernel.events import Asked, Claimed, Compensated, Event, Raised, Returned, Signalled, Ticked
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
+from saga_orchestrator.kernel.order_events import CancelOrdered, RetryOrdered
 from saga_orchestrator.kernel.state import Rewind, SagaStatus, State
 from saga_orchestrator.kernel.step_status import (
     Asking,

@@ -6,19 +6,18 @@ import pytest
 
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Compensate, Decision, Execute, Phase, Probe, Verdict
-from saga_orchestrator.kernel.events import (
+from saga_orchestrator.kernel.events import Compensated, CompensationRaised
+from saga_orchestrator.kernel.laws import broken_by, broken_by_move
+from saga_orchestrator.kernel.order_events import (
     AbortOrdered,
     CancelOrdered,
-    Compensated,
     CompensateOrdered,
-    CompensationRaised,
     FailureOrdered,
     Order,
     RetryOrdered,
     SkipOrdered,
     WaiveOrdered,
 )
-from saga_orchestrator.kernel.laws import broken_by, broken_by_move
 from saga_orchestrator.kernel.projection import residue, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import Failed, Probing, Retrying, Running, Skipped, Succeeded

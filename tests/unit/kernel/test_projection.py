@@ -6,15 +6,8 @@ import pytest
 
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe
-from saga_orchestrator.kernel.events import (
-    AbortOrdered,
-    Claimed,
-    CompensationRaised,
-    Event,
-    Raised,
-    Returned,
-    SkipOrdered,
-)
+from saga_orchestrator.kernel.events import Claimed, CompensationRaised, Event, Raised, Returned
+from saga_orchestrator.kernel.order_events import AbortOrdered, SkipOrdered
 from saga_orchestrator.kernel.projection import (
     awaiting,
     current_step_index,

@@ -9,21 +9,16 @@ import pytest
 
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Compensate, Decision, Execute, Verdict
-from saga_orchestrator.kernel.events import (
+from saga_orchestrator.kernel.events import Claimed, Compensated, CompensationRaised, Event, Raised, Returned
+from saga_orchestrator.kernel.laws import broken_by_move
+from saga_orchestrator.kernel.order_events import (
     AbortOrdered,
     CancelOrdered,
-    Claimed,
-    Compensated,
     CompensateOrdered,
-    CompensationRaised,
-    Event,
-    Raised,
-    Returned,
+    RewindOrdered,
     WaiveOrdered,
 )
-from saga_orchestrator.kernel.laws import broken_by_move
 from saga_orchestrator.kernel.projection import residue, status_of
-from saga_orchestrator.kernel.rewind import RewindOrdered
 from saga_orchestrator.kernel.rewind_laws import (
     a_rewind_ends_when_nothing_stands,
     a_rewind_leaves_the_rest,

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from saga_orchestrator.definition.graph import Graph, Node
 from saga_orchestrator.kernel.effects import Execute, RecordStatus
-from saga_orchestrator.kernel.events import AbortOrdered, Claimed, Ticked
+from saga_orchestrator.kernel.events import Claimed, Ticked
+from saga_orchestrator.kernel.order_events import AbortOrdered
 from saga_orchestrator.kernel.projection import residue
 from saga_orchestrator.kernel.state import State
 from saga_orchestrator.kernel.step_status import Failed

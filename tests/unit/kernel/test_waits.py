@@ -10,22 +10,24 @@ import pytest
 from saga_orchestrator.definition.graph import Graph, Node, StepKind
 from saga_orchestrator.kernel.effects import Collect, Execute, Verdict
 from saga_orchestrator.kernel.events import (
-    AbortOrdered,
     Asked,
-    CancelOrdered,
     Claimed,
     Collected,
     Compensated,
-    CompensateOrdered,
     Notified,
     Probed,
     ProbeOutcome,
     Raised,
-    RetryOrdered,
     Returned,
     Signalled,
-    SkipOrdered,
     Ticked,
+)
+from saga_orchestrator.kernel.order_events import (
+    AbortOrdered,
+    CancelOrdered,
+    CompensateOrdered,
+    RetryOrdered,
+    SkipOrdered,
 )
 from saga_orchestrator.kernel.projection import awaiting, outstanding, residue, status_of, wake_at
 from saga_orchestrator.kernel.state import SagaStatus, State

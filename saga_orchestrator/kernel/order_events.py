@@ -1,0 +1,73 @@
+"""What operators may order, each with who gave the order, and why."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from .value import value
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An operator's command: who gave it, and why."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class RetryOrdered(Order):
+    """Try the failed step again with a fresh count of attempts; None: every one that can be."""
+
+    step_id: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class SkipOrdered(Order):
+    """Go on without the step. `acted`: it was done by hand. `output`: what later steps see; `items`: see `Returned`."""
+
+    step_id: str | None = None
+    acted: bool = False
+    output: str | None = None
+    items: int | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class CompensateOrdered(Order):
+    """Undo the saga, or resume an undo that failed. `finished_at`: when it ended, if it has."""
+
+    finished_at: datetime | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class CancelOrdered(Order):
+    """Let what is in flight finish, then undo the saga."""
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class AbortOrdered(Order):
+    """Stop at once, and leave every effect as it is."""
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class WaiveOrdered(Order):
+    """Accept that the step's effect stays: a named operator takes it on himself."""
+
+    step_id: str
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class FailureOrdered(Order):
+    """Record what was done about a saga that has failed. `closed`: nothing of it stands any more."""
+
+    action: str
+    closed: bool = False
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class RewindOrdered(Order):
+    """Undo back to a step, and go forward again from it. `patch`: what changes of the initial data."""
+
+    step_id: str
+    patch: str | None = None
+    finished_at: datetime | None = None
