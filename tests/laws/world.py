@@ -335,7 +335,8 @@ class World:
     def is_the_same_again(self, before: Any, event: Any) -> bool:
         """Return whether a probe only led to what was lost being run once more."""
         asked, after = before.of(event.step_id), self.state.of(event.step_id)
-        return getattr(asked, "lost", False) and isinstance(after, self.k.Running)
+        is_run_again = isinstance(after, self.k.Running) and before.rewind is None
+        return getattr(asked, "lost", False) and is_run_again
 
     def check_timers(self) -> None:
         """What is due when time has passed is done; what that itself makes due, a moment later."""
