@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import ForeignKey, String, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey, String, event, select
+from sqlalchemy.orm import Mapped, mapped_column, relationship, selectinload
 
 import saga_orchestrator
 from saga_orchestrator import (
     BaseStep,
+    Event,
     ExponentialRetry,
     FixedRetry,
+    HistoryEntry,
     InputContext,
     OutcomeUnknown,
     SagaBuilder,
@@ -29,6 +31,7 @@ from saga_orchestrator import (
     SagaStatus,
     StepContext,
     StepKind,
+    WaitFor,
 )
 from tests.regressions.scene import (
     NAME,
@@ -62,6 +65,7 @@ class Ticket(Base):
     __tablename__ = "ticket"
 
     number: Mapped[str] = mapped_column(String(20), primary_key=True)
+    sagas: Mapped[list[TicketSaga]] = relationship(back_populates="about")
 
 
 class TicketSaga(Base, SagaStateMixin):
@@ -70,6 +74,7 @@ class TicketSaga(Base, SagaStateMixin):
     __tablename__ = "ticket_saga"
 
     ticket: Mapped[str | None] = mapped_column(ForeignKey("ticket.number"))
+    about: Mapped[Ticket | None] = relationship(back_populates="sagas")
 
 
 # --- definitions ------------------------------------------------------------------------------------------------------
@@ -295,6 +300,84 @@ def test_p27_every_error_has_one_root_and_its_old_name() -> None:
     assert all(issubclass(error, SagaError) for error in errors)
 
 
+async def test_d12_the_history_is_only_added_to_and_is_what_a_saga_goes_on_from(
+    scene: Scene, ledger: list[str]
+) -> None:
+    """Retries, orders and undos add rows, and change none; what a row says was done is not done again by anybody."""
+    seen: list[Receipt] = []
+
+    def look(out: Receipt) -> Asked:
+        seen.append(out)
+        return Asked()
+
+    builder = SagaBuilder(compensate_on_failure=False)
+    a = builder.add_step(step=Undoable("a", ledger), input_map=asked, step_id="a")
+    b = OneWay("b", ledger, does=fails(ConnectionError("down"), ConnectionError("down"), ValueError("no")))
+    builder.add_step(step=b, input_map=look, depends_on=a, step_id="b", retry_policy=FixedRetry(3, SECOND))
+    definition = builder.build()
+    saga_id = await scene.orchestrator(definition).start(**ORDER)
+    rows: list[HistoryEntry] = []
+
+    async def added() -> list[tuple[Any, ...]]:
+        before = len(rows)
+        found = list((await admin_of(scene.orchestrator(definition)).get_saga(saga_id)).step_history)
+        assert found[:before] == rows
+        rows[:] = found
+        return [(each.phase, each.step_id, each.status, each.actor, each.reason) for each in found[before:]]
+
+    assert await added() == [("EXECUTE", "a", "SUCCESS", None, None), ("EXECUTE", "b", "ERROR", None, None)]
+    for _ in range(2):
+        scene.pass_time()
+        assert await scene.orchestrator(definition).run_due() == 1
+        assert await added() == [("EXECUTE", "b", "ERROR", None, None)]
+    await admin_of(scene.orchestrator(definition)).compensate_step(saga_id, actor="ada", reason="not wanted")
+    await added()
+    assert [(each.phase, each.actor, each.reason) for each in rows[4:]] == [
+        ("ORDER", "ada", "not wanted"),
+        ("COMPENSATE", None, None),
+    ]
+    assert (ledger, seen) == (["a", "undo a"], [Receipt(number="a-o-1")] * 3)
+    told = await scene.sql("SELECT step_id FROM order_saga_history ORDER BY timestamp, seq")
+    assert [step_id for (step_id,) in told] == [each.step_id for each in rows]
+
+
+async def test_q2_what_a_step_was_asked_for_is_kept_apart_from_the_event_that_wakes_it(
+    scene: Scene, ledger: list[str]
+) -> None:
+    """Whatever has changed since it asked, in whatever process: its input is that of then, its event that of now."""
+    rate, seen = ["then"], []
+
+    class Ask(BaseStep[Asked, Receipt]):
+        async def execute(self, inp: Asked) -> Receipt | WaitFor:
+            seen.append((inp.order_id, None))
+            inp.order_id = "spoilt"
+            return WaitFor("answered")
+
+        async def on_event(self, inp: Asked, event: Event[Any], ctx: StepContext) -> Receipt | None:
+            seen.append((inp.order_id, event.payload))
+            inp.order_id = "spoilt"
+            return None if ctx.phase == "compensate" else Receipt(number="1")
+
+        async def compensate(self, inp: Asked, out: Receipt) -> WaitFor:
+            seen.append((inp.order_id, out.number))
+            return WaitFor("taken back")
+
+    builder = SagaBuilder()
+    builder.add_step(step=Ask(), input_map=lambda _: Asked(order_id=rate[0]), step_id="ask")
+    builder.add_step(step=OneWay("ship", ledger, does=NO), input_map=asked)
+    definition = builder.build()
+    one, other = scene.orchestrator(definition), scene.orchestrator(definition)
+    saga_id = await one.start(**ORDER)
+    rate[0] = "now"
+    assert await other.signal("answered", saga_id=saga_id, payload={"n": 1}) == "APPLIED"
+    async for snapshot in one.watch(saga_id):
+        if snapshot.awaiting == "event:taken back":
+            break
+    assert await one.signal("taken back", saga_id=saga_id, payload={"n": 2}) == "APPLIED"
+    assert (await one.result(saga_id, timeout=20 * SECOND)).status is SagaStatus.COMPENSATED
+    assert seen == [("then", None), ("then", {"n": 1}), ("then", "1"), ("then", {"n": 2})]
+
+
 # --- what no other system has -----------------------------------------------------------------------------------------
 
 
@@ -452,3 +535,35 @@ async def test_n18_a_cancelled_saga_is_undone_from_a_known_outcome(scene: Scene,
     await starting
     assert (await orchestrator.get_snapshot(found.id)).status is SagaStatus.COMPENSATED
     assert ledger == ["a", "b", "undo b", "undo a"]
+
+
+async def test_n15_the_applications_rows_are_asked_for_by_their_sagas_in_one_statement(
+    scene: Scene, ledger: list[str]
+) -> None:
+    """Relationships lead from a row to its sagas, and on to their history; what a saga waits for is a column."""
+    async with scene.sessions.begin() as session:
+        session.add_all([Ticket(number="t-1"), Ticket(number="t-2"), Ticket(number="t-3")])
+    builder = SagaBuilder()
+    builder.add_step(step=Undoable("reserve", ledger), input_map=asked, step_id="reserve")
+    builder.add_event("payment", step_id="pay")
+    tickets = SagaOrchestrator[TicketSaga](model_class=TicketSaga, session_maker=scene.sessions, clock=scene.clock)
+    tickets.register(NAME, builder.build())
+    for number in ("t-1", "t-2"):
+        saga_id = await tickets.start(**{**ORDER, "aggregation_id": number}, values={"ticket": number})
+    await tickets.signal("payment", saga_id=saga_id, payload={})
+    await tickets.result(saga_id, timeout=20 * SECOND)
+    said: list[str] = []
+    event.listen(scene.engine.sync_engine, "before_cursor_execute", lambda _, __, sql, *___: said.append(sql))
+    async with scene.sessions() as session:
+        unpaid = select(Ticket.number).where(Ticket.sagas.any(awaiting="event:payment"))
+        assert list(await session.scalars(unpaid)) == ["t-1"]
+        paid = select(Ticket.number).where(Ticket.sagas.any(status=SagaStatus.COMPLETED))
+        assert list(await session.scalars(paid)) == ["t-2"]
+        assert len(said) == 2
+        progress = (
+            select(TicketSaga).where(TicketSaga.about.has(number="t-1")).options(selectinload(TicketSaga.step_history))
+        )
+        found = (await session.scalars(progress)).one()
+        assert (found.status, found.current_step_index) == (SagaStatus.SUSPENDED, 1)
+        assert [(row.step_id, row.status) for row in found.step_history] == [("reserve", "SUCCESS"), ("pay", "WAITING")]
+    await tickets.aclose()

@@ -268,8 +268,10 @@ async def test_m6_values_of_any_type_reach_later_steps_as_they_were(scene: Scene
 
     builder = SagaBuilder()
     pack = builder.add_step(step=Pack(), input_map=asked, step_id="pack", compensation=None)
-    send = {"step": Send(), "depends_on": pack, "input_map": lambda out: out, "compensation": None}
-    builder.add_step(**send, step_id="send", retry_policy=FixedRetry(2, SECOND))  # type: ignore[arg-type]
+    retry = FixedRetry(2, SECOND)
+    builder.add_step(
+        step=Send(), depends_on=pack, input_map=lambda out: out, retry_policy=retry, compensation=None, step_id="send"
+    )
     for _ in range(2):
         builder.add_step(step=Undoable("look", ledger), input_map=spoil)
     definition = builder.build()
@@ -303,7 +305,7 @@ async def test_m7_a_saga_can_be_carried_to_another_database(
         two.pass_time()
         assert await two.orchestrator(definition).run_due() == 1
         await move_rows(two, one)
-        one.pass_time()
+        one.pass_time(HOUR)
         assert await one.orchestrator(definition).run_due() == 1
         after = await one.orchestrator(definition).get_snapshot(saga_id)
     undone = [] if ends is SagaStatus.COMPLETED else ["undo b", "undo a"]
