@@ -25,6 +25,9 @@ DELIVERED = {f"P{number}" for number in range(1, 28)} | {
     *("D1", "D2", "D3", "D4", "D5", "D6", "D7"),
     *("M3", "M4", "M14", "M15", "M16", "F1", "F4", "F5"),
     *("F11", "F12", "N10"),
+    *("M1", "M2", "M5", "M6", "M7", "M8", "M9", "M10", "M11", "M12"),
+    *("F2", "F6", "F8", "F9", "F13", "F14", "F15", "F16"),
+    *("Q2", "D9", "D10", "D12", "N15"),
 }
 DEFECTS = set("abcdefghijklmnopqr")
 
