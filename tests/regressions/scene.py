@@ -271,3 +271,11 @@ async def mortal(work: Callable[[], Coroutine[Any, Any, Any]]) -> AsyncIterator[
 def admin_of(orchestrator: SagaOrchestrator[OrderSaga]) -> SagaAdmin[OrderSaga]:
     """Return the operator's view."""
     return SagaAdmin(orchestrator.engine)
+
+
+async def until_awaiting(orchestrator: SagaOrchestrator[OrderSaga], saga_id: UUID, awaiting: str) -> None:
+    """Watch a saga until it waits for this."""
+    async with asyncio.timeout(20):
+        async for snapshot in orchestrator.watch(saga_id):
+            if snapshot.awaiting == awaiting:
+                return

@@ -52,6 +52,7 @@ from tests.regressions.scene import (
     forever,
     mortal,
     saga,
+    until_awaiting,
 )
 
 AGAIN = FixedRetry(max_attempts=9, delay=SECOND)
@@ -370,9 +371,7 @@ async def test_q2_what_a_step_was_asked_for_is_kept_apart_from_the_event_that_wa
     saga_id = await one.start(**ORDER)
     rate[0] = "now"
     assert await other.signal("answered", saga_id=saga_id, payload={"n": 1}) == "APPLIED"
-    async for snapshot in one.watch(saga_id):
-        if snapshot.awaiting == "event:taken back":
-            break
+    await until_awaiting(one, saga_id, "event:taken back")
     assert await one.signal("taken back", saga_id=saga_id, payload={"n": 2}) == "APPLIED"
     assert (await one.result(saga_id, timeout=20 * SECOND)).status is SagaStatus.COMPENSATED
     assert seen == [("then", None), ("then", {"n": 1}), ("then", "1"), ("then", {"n": 2})]

@@ -52,6 +52,7 @@ from tests.regressions.scene import (
     nothing,
     saga,
     scene_on,
+    until_awaiting,
 )
 
 HOUR = timedelta(hours=1)
@@ -361,9 +362,7 @@ async def test_m9_a_snapshot_says_in_which_phase_a_saga_has_paused(scene: Scene,
 
     assert await pause() == (SagaStatus.SUSPENDED, f"event:{REPLY}", ["stock"], "Waiting")
     assert await orchestrator.signal(REPLY, saga_id=saga_id, correlation_id="o-1", payload={}) == "APPLIED"
-    async for snapshot in orchestrator.watch(saga_id):
-        if snapshot.awaiting == f"event:{UNDONE}":
-            break
+    await until_awaiting(orchestrator, saga_id, f"event:{UNDONE}")
     assert await pause() == (SagaStatus.COMPENSATING, f"event:{UNDONE}", ["stock"], "UndoWaiting")
     assert await orchestrator.signal(UNDONE, saga_id=saga_id, payload={}) == "APPLIED"
     assert (await orchestrator.result(saga_id, timeout=20 * SECOND)).status is SagaStatus.COMPENSATED
