@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from pydantic import BaseModel
 
 from ..errors import SagaDefinitionError
 from . import checks
 from .awaiting import FAIL, correlated, due, event_step, timer_step
+from .child import child_step, given
 from .choice import REFUSE, Otherwise, branches_of, choice
 from .constant import Nothing, constant, savepoint
 from .each import EachBuilder
@@ -18,7 +19,7 @@ from .failure import AlertHuman, CloseAll, FailureAction, FailurePlan, action_of
 from .finish import Finish
 from .graph import Graph, Node
 from .input_map import check_input_map
-from .options import Refs
+from .options import Refs, StepOptions
 from .parts import steps_of
 from .saga import SagaDefinition
 from .step import InputContext, StepDefinition, StepRef
@@ -162,6 +163,38 @@ class SagaBuilder(EachBuilder):
         return self.add_step(
             step=timer_step(delay), input_map=due(until), depends_on=depends_on, after=after, step_id=name
         )
+
+    def add_child(
+        self,
+        saga_name: str,
+        *,
+        input_map: Callable[..., Any],
+        output_model: type[ModelT] | None = None,
+        detached: bool = False,
+        depends_on: Refs = None,
+        **options: Unpack[StepOptions],
+    ) -> StepRef[ModelT]:
+        """Add a step that starts a saga of its own, and waits for its end; return a reference to what that comes to.
+
+        The child is started once, whatever crashes, and fails the step when it does not complete. When this saga is
+        undone, so is the child, whether it runs or has completed.
+
+        Args:
+            saga_name: As it is registered, in whatever process the step is at work; the newest version is started.
+            input_map: Makes the child's `initial_data`, as for `add_saga`.
+            output_model: What the output of the child's last step must be. Without it the next step finds that, as
+                plain JSON values, in `.root`.
+            detached: Do not wait. The output is the child's id, in `.root`, and nothing of this saga reaches it.
+            depends_on: As for a step.
+            options: As for a step. `compensation=None`, or a kind that is never undone, leaves the child alone.
+
+        Raises:
+            SagaDefinitionError: As for a step.
+        """
+        name = self._free_id(options.get("step_id"))
+        check_input_map(name, input_map, given_by(self._refs(name, "depends_on", depends_on)), object)
+        step = child_step(saga_name, output_model, options, detached=detached)
+        return self.add_step(step=step, input_map=given(input_map), depends_on=depends_on, **options)
 
     def add_saga(
         self,

@@ -54,6 +54,7 @@ class StepContext:
     deadline: datetime | None = None
     phase: Literal["execute", "compensate", "confirm"] = "execute"
     session: Any = None
+    _kin: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class BaseStep(Generic[InputT, OutputT]):
     input_model: type[InputT]
     output_model: type[OutputT]
     _shape: ClassVar[StepShape | None] = None
+    _begins_only: ClassVar[bool] = False
+    """Of a transactional step: its first call is made in a transaction, and no other."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -227,6 +230,11 @@ class StepDefinition:
     @property
     def retry_policy(self) -> RetryPolicy:
         return self.node.retry
+
+    @property
+    def begins_only(self) -> bool:
+        """Whether only the first call of it is made in a transaction, if it is transactional."""
+        return self.step._begins_only  # noqa: SLF001 - private to authors of steps, not to this module
 
     @cached_property
     def shape(self) -> StepShape:

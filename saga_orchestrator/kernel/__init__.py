@@ -17,7 +17,7 @@ The courses
 A saga runs FORWARD until a step has failed for good. Then, once no step is in flight whose effect could forbid the
 way back, it turns: BACKWARD where its effects can be undone, HALTED where its author or an operator wants them left
 alone. Once a PIVOT or RETRIABLE step has acted (or may have), it never turns: it stays FORWARD, and ends STUCK if it
-cannot go on.
+cannot go on. A saga that is COMPLETED stays so, unless it is a child and its parent has it undone.
 
 Did it act?
 -----------

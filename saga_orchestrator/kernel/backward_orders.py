@@ -19,7 +19,7 @@ ABORTED = "aborted while in flight"
 
 
 def compensate(draft: Draft, order: CompensateOrdered) -> Answer:
-    if stands_at(draft) is SagaStatus.COMPLETED and (closed := undo_is_closed(draft, order)):
+    if stands_at(draft) is SagaStatus.COMPLETED and not order.by_parent and (closed := undo_is_closed(draft, order)):
         return refuse(draft, closed)
     if stands_at(draft) in (SagaStatus.RUNNING, SagaStatus.COMPENSATED):
         return refuse(draft, "compensate_step needs one that is SUSPENDED, STUCK, FAILED or COMPENSATING")

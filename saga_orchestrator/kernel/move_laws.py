@@ -49,11 +49,12 @@ def _unmoved_unless_applied(graph: Graph, before: State, event: object, decision
 
 
 def _over_stays_over(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """Only an order moves a saga that is over, or stuck; one that is COMPLETED only within its undo window."""
+    """Only an order moves a saga that is over, or stuck; a COMPLETED one only its parent's, or in its undo window."""
     status = status_of(graph, before)
-    reopens = status is SagaStatus.COMPLETED and getattr(event, "finished_at", None) is not None
-    proved = status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED) and not (reopens and graph.undo_window)
-    resting = proved or status in (SagaStatus.FAILED, SagaStatus.STUCK)
+    in_time = graph.undo_window is not None and getattr(event, "finished_at", None) is not None
+    reopens = status is SagaStatus.COMPLETED and (in_time or getattr(event, "by_parent", False))
+    proved = status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED) and not reopens
+    resting = status.is_terminal or status is SagaStatus.STUCK
     may_move = not resting or (isinstance(event, Order) and not proved)
     return may_move or (decision.state == before and not decision.records)
 

@@ -34,9 +34,10 @@ class SkipOrdered(Order):
 
 @value(frozen=True, slots=True, kw_only=True)
 class CompensateOrdered(Order):
-    """Undo the saga, or resume an undo that failed. `finished_at`: when it ended, if it has."""
+    """Undo the saga, or resume an undo that failed. `finished_at`: when it ended; `by_parent`: its parent is undone."""
 
     finished_at: datetime | None = None
+    by_parent: bool = False
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ class Beginning:
     trace_id: str
     idempotency_key: str | None = None
     priority: int = 0
+    parent_id: UUID | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, owners
         deadline_at=ownership.deadline_at,
         current_step_index=current_step_index(definition.graph, state),
         idempotency_key=wanted.idempotency_key,
+        parent_id=wanted.parent_id,
         priority=wanted.priority,
         created_at=now,
         updated_at=now,

@@ -134,6 +134,7 @@ class Claims:
             store,
             lease_until,
             past_is_known=not state.recorded,
+            parent_id=head.parent_id,
         )
 
     def rival(self, birth: Birth, found: Head | None) -> Head:
@@ -205,7 +206,7 @@ class Intake:
 
 
 def _grip(head: Head, definition: SagaDefinition) -> Grip:
-    return Grip(definition, head.id, head.revision, head.step_execution_token)
+    return Grip(definition, head.id, head.revision, head.step_execution_token, head.parent_id)
 
 
 def _sound_state(definition: SagaDefinition, head: Head) -> State:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from ..kernel.effects import Collect, Probe
+from ..kernel.effects import Collect
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.step_status import StepStatus
 from ..kernel.undo_status import Undoing
 from ..storage.rows import Ownership, Written
 from .background import begun
-from .exactly_once import Committed, perform_once
+from .exactly_once import Committed, is_once, perform_once
 from .moves import Fold, compose, fold, is_at_work, left_by_owner, left_to_anybody, let_go, read_state
 from .tenure import patiently
 
@@ -211,7 +211,7 @@ class Driver:
             return self._collect()
         now = self._tools.now()
         self._began[work.step_id] = self.tenure.state.of(work.step_id), now
-        if self.tenure.definition.step(work.step_id).node.transactional and not isinstance(work, Probe):
+        if is_once(self.tenure, work):
             return perform_once(self._tools.performer, work, self.tenure, self._tools.now)
         return self._tools.performer.perform(work, self.tenure, now)
 

@@ -14,6 +14,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from ..storage.rows import Birth, Head, Letter, Move, Written
 from .aftermath import driver_of, leaves_more
 from .background import Background
 from .birth import Beginning, born
+from .children import SagaChildren
 from .claims import Claims, Intake
 from .clock import DatabaseClock
 from .driver import Driver
@@ -85,10 +87,11 @@ class SagaEngine(Generic[ModelT]):
         """Returns the database's time."""
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
-        reader = SagaReader(self._claims, self.payloads)
-        self._mailroom = Mailroom(self, reader, event_retention)
-        self._tools = Tools(self._commits, Performer(self.payloads), self.now, self._collect)
+        self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
+        performer = Performer(self.payloads, SagaChildren(self, self._claims))
         self.background = Background()
+        collect = partial(self.background.outcome, self._mailroom.collect)  # to the end, whoever has stopped waiting
+        self._tools = Tools(self._commits, performer, self.now, collect)
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -241,10 +244,6 @@ class SagaEngine(Generic[ModelT]):
         await self.ready()
         return await self._mailroom.signal(letter, session)
 
-    async def _collect(self, saga_id: UUID) -> None:
-        """Collect what has come for a saga, to the end: who no longer waits for it must not cut off its transaction."""
-        await self.background.outcome(self._mailroom.collect, saga_id)
-
     # --- driving ---------------------------------------------------------------------------------------------
 
     def follow(self, head: Head, move: Move | None, since: float) -> asyncio.Task[None] | None:
@@ -256,6 +255,8 @@ class SagaEngine(Generic[ModelT]):
 
     def _launch(self, head: Head, move: Move, lease_until: float) -> asyncio.Task[None] | None:
         """Drive a saga that a move has just given to this engine; None if it did not."""
+        if move.letters:
+            self._mailroom.look_soon(head.parent_id)
         if move.ownership is None or move.ownership.lease_owner != self.owner:
             return None
         tenure = self._claims.tenure(head, move, self.store, lease_until)
@@ -263,8 +264,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def _drive(self, tenure: Tenure) -> None:
         driver = driver_of(tenure, self._tools, self._claims, self.payloads)
-        saga_id = tenure.saga_id
-        if (older := self.drivers.get(saga_id)) is not None:
+        if (older := self.drivers.get(saga_id := tenure.saga_id)) is not None:
             older.lose()  # its lease ran out, and it was this engine that took the saga
         self.drivers[saga_id] = driver
         self._leases.wake()
@@ -276,6 +276,8 @@ class SagaEngine(Generic[ModelT]):
         finally:
             if self.drivers.get(saga_id) is driver:
                 del self.drivers[saga_id]
+        if tenure.has_ended and not self._closed:
+            self._mailroom.look_soon(tenure.parent_id)
         if not in_time or leaves_more(driver):  # too late an answer: only a new lease can be believed in
             await self._wake_quietly(saga_id)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import SagaStateError
-from ..kernel.effects import Compensate, Verdict
+from ..kernel.effects import Compensate, Execute, Probe, Verdict
 from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned
 from ..kernel.state import State
 from ..storage.dialect import is_passing
@@ -58,6 +58,13 @@ class Committed(NamedTuple):
 
     done: Fold
     revision: int
+
+
+def is_once(tenure: Tenure, work: Calling) -> bool:
+    """Return whether work is done in a transaction of its own."""
+    step = tenure.definition.step(work.step_id)
+    is_first_call = isinstance(work, Execute) and not work.heard
+    return step.node.transactional and (is_first_call or not (step.begins_only or isinstance(work, Probe)))
 
 
 async def perform_once(
@@ -121,7 +128,7 @@ def _taken(tenure: Tenure, state: State, error: str | None, reply: Reply, now: d
 def _move(tenure: Tenure, committed: Committed, now: datetime) -> Move:
     """Return the move that makes it durable; it releases a saga that needs nobody any more."""
     done = committed.done
-    grip = Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token)
+    grip = Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token, tenure.parent_id)
     return compose(grip, done, now, left_by_owner(tenure.definition, done.state, now))
 
 

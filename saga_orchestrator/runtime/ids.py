@@ -18,3 +18,8 @@ def new_id(at: datetime | None = None) -> UUID:
     chance = int.from_bytes(os.urandom(10))
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (chance >> 68 & 0xFFF) << 64
     return UUID(int=value | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF)
+
+
+def idempotency_key(saga_id: object, step_id: str, phase: str) -> str:
+    """Return the key under which a step's effect (or its undo) happens once, however often it is attempted."""
+    return f"{saga_id}/{step_id}/{phase}"

@@ -104,6 +104,11 @@ class Mailroom:
     def _deliver_soon(self, letter: Letter) -> None:
         _ = self._office.background.begin(self.deliver(letter.id, letter.address))
 
+    def look_soon(self, saga_id: UUID | None) -> None:
+        """Give a saga what has come for it, in the background. If that fails, `deliver_due` does it later."""
+        if saga_id is not None:
+            _ = self._office.background.begin(self._delivered(saga_id))
+
     async def deliver(self, letter_id: UUID, address: str) -> SignalResult:
         """Deliver an event to the first saga of its address that takes it; say what has become of it."""
         addressees = await self._inbox.addressees(address)

@@ -24,7 +24,8 @@ from ..kernel.projection import (
 )
 from ..kernel.state import SagaStatus, State
 from ..kernel.transition import decide
-from ..storage.rows import Head, Move, Ownership
+from ..storage.rows import Head, Letter, Move, Ownership
+from .endings import end_of
 
 if TYPE_CHECKING:
     from .tenure import Tenure
@@ -90,16 +91,18 @@ class Grip(NamedTuple):
     saga_id: UUID
     revision: int
     token: UUID | None
+    parent_id: UUID | None
 
 
 def compose(grip: Grip | Tenure, done: Fold, now: datetime, ownership: Ownership | None) -> Move:
     """Return the write that makes a fold durable."""
     graph, state = grip.definition.graph, done.state
+    status = status_of(graph, state)
     return Move(
         grip.saga_id,
         grip.revision,
         grip.token,
-        status_of(graph, state),
+        status,
         encode(state),
         current_step_index(graph, state),
         retry_counter(state),
@@ -107,7 +110,15 @@ def compose(grip: Grip | Tenure, done: Fold, now: datetime, ownership: Ownership
         now,
         ownership,
         done.records,
+        told(grip, status, now),
     )
+
+
+def told(grip: Grip | Tenure, status: SagaStatus, now: datetime) -> tuple[Letter, ...]:
+    """Return what a move has to say: to the saga's parent, that it is over."""
+    if grip.parent_id is None or not status.is_terminal:
+        return ()
+    return (end_of(grip.saga_id, grip.parent_id, grip.revision + 1, status, now),)
 
 
 def taken(owner: str, until: datetime) -> Ownership:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
+from ..definition.child import Children, Kin
 from ..definition.constant import Nothing
 from ..definition.io import Payloads, clean_text
 from ..definition.retry import RetryPolicy
@@ -25,6 +26,7 @@ from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, Prob
 from ..kernel.step_status import Skipped
 from .arguments import arguments
 from .calls import Outcome, call
+from .ids import idempotency_key
 from .letters import opened
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ _LONGEST_ERROR = 4_000
 class Performer:
     """Performs the work of sagas."""
 
-    def __init__(self, payloads: Payloads) -> None:
-        self._payloads = payloads
+    def __init__(self, payloads: Payloads, children: Children) -> None:
+        self._payloads, self._children = payloads, children
 
     def perform(
         self, work: Calling, tenure: Tenure, started: datetime, session: AsyncSession | None = None
@@ -213,6 +215,7 @@ class Performer:
         phase: Literal["execute", "compensate", "confirm"] = "confirm" if step.confirms else "execute"
         if isinstance(work, Compensate):
             phase = "compensate"
+        begun_under = idempotency_key(tenure.saga_id, step_id, _what("execute", 0, spent))
         return StepContext(
             saga_id=tenure.saga_id,
             saga_name=tenure.saga_name,
@@ -226,12 +229,8 @@ class Performer:
             deadline=None if timeout is None else started + timeout,
             phase=phase,
             session=tenure.session,
+            _kin=Kin(self._children, begun_under, work.attempt - 1 - heard - spent),
         )
-
-
-def idempotency_key(saga_id: object, step_id: str, phase: str) -> str:
-    """Return the key under which a step's effect (or its undo) happens once, however often it is attempted."""
-    return f"{saga_id}/{step_id}/{phase}"
 
 
 def _what(phase: str, heard: int, spent: int) -> str:

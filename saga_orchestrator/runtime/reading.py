@@ -24,7 +24,7 @@ from .letters import MisfitError, opened
 from .moves import Fold, fold_on
 
 _OVER = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
-"""Of a saga that nothing moves any more what comes is stale; one that has FAILED may be tried again."""
+"""Of a saga that no event will move any more what comes is stale; one that has FAILED may be tried again."""
 _LONGEST_REASON = 1_000
 
 

@@ -15,7 +15,7 @@ from .ids import new_id
 from .letters import sealed
 from .texts import check_name
 
-_UNDELIVERED = timedelta(seconds=5)
+UNDELIVERED = timedelta(seconds=5)
 """After how long an event that was posted and not delivered is somebody else's to deliver."""
 
 
@@ -80,5 +80,5 @@ def letter(payloads: Payloads, to: Address, event_type: str, now: datetime, **sa
         occurred_at=said.get("occurred_at"),
     )
     content = sealed(payloads, event)
-    due = now + _UNDELIVERED
+    due = now + UNDELIVERED
     return Letter(new_id(now), str(to), event_type, event.event_id, to.correlation_id, content, now, due)

@@ -16,6 +16,7 @@ from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import SagaStateError
 from ..kernel.effects import Phase, Record, RecordStatus
+from ..kernel.projection import status_of
 from ..kernel.rewind import REWIND
 from ..kernel.state import State
 from ..kernel.transition import NOTIFY
@@ -102,6 +103,7 @@ class Tenure:
     """When the lease ends, by the event loop's clock."""
     known_past: Past = field(default_factory=Past)
     past_is_known: bool = False
+    parent_id: UUID | None = None
     session: Any = None
     """That of the transaction which the work at hand is done in, if it is."""
 
@@ -122,6 +124,7 @@ class Tenure:
             initial,
             store,
             past_is_known=True,
+            parent_id=head.parent_id,
         )
 
     async def past(self) -> Past:
@@ -137,6 +140,11 @@ class Tenure:
                 found.learn(rows)
                 self.known_past, self.past_is_known = found, True
         return self.known_past
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the saga is over, as far as this process knows."""
+        return status_of(self.definition.graph, self.state).is_terminal
 
     def initial_data(self, payloads: Payloads, scope: str | None = None) -> Any:
         """Return what the saga, or a part of it, was started with, as fresh plain values."""

@@ -82,6 +82,10 @@ class Store(Protocol):
         """Return the saga that holds what this birth wanted: by idempotency key first, then by active aggregate."""
         ...
 
+    async def started(self, saga_name: str, idempotency_key: str) -> Head | None:
+        """Return the saga of this name that was started under this key, or None."""
+        ...
+
     async def next_due(self, claimable: Claimable) -> datetime | None:
         """Return when the next saga that the claimer can run is due, or None."""
         ...

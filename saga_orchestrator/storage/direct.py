@@ -104,9 +104,9 @@ class DirectBatch(ABC):
         is_elsewhere = bool(engine.get_execution_options().get("schema_translate_map"))
         return is_spoken_to and not is_elsewhere and all(column.onupdate is None for column in head.columns)
 
-    def bears(self, birth: Birth) -> bool:
-        """Return whether this form can insert the saga: not if it has columns that only SQLAlchemy can fill."""
-        return not birth.values and not self._has_defaults
+    def bears(self, item: Write) -> bool:
+        """Return whether this form can write it: not a saga with columns that only SQLAlchemy fills, and no letters."""
+        return not item.letters if isinstance(item, Move) else not item.values and not self._has_defaults
 
     async def write(self, batch: Sequence[Write]) -> set[UUID] | None:
         """Write what fits, durably; return the ids of what did not, or None if the portable form has to do it all.

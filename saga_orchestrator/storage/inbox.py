@@ -35,8 +35,8 @@ from .companions import WAITS, inbox_table, route_table
 from .dialect import SqlDialect, through_contention
 from .mixins import ACTIVE, TERMINAL
 from .rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
-from .statements import Statements, locked
-from .types import JsonText, UtcDateTime
+from .statements import Statements, kept_letter, locked
+from .types import UtcDateTime
 
 SAGA, AGGREGATION, CORRELATION = "saga", "aggregation", "correlation"
 """The kinds of addresses: each stands before a colon and the name."""
@@ -129,8 +129,7 @@ class SagaInbox:
             return await self._post(connection, letter)
 
     async def _post(self, connection: AsyncConnection | AsyncSession, letter: Letter) -> Letter | None:
-        row = {**letter._asdict(), "content": JsonText(letter.content), "status": Fate.BUFFERED.value}
-        statement = self._dialect.insert_or_nothing(self._table).values(row).on_conflict_do_nothing()
+        statement = self._sql.insert_letters.values(kept_letter(letter))
         written = await connection.execute(statement.execution_options(preserve_rowcount=True))
         if written.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
             return None

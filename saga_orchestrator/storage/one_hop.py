@@ -265,7 +265,7 @@ def _born(birth: Birth) -> _Row:
 
 
 def _moved(move: Move) -> list[_Row]:
-    saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, history = move
+    saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, history, _ = move
     kind = _STEP if status is SagaStatus.RUNNING else _MOVE
     owned: _Row = KEPT
     if ownership is not None:

@@ -81,6 +81,7 @@ class Move(NamedTuple):
         revision: The revision that the decision was made on; the row gets the next one.
         token: The execution token that the writer holds.
         ownership: None leaves token, lease, timer and what is awaited as they are.
+        letters: Posted in the same transaction.
     """
 
     saga_id: UUID
@@ -94,6 +95,7 @@ class Move(NamedTuple):
     updated_at: datetime
     ownership: Ownership | None
     history: tuple[Record, ...]
+    letters: tuple[Letter, ...] = ()
 
     def rows(self) -> list[HistoryRow]:
         """Return the history rows that the move leaves."""

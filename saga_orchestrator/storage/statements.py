@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..errors import SagaNotFoundError
 from ..kernel.state import SagaStatus
 from .mixins import ACTIVE
-from .rows import Birth, Claimable, Head, HistoryRow, Move, SagaFilter
+from .rows import Birth, Claimable, Fate, Head, HistoryRow, Letter, Move, SagaFilter
 from .types import JsonText, UtcDateTime
 
 _HEAD_COLUMNS = tuple(field.name for field in fields(Head))
@@ -51,7 +51,7 @@ class Statements:
     be written meanwhile.
     """
 
-    def __init__(self, head: Table, past: Table, insert_or_nothing: Callable[[Table], Any]) -> None:
+    def __init__(self, head: Table, past: Table, inbox: Table, insert_or_nothing: Callable[[Table], Any]) -> None:
         self.head, self.past, self._insert = head, past, insert_or_nothing
         self._ids: BindParameter[Any] = bindparam("ids", expanding=True)
         self._columns = [_readable(head, name) for name in _HEAD_COLUMNS]
@@ -65,6 +65,7 @@ class Statements:
         self.insert_sagas = insert_or_nothing(head).on_conflict_do_nothing()
         self.present = select(head.c.id).where(head.c.id.in_(self._ids))
         self.insert_history = insert(past)
+        self.insert_letters = insert_or_nothing(inbox).on_conflict_do_nothing()
         self.read_history = self._read_history()
         self.renew = self._renew()
 
@@ -139,6 +140,11 @@ class Statements:
         wanted = same_aggregate if born.idempotency_key is None else or_(same_key, same_aggregate)
         by_key_first = case((same_key, 0), else_=1)
         return select(*self._columns).where(wanted).order_by(by_key_first, head.id).limit(1)
+
+    def started(self, saga_name: str, idempotency_key: str) -> Select[Any]:
+        """Return the read of the saga that was started under a key."""
+        head = self.head.c
+        return select(*self._columns).where(head.saga_name == saga_name, head.idempotency_key == idempotency_key)
 
     def listing(self, wanted: SagaFilter, limit: int, before: UUID | None) -> Select[Any]:
         """Return the read of a page of sagas, newest first (ids are time-ordered)."""
@@ -215,6 +221,11 @@ def past(row: HistoryRow) -> dict[str, Any]:
         if facts[name] is not None:
             facts[name] = JsonText(facts[name])
     return facts
+
+
+def kept_letter(letter: Letter) -> dict[str, Any]:
+    """Return the parameters of a letter that nobody has looked at yet."""
+    return {**letter._asdict(), "content": JsonText(letter.content), "status": Fate.BUFFERED.value}
 
 
 async def locked(connection: AsyncConnection, lock_one: Select[Any], saga_id: UUID) -> tuple[Head, datetime]:

@@ -23,13 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError
-from .companions import history_table
+from .companions import history_table, inbox_table
 from .dialect import Clock, dialect_for, is_passing, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
-from .statements import Statements, Times, born, head_of, kept, locked, owned, past
+from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
 from .transaction import SagaTransaction, transaction
 
 
@@ -49,7 +49,7 @@ class SagaStore:
         self.past: Table = history_table(self.table)
         self.dialect = dialect_for(engine, clock)
         self._histories = GroupRead(self._history)
-        self._sql = Statements(self.table, self.past, self.dialect.insert_or_nothing)
+        self._sql = Statements(self.table, self.past, inbox_table(self.table), self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)
         self.inbox = SagaInbox(self.table, engine, self.dialect, self._sql, self._move)
 
@@ -70,7 +70,7 @@ class SagaStore:
     async def _write_directly(self, batch: Sequence[Write]) -> set[UUID] | None:
         """Write the batch in the database's own form, if there is one and it can; None if nothing has been written."""
         fast = self._fast
-        if fast is None or not all(isinstance(item, Move) or fast.bears(item) for item in batch):
+        if fast is None or not all(map(fast.bears, batch)):
             return None
         return await fast.write(batch)
 
@@ -111,6 +111,8 @@ class SagaStore:
             await connection.execute(self._sql.move_owned, [owned(move) for move in changed])
         if rows := [past(row) for move in moves for row in move.rows()]:
             await connection.execute(self._sql.insert_history, rows)
+        if letters := [letter for move in moves for letter in move.letters]:
+            await connection.execute(self._sql.insert_letters, [kept_letter(letter) for letter in letters])
 
     async def _explain(self, missed: Sequence[Write]) -> dict[UUID, Written]:
         """Say why writes did not fit: done before, moved by others, lost to another owner, or taken."""
@@ -229,6 +231,9 @@ class SagaStore:
 
     async def rival(self, birth: Birth) -> Head | None:
         return await self._one(self._sql.rival(birth), {})
+
+    async def started(self, saga_name: str, idempotency_key: str) -> Head | None:
+        return await self._one(self._sql.started(saga_name, idempotency_key), {})
 
     async def _one(self, query: Select[Any], parameters: dict[str, Any]) -> Head | None:
         async with self.engine.connect() as connection:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from ..errors import SagaStateError
 from .dialect import SqlDialect
 from .rows import Judge, Move
-from .statements import Statements, kept, locked, owned, past
+from .statements import Statements, kept, kept_letter, locked, owned, past
 
 
 class Transaction(Protocol):
@@ -95,6 +95,8 @@ class SagaTransaction:
             return False
         if rows := [past(row) for row in move.rows()]:
             await self._connection.execute(self._sql.insert_history, rows)
+        if move.letters:
+            await self._connection.execute(self._sql.insert_letters, [kept_letter(letter) for letter in move.letters])
         return True
 
     def _committed(self, session: Session) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -47,12 +48,14 @@ class MemoryStore:
         """Undo what a batch has written when one of its items cannot be."""
         ids = [item.head.id if isinstance(item, Birth) else item.saga_id for item in batch]
         before = [(i, self.rows.get(i), self.past.get(i)) for i in ids]
+        letters = dict(self.inbox.letters)
         try:
             yield
         except Exception:
             for saga_id, head, past in before:
                 _put_back(self.rows, saga_id, head)
                 _put_back(self.past, saga_id, past)
+            self.inbox.letters = letters
             raise
 
     def _write(self, item: Write) -> Written:
@@ -118,6 +121,8 @@ class MemoryStore:
             raise SagaStateError(f"Saga {head.id} has this history already.")
         self.rows[head.id] = moved
         self.past[head.id] = sorted(past, key=lambda row: row.seq)
+        for letter in move.letters:
+            self.inbox.keep(letter)
 
     async def advance(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None]:
         while True:
@@ -181,6 +186,10 @@ class MemoryStore:
         await asyncio.sleep(0)
         return self._rival(birth.head)
 
+    async def started(self, saga_name: str, idempotency_key: str) -> Head | None:
+        await asyncio.sleep(0)
+        return next((head for head in self.rows.values() if _key(head) == (saga_name, idempotency_key)), None)
+
     async def next_due(self, claimable: Claimable) -> datetime | None:
         timed = [head for head in self.rows.values() if _is_known(head, claimable)]
         return min((head.deadline_at for head in timed if head.deadline_at is not None), default=None)
@@ -189,7 +198,10 @@ class MemoryStore:
         return self._now()
 
     async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:
-        """There is no caller's transaction in memory: the saga is there at once."""
+        """Insert the saga: with what else a step's transaction does, or at once, for memory knows no caller's own."""
+        if isinstance(session, list) and self._rival(birth.head) is None:
+            session.append(partial(self._insert, birth))
+            return None
         return (self._rival(birth.head),) if self._insert(birth) is Written.TAKEN else None
 
     async def aclose(self) -> None:

@@ -42,6 +42,10 @@ class MemoryInbox:
 
     async def post(self, letter: Letter, session: Any = None) -> Letter | None:
         await asyncio.sleep(0)
+        return self.keep(letter)
+
+    def keep(self, letter: Letter) -> Letter | None:
+        """Keep a letter at once; see `post`."""
         for kept in self.letters.values():
             if letter.event_id is not None and _key(kept.letter) == _key(letter):
                 return kept.letter

@@ -83,6 +83,7 @@ def operator_orders(world: World) -> None:
         k.SkipOrdered(step_id=tape.pick((None, step_id)), acted=tape.happens(2)),
         k.CompensateOrdered(),
         k.CompensateOrdered(finished_at=finished),
+        k.CompensateOrdered(by_parent=True),
         k.CancelOrdered(),
         k.WaiveOrdered(step_id=step_id, actor=tape.pick(("ann", None))),
         k.AbortOrdered(),

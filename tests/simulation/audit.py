@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from saga_orchestrator import SagaStatus, StepKind
 from saga_orchestrator.definition.graph import Graph
@@ -13,6 +14,8 @@ from saga_orchestrator.kernel.state import Course, State
 from saga_orchestrator.kernel.step_status import Missed, Omitted, Succeeded
 from saga_orchestrator.kernel.undo_status import Waived
 from saga_orchestrator.storage.rows import Head
+
+from .database import CHILD
 
 if TYPE_CHECKING:
     from .ledger import Place
@@ -40,9 +43,10 @@ def _doubled(world: World) -> Iterator[str]:
 
 
 def _wrong(world: World, head: Head) -> Iterator[str]:
-    if not (head.status.is_terminal or head.status is SagaStatus.STUCK):
+    if not (head.status.is_terminal or world.is_left_to_people(head)):
         yield f"neither over nor stuck (owner {head.lease_owner is not None}, due {head.deadline_at})"
         return
+    yield from _misreported(world, head)
     graph, state = world.graph(head), decode(head.state, key=str(head.id))
     for step_id in graph.order:
         place = head.id, step_id
@@ -53,10 +57,43 @@ def _wrong(world: World, head: Head) -> Iterator[str]:
 
 
 def _incomplete(world: World, graph: Graph, place: Place) -> Iterator[str]:
-    if graph.nodes[place[1]].kind is not StepKind.READ_ONLY and not _was_skipped(world, place):
+    node = graph.nodes[place[1]]
+    if node.name == CHILD:
+        yield from _childless(world, place)
+    elif node.kind is not StepKind.READ_ONLY and not _was_skipped(world, place):
         effect = world.ledger.effect(place)
         if not effect.stands:
             yield f"{place[1]} was {'undone' if effect.undone else 'never done'}"
+
+
+def _childless(world: World, place: Place) -> Iterator[str]:
+    """Find fault with a child whose parent is COMPLETED, and which is not."""
+    found = [head.status for head in _children(world, place[0]) if head.aggregation_id.endswith(f"/{place[1]}")]
+    if found != [SagaStatus.COMPLETED] and not _was_skipped(world, place):
+        yield f"its children at {place[1]} are {found}"
+
+
+def _misreported(world: World, head: Head) -> Iterator[str]:
+    """Find fault with a parent that says that all is undone, where something of a child stands."""
+    if head.status is not SagaStatus.COMPENSATED:
+        return
+    for child in _children(world, head.id):
+        state, step_id = decode(child.state, key=str(child.id)), child.aggregation_id.rpartition("/")[2]
+        waived = _is_waived(world, head, decode(head.state, key=str(head.id)), step_id)
+        effects = [i for i in world.graph(child).order if world.ledger.effect((child.id, i)).stands]
+        standing = [i for i in effects if not _is_waived(world, child, state, i)]
+        if standing and not waived:
+            yield f"{', '.join(standing)} of its child {world.label(child.id)}, which is {child.status.value}, stand"
+
+
+def _is_waived(world: World, head: Head, state: State, step_id: str) -> bool:
+    place = head.id, step_id
+    declared = world.graph(head).nodes[step_id].nothing_to_undo or isinstance(state.of(step_id), Waived)
+    return declared or _was_skipped(world, place)
+
+
+def _children(world: World, parent: UUID) -> list[Head]:
+    return [head for head in world.database.rows.values() if head.parent_id == parent]
 
 
 def _is_accounted_for(world: World, graph: Graph, state: State, place: Place) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -27,7 +28,7 @@ from saga_orchestrator.storage.rows import (
     Write,
     Written,
 )
-from saga_orchestrator.testing.memory import MemoryStore
+from saga_orchestrator.testing.memory import MemoryStore, MemoryTransaction
 from saga_orchestrator.testing.memory_inbox import MemoryInbox
 
 from .plan import LEASE
@@ -41,7 +42,11 @@ IDLE = ("next_due", "now", "heads", "head", "due")
 """Calls that change nothing and come in crowds: a crash there teaches little, so it is rarer."""
 
 
+CHILD = "ChildSaga"
+"""What a step is called that has a child. It is in no participant's books."""
 KNOWN_ERRORS = (
+    "child saga ",
+    "still active for aggregation_id",
     "choose answered 'nowhere'",
     "it did not act",
     "it may have acted",
@@ -133,7 +138,7 @@ class WatchedStore(MemoryStore):
             effect = self._world.ledger.effect((saga_id, step_id))
             if isinstance(status, Undone) and effect.stands:
                 yield f"{step_id} is said to be undone, and stands"
-            acts = graph.nodes[step_id].kind is not StepKind.READ_ONLY
+            acts = graph.nodes[step_id].kind is not StepKind.READ_ONLY and graph.nodes[step_id].name != CHILD
             if acts and isinstance(status, Succeeded) and not effect.receipt:
                 yield f"{step_id} is said to have acted, and has not"
 
@@ -207,6 +212,16 @@ class Line:
     async def rival(self, birth: Birth) -> Head | None:
         return await self.ask("rival", lambda: self._store.rival(birth))
 
+    async def started(self, saga_name: str, idempotency_key: str) -> Head | None:
+        return await self.ask("started", lambda: self._store.started(saga_name, idempotency_key))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+        await self.ask("begin", self._store.now)
+        opened = MemoryTransaction(self._store.advance)
+        yield opened
+        await self.ask("commit", opened.commit)
+
     async def next_due(self, claimable: Claimable) -> datetime | None:
         return await self.ask("next_due", lambda: self._store.next_due(claimable))
 
@@ -214,6 +229,9 @@ class Line:
         return await self.ask("now", self._store.now)
 
     async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:
+        """Insert a saga, in a step's transaction by the connection that it has."""
+        if isinstance(session, list):
+            return await self._store.add(session, birth)
         return await self.ask("add", lambda: self._store.add(session, birth))
 
     @property

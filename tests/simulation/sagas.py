@@ -86,6 +86,21 @@ def committed(world: World) -> SagaDefinition:
     return builder.build()
 
 
+def family(world: World) -> dict[str, SagaDefinition]:
+    """Return the definitions of a saga that acts, has a child act, and then fails, so that both have to be undone."""
+    parent, child = SagaBuilder(), SagaBuilder()
+    layer = [child.add_step(step=Blind(world), **_inputs([], [])) for _ in range(2)]
+    child.add_step(step=Exact(world), **_inputs(layer, layer))
+    layer = [parent.add_step(step=Blind(world), **_inputs([], []))]
+    layer = [parent.add_child("child", input_map=_for_a_child, after=layer)]
+    parent.add_step(step=Failing(world), **_inputs(layer, []))
+    return {"a": parent.build(), "child": child.build()}
+
+
+def _for_a_child(ctx: InputContext) -> dict[str, Any]:
+    return {"aggregate": ctx.initial_data["aggregate"]}
+
+
 def _reversible(builder: SagaBuilder, world: World, random: Random, layer: list[StepRef[Any]]) -> StepRef[Any]:
     if random.random() < 0.1:
         return builder.add_step(step=Reading(world), **_options(random), **_inputs(layer, _some(random, layer)))

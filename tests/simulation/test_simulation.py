@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -70,6 +72,23 @@ def test_a_crash_at_any_boundary_changes_no_outcome(make: Callable[[World], Saga
             report = simulate(seed, Plan(**QUIET, crash_at=boundary), draw)
             assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
             assert report.ends in ([], undisturbed.ends)  # none: killed before the saga was born
+
+
+def test_a_crash_at_any_boundary_changes_no_outcome_of_a_family() -> None:
+    """A child is started once, and undone with its parent, whichever machine is killed when."""
+    for seed in range(3):
+        undisturbed = simulate(seed, Plan(**QUIET), sagas.family)
+        for boundary in range(undisturbed.boundaries):
+            report = simulate(seed, Plan(**QUIET, crash_at=boundary), sagas.family)
+            assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
+            assert report.ends in ([], undisturbed.ends)
+
+
+def test_no_fault_makes_a_family_lose_double_or_misreport_anything() -> None:
+    """Whatever fails whenever, and whatever operators order meanwhile."""
+    for seed in range(SEEDS):
+        plan = replace(Plan.drawn(Random(f"{seed}/plan")), old_releases=0.0)  # who runs a parent must know its child
+        assert simulate(seed, plan, sagas.family).violations == []
 
 
 def test_the_same_seed_is_the_same_run() -> None:

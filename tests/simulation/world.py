@@ -108,8 +108,9 @@ class World:
             deed()
         await self._live_until(self.plan.seconds)
         await self._come_to_rest()
-        if self.plan.resolved and not self.violations:
+        while self.plan.resolved and not self.violations and self._is_anything_stuck():
             await self.machines[0].host.spawn(self.people.resolve(self.machines[0]))
+            await self._come_to_rest()
         await self._ask_for_results()
         await self._stop()
         for what in audit.faults_of(self):
@@ -134,6 +135,9 @@ class World:
                 return
         self.blame(f"not everything has come to rest within {_PATIENCE} seconds after the last fault")
 
+    def _is_anything_stuck(self) -> bool:
+        return any(head.status is SagaStatus.STUCK for head in self.database.rows.values())
+
     def _is_at_rest(self) -> bool:
         """Return whether every machine is up, nobody who lives waits for an answer, and no saga goes on by itself.
 
@@ -142,7 +146,13 @@ class World:
         waiting = self._postponed or any(host.is_running and not task.done() for host, task in self._deeds_begun)
         if waiting or not all(machine.is_up and machine.is_idle for machine in self.machines):
             return False
-        return all(h.status.is_terminal or h.status is SagaStatus.STUCK for h in self.database.rows.values())
+        return all(head.status.is_terminal or self.is_left_to_people(head) for head in self.database.rows.values())
+
+    def is_left_to_people(self, head: Head) -> bool:
+        """Return whether a saga is stuck, or waits for a child that is."""
+        born = [child for child in self.database.rows.values() if child.parent_id == head.id]
+        waits = head.awaiting == "event:saga.ended" and any(map(self.is_left_to_people, born))
+        return head.status is SagaStatus.STUCK or waits
 
     async def _stop(self) -> None:
         stopping = [machine.host.spawn(machine.stop()) for machine in self.machines]
@@ -153,7 +163,8 @@ class World:
     async def _ask_for_results(self) -> None:
         """Hear what the orchestrator says of each saga: what is stored, and no less than everybody's output."""
         for saga_id, head in self.database.rows.items():
-            if not self.violations:
+            is_at_rest = head.status.is_terminal or head.status is SagaStatus.STUCK
+            if is_at_rest and not self.violations:
                 result = await self.machines[0].host.spawn(self.machines[0].orchestrator.result(saga_id))
                 state = decode(head.state)
                 ran = {i for i in self.graph(head).nodes if not isinstance(state.of(i), Omitted | Missed)}

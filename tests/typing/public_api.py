@@ -94,6 +94,11 @@ paid = builder.add_step(
 reveal_type(paid)  # R: StepRef[Payment]
 builder.add_step(step=Charge(), depends_on=paid, input_map=lambda out: {"shelf": len(out.receipt)})
 builder.add_step(step=Charge(), depends_on=[reserved, paid], input_map=lambda one, other: Reservation(shelf=one.shelf))
+had = builder.add_child(
+    "shipping", input_map=lambda out: {"shelf": out.shelf}, depends_on=reserved, output_model=Payment
+)
+reveal_type(had)  # R: StepRef[Payment]
+builder.add_child("shipping", input_map=reserve, detached=True, retries=3)  # E: call-arg
 wrong = Payment(receipt="1")
 builder.add_step(step=Charge(), depends_on=reserved, input_map=lambda _: wrong)  # E: arg-type, return-value
 builder.add_step(step=Charge(), depends_on=reserved, input_map=lambda out: out.receipt)  # E: attr-defined

@@ -23,6 +23,7 @@ from .moving import MovingContract
 from .posting import PostingContract
 from .reading import ReadingContract
 from .renewing import RenewingContract
+from .telling import TellingContract
 
 
 class StoreContract(
@@ -33,6 +34,7 @@ class StoreContract(
     RenewingContract,
     ReadingContract,
     PostingContract,
+    TellingContract,
 ):
     """What every `Store` keeps. Subclass it, and define a fixture `store` that gives a new, empty one.
 

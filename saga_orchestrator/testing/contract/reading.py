@@ -14,7 +14,7 @@ from .samples import HOUR, KNOWN, Contract, aside, ending, entry, ids, newborn, 
 
 
 class ReadingContract(Contract):
-    """`head`, `heads`, `history`, `rival`, `next_due`, `now`: they read, and change nothing."""
+    """`head`, `heads`, `history`, `rival`, `started`, `next_due`, `now`: they read, and change nothing."""
 
     async def test_a_saga_that_is_not_there_is_none(self, store: Store) -> None:
         """No row, no head, and an empty history."""
@@ -88,6 +88,18 @@ class ReadingContract(Contract):
         assert await _id(rival(aggregation_id="order-1", idempotency_key="k-9")) == holder.id
         assert await _id(rival(aggregation_id="order-1")) == holder.id
         assert await rival(aggregation_id="order-9") is None
+
+    async def test_a_saga_is_found_by_the_key_that_it_was_started_under(self, store: Store) -> None:
+        """Whether it is over or not; a key is of one name."""
+        head = await put(store, idempotency_key="k-1")
+        await put(store, idempotency_key="k-2")
+        assert await _id(store.started(head.saga_name, "k-1")) == head.id
+
+        await store.write([ending(head, head.updated_at)])
+
+        assert await _id(store.started(head.saga_name, "k-1")) == head.id
+        assert await store.started(head.saga_name, "k-3") is None
+        assert await store.started("other", "k-1") is None
 
     async def test_a_rival_by_aggregate_is_active_and_one_by_key_need_not_be(self, store: Store) -> None:
         """A saga that is over stands in nobody's way, save of its own key; a key counts for its saga name only."""

@@ -499,6 +499,13 @@ MUTANTS = (
         0,
     ),
     Mutant("a wait for an event has no end", "timers", "(*PAUSES, Waiting, UndoWaiting)", "PAUSES", 4),
+    Mutant(
+        "anybody undoes what has completed",
+        "backward_orders",
+        "(order.by_parent and stands_at(draft)",
+        "(stands_at(draft)",
+        16,
+    ),
     # --- the deadline
     Mutant("a deadline passes over a pivot in flight", "deadline", "    if draft.finals_live():", "    if False:", 27),
     Mutant(

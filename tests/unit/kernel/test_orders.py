@@ -409,3 +409,48 @@ def test_to_close_everything_needs_a_name_and_a_failure() -> None:
 def test_an_order_of_a_newer_version_is_refused() -> None:
     """A decision never raises, not even for what it has never heard of."""
     assert "no order that this version knows" in decide(GRAPH, state(), Order(), now=NOW).reason
+
+
+# --- what a parent orders --------------------------------------------------------------------------------------------
+
+BY_PARENT = CompensateOrdered(by_parent=True, actor="saga 1", reason="its parent is undone")
+
+
+def test_a_parent_may_have_undone_what_has_completed() -> None:
+    """From its last step on, as in any rollback; it stands in the history."""
+    graph = Graph.of(step("a"), step("b", "a"))
+    done = carried_out(graph, state(a=Succeeded(), b=Succeeded(2)), BY_PARENT)
+    assert done.work == (Compensate("b", 1),)
+    assert steps(done) == {"a": Succeeded(), "b": Undoing()}
+    assert status_of(graph, done.state) is SagaStatus.COMPENSATING
+    assert rows(done) == ["ORDER SUCCESS compensate"]
+
+
+def test_a_parent_cannot_have_undone_what_is_past_its_pivot_or_has_no_effect() -> None:
+    """Nor what is undone already."""
+    past = decide(GRAPH, SITUATIONS["completed"][1], BY_PARENT, now=NOW)
+    assert (past.verdict, PAST in past.reason) == (Verdict.REFUSED, True)
+    idle = decide(Graph.of(read("q")), state(q=Succeeded()), BY_PARENT, now=NOW)
+    assert (idle.verdict, NOTHING in idle.reason) == (Verdict.REFUSED, True)
+    undone = decide(GRAPH, SITUATIONS["compensated"][1], BY_PARENT, now=NOW)
+    assert (undone.verdict, COMPENSATE in undone.reason) == (Verdict.REFUSED, True)
+
+
+def test_what_a_parent_orders_is_otherwise_what_an_operator_does() -> None:
+    """In every other situation it is answered alike."""
+    for situation, (_, before) in SITUATIONS.items():
+        if situation != "completed":
+            own = decide(GRAPH, before, CompensateOrdered(), now=NOW)
+            parents = decide(GRAPH, before, CompensateOrdered(by_parent=True), now=NOW)
+            assert (own.state, own.verdict, own.reason) == (parents.state, parents.verdict, parents.reason), situation
+
+
+def test_it_is_a_law_that_only_a_parent_moves_what_has_completed() -> None:
+    """And that nobody moves what is COMPENSATED."""
+    graph = Graph.of(step("a"))
+    completed, compensated = state(a=Succeeded()), back(a=Undone())
+    moved = decide(graph, completed, BY_PARENT, now=NOW)
+    assert list(broken_by_move(graph, completed, BY_PARENT, moved)) == []
+    signed = CompensateOrdered(actor=BY_PARENT.actor, reason=BY_PARENT.reason)
+    assert any("only its parent" in law for law in broken_by_move(graph, completed, signed, moved))
+    assert any("only its parent" in law for law in broken_by_move(graph, compensated, BY_PARENT, moved))
