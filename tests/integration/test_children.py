@@ -226,6 +226,26 @@ async def test_n13_the_end_of_a_child_whose_process_dies_is_heard(database: Site
     assert await come_to(other, parent) is SagaStatus.COMPLETED
 
 
+async def test_a_rewound_step_has_another_child(database: Site, world: World) -> None:
+    """The first one is undone; the step that begins again starts one of its own."""
+    builder = SagaBuilder()
+    builder.add_child(CHILD, input_map=lambda ctx: {}, output_model=Output, step_id=CHILD)
+    builder.add_event("go", step_id="go")
+    orchestrator = database.joins(builder.build())
+    orchestrator.register(CHILD, trip(world, "x"))
+    parent = await started(orchestrator)
+    await until(orchestrator, parent, lambda now: now.awaiting == "event:go")
+
+    await soon(SagaAdmin(engine=orchestrator.engine).rewind(parent, CHILD))
+
+    await until(orchestrator, parent, lambda now: now.awaiting == "event:go")
+    assert world.calls == ["x", "undo x", "x"]
+    assert [head.status for head in await children(orchestrator)] == [SagaStatus.COMPENSATED, SagaStatus.COMPLETED]
+    await soon(SagaAdmin(engine=orchestrator.engine).cancel(parent))
+    assert await come_to(orchestrator, parent) is SagaStatus.COMPENSATED
+    assert world.calls == ["x", "undo x", "x", "undo x"]
+
+
 async def test_a_detached_child_is_nobodys(database: Site, world: World) -> None:
     """The parent goes on with its id, and what becomes of either does not reach the other."""
     orchestrator = joins(database, world, detached=True, output_model=None)
