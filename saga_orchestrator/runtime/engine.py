@@ -237,10 +237,7 @@ class SagaEngine(Generic[ModelT]):
         return intake.verdict.value
 
     async def signal(self, letter: Letter, session: AsyncSession | None = None) -> Sending:
-        """Keep an event durably, and deliver it; what it sets going goes on in the background.
-
-        With a session it is kept in the session's transaction, and delivered after that has been committed.
-        """
+        """Keep an event durably, in the session's transaction if there is one, and deliver it: `Mailroom.signal`."""
         await self.ready()
         return await self._mailroom.signal(letter, session)
 
