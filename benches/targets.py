@@ -112,6 +112,8 @@ def _vocabulary(results: Results) -> Iterator[Target]:
         yield Target("From `signal` to the step that waits, median", None, found["signal_ms"]["p50"], "ms")
         yield Target("From `signal` to the step that waits, 99 of 100", None, found["signal_ms"]["p99"], "ms")
         yield Target("A saga of ten sagas inside each other", None, found["levels_ms"], "ms")
+        yield Target("A saga of a step for each of 100 items", None, found["hundred_items_ms"], "ms")
+        yield Target("A saga that has a child of one step, and waits for it", None, found["child_ms"], "ms")
 
 
 def _branches(found: Results) -> float:

@@ -1,4 +1,4 @@
-"""What the further kinds of steps cost: waits and their events, transactional steps, branches, parts.
+"""What the further kinds of steps cost: waits and their events, transactional steps, branches, parts, fans, children.
 
 Alone: `python -m benches.vocabulary`.
 """
@@ -23,6 +23,7 @@ from .part import main
 
 STEPS = 10
 LEVELS = 10
+ITEMS = 100
 BUFFERED = 100_000
 
 
@@ -65,6 +66,18 @@ def branches(count: int) -> SagaDefinition:
     with builder.parallel():
         for _ in range(count):
             builder.add_step(step=Trivial(), input_map=_order)
+    return builder.build()
+
+
+def fanned(count: int) -> SagaDefinition:
+    builder = SagaBuilder()
+    builder.add_each(items=lambda ctx: [_order(ctx)] * count, step=Trivial())
+    return builder.build()
+
+
+def with_child() -> SagaDefinition:
+    builder = SagaBuilder()
+    builder.add_child("one", input_map=_order)
     return builder.build()
 
 
@@ -112,6 +125,8 @@ class Vocabulary:
             "one": branches(1),
             "three": branches(3),
             "nested": nested(LEVELS),
+            "fanned": fanned(ITEMS),
+            "parent": with_child(),
         }
         self._orchestrator: SagaOrchestrator[BenchSaga] = orchestrator_on(engine, definitions)
         self._sessions = async_sessionmaker(engine)
@@ -124,6 +139,8 @@ class Vocabulary:
         beside = statistics.median([await self._early() for _ in range(self._rounds)])
         latencies = sorted([await self._latency() for _ in range(10 * self._rounds)])
         levels = statistics.median([await self._saga("nested") for _ in range(self._rounds)])
+        fanned = statistics.median([await self._saga("fanned") for _ in range(self._rounds)])
+        parent = statistics.median([await self._saga("parent", waits=True) for _ in range(self._rounds)])
         await self._orchestrator.aclose()
         return {
             "signal_ms": {"p50": latencies[len(latencies) // 2], "p99": latencies[int(len(latencies) * 0.99)]},
@@ -132,6 +149,8 @@ class Vocabulary:
             "one_step_ms": one,
             "three_branches_ms": three,
             "levels_ms": levels,
+            "hundred_items_ms": fanned,
+            "child_ms": parent,
             "early_event_ms": early,
             "early_event_beside_100000_ms": beside,
         }
@@ -152,11 +171,13 @@ class Vocabulary:
                     await session.execute(text(statement))
         return 1000 * (time.perf_counter() - began)
 
-    async def _saga(self, name: str) -> float:
-        """Return how many milliseconds a saga takes."""
+    async def _saga(self, name: str, *, waits: bool = False) -> float:
+        """Return how many milliseconds a saga takes; one that waits goes on after its start has returned."""
         order = {"order_id": "o", "sku": "s", "amount": 1}
         began = time.perf_counter()
         saga_id = await self._orchestrator.start(saga_name=name, initial_data=order, aggregation_id=str(uuid4()))
+        if waits:
+            await self._orchestrator.result(saga_id)
         took = 1000 * (time.perf_counter() - began)
         if (status := (await self._orchestrator.get_snapshot(saga_id)).status.value) != "COMPLETED":
             raise RuntimeError(f"a saga ended {status}")
