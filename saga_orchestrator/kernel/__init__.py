@@ -33,6 +33,11 @@ A step that asks is `Asking` until somebody has looked whether its event came be
 `Waiting`; an event is given to it in either status, until its time is up. Asking is an effect, where that could be
 undone.
 
+Pauses
+------
+A saga that is paused begins nothing: `settle` leaves it alone, and neither time nor an event moves what rests. What is
+in flight goes on to its end. Whoever resumes it finds due what is due, and looks again for what it waits for.
+
 What may interleave, and what a crash leaves
 --------------------------------------------
 The state in the database is the only truth. Work (`Execute`, `Probe`, `Compensate`, `Collect`) starts after the commit

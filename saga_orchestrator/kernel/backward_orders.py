@@ -39,7 +39,7 @@ def _resume(draft: Draft) -> Answer:
     release(draft)
     if resume_undo(draft) or draft.before.quarantined:
         return APPLIED
-    if is_live(draft.before):
+    if is_live(draft.before) or draft.paused:
         return Verdict.DUPLICATE, "it is being undone already"
     return refuse(draft, "there is no undo left that can be tried; waive_step accepts what stands")
 

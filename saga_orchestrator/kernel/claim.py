@@ -10,9 +10,9 @@ from dataclasses import replace
 from .draft import Draft
 from .effects import Phase, RecordStatus
 from .state import Course
-from .step_status import Asking, Failed, Probing, Running, Waiting
-from .undo_status import UndoAsking, Undoing, UndoWaiting
-from .waits import asked_again
+from .step_status import Asking, Failed, Probing, Running
+from .undo_status import UndoAsking, Undoing
+from .waits import look_again
 
 LOST = "the worker was lost while the attempt was in flight"
 
@@ -53,9 +53,8 @@ def release(draft: Draft) -> None:
     if draft.quarantined:
         draft.quarantined = False
         take_over(draft)
-        for step_id, status in tuple(draft.open.items()):
-            if isinstance(status, Waiting | UndoWaiting) and status.types:
-                draft.put(step_id, asked_again(status))
+        if not draft.paused:
+            look_again(draft)
 
 
 def _lost(draft: Draft, step_id: str, status: Running) -> None:

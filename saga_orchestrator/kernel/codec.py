@@ -1,12 +1,12 @@
 """The state document: a compact, versioned JSON text of a `State`, with step ids and statuses and no payloads.
 
 Version 1: ``{"v":1,"c":course,"n":recorded,"r":recoveries,"q":1,"t":deadline,"l":1,"d":"id/id/…","f":{step_id:items},
-"a":{step_id:attempts},"w":[step_id,{step_id:attempts}],"s":{step_id:[code,…facts]}}``; zero values are left out, and
-``l`` says that the saga is overdue. ``d`` names the steps that succeeded at once, as most do, in one text: no id holds
-a slash, and a database has no keys of theirs to sort. A step's facts stand in the order of its class's fields, trailing
-defaults cut; with none left the code stands alone. Time is whole microseconds since 1970 (UTC). A document is read
-strictly: what this module would have written otherwise is refused, since it shows that somebody else has, and nobody
-knows what he meant.
+"a":{step_id:attempts},"w":[step_id,{step_id:attempts}],"p":1,"b":"id/…","s":{step_id:[code,…facts]}}``; zero values are
+left out, ``l`` says that the saga is overdue, ``p`` that it is paused, and ``b`` before which steps it is to be. ``d``
+names the steps that succeeded at once, as most do, in one text: no id holds a slash, and a database has no keys of
+theirs to sort. A step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code
+stands alone. Time is whole microseconds since 1970 (UTC). A document is read strictly: what this module would have
+written otherwise is refused, since it shows that somebody else has, and nobody knows what he meant.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def encode(state: State) -> str:
     fans = f',"f":{_to_text(state.fans)}' if state.fans else ""
     spent = f',"a":{_to_text(state.spent)}' if state.spent else ""
     rewind = f',"w":{_to_text([state.rewind.to, state.rewind.tried])}' if state.rewind is not None else ""
-    said = f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{succeeded}"
+    paused = ',"p":1' if state.paused else ""
+    stops = f',"b":{_to_text("/".join(state.stops))}' if state.stops else ""
+    said = f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{paused}{stops}{succeeded}"
     head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{said}'
     return f'{{{head},"s":{{{steps}}}}}'
 
@@ -102,6 +104,8 @@ def _decode(document: dict[str, Any], key: str) -> State:
         _counts(document.get("f", {})),
         _counts(document.get("a", {})),
         _decode_rewind(document.get("w")),
+        document.get("p", 0) == 1,
+        tuple(document["b"].split("/")) if "b" in document else (),
     )
 
 

@@ -38,7 +38,7 @@ class Draft:
     __slots__ = (
         *("before", "course", "deadline", "done", "fans", "graph", "now"),
         *("base", "rewind", "spent"),
-        *("open", "overdue", "quarantined", "records", "recoveries", "touched"),
+        *("open", "overdue", "paused", "quarantined", "records", "recoveries", "stops", "touched"),
     )
 
     def __init__(self, graph: Graph, before: State, now: datetime) -> None:
@@ -47,6 +47,7 @@ class Draft:
         self.open, self.done = dict(before.open), dict(before.done)
         self.course, self.recoveries, self.quarantined = before.course, before.recoveries, before.quarantined
         self.deadline, self.overdue, self.fans = before.deadline, before.overdue, before.fans
+        self.paused, self.stops = before.paused, before.stops
         self.records: list[Record] = []
         self.touched: list[str] = []
 
@@ -151,6 +152,8 @@ class Draft:
             self.fans,
             self.spent,
             self.rewind,
+            self.paused,
+            self.stops,
         )
         return Decision(state, self._new_work(), tuple(self.records), Verdict.APPLIED)
 

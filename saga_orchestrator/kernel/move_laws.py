@@ -17,6 +17,12 @@ from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
 from .effects import Decision, Phase, Verdict
 from .events import Claimed
 from .order_events import Order
+from .pause_laws import (
+    a_pause_begins_and_ends_for_a_reason,
+    a_step_begins_something,
+    nothing_begins_in_a_pause,
+    nothing_passes_a_breakpoint,
+)
 from .projection import outstanding, stands, status_of
 from .rewind_laws import (
     a_rewind_ends_when_nothing_stands,
@@ -157,4 +163,8 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     a_rewind_ends_when_nothing_stands,
     a_rewind_leaves_the_rest,
     who_begins_again_counts_on,
+    nothing_begins_in_a_pause,
+    nothing_passes_a_breakpoint,
+    a_pause_begins_and_ends_for_a_reason,
+    a_step_begins_something,
 )

@@ -22,6 +22,7 @@ from .order_events import (
     SkipOrdered,
     WaiveOrdered,
 )
+from .pause import PauseOrdered, ResumeOrdered, StepOrdered, hold
 from .rewind import rewind
 
 
@@ -58,4 +59,7 @@ _OBEYED: dict[type[Order], Callable[[Draft, Any], Answer]] = {
     RewindOrdered: rewind,
     WaiveOrdered: waive,
     FailureOrdered: deal,
+    PauseOrdered: hold,
+    ResumeOrdered: hold,
+    StepOrdered: hold,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from ..definition.graph import Graph
@@ -20,7 +21,7 @@ from .step_status import (
     Wait,
     Waiting,
 )
-from .undo_status import Passed, UndoAsking, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
+from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
 
 _LONGEST_AWAITED = 255
 """What the column holds."""
@@ -42,17 +43,21 @@ def _forward(graph: Graph, state: State) -> SagaStatus:
         return SagaStatus.RUNNING
     if any(isinstance(status, Retrying | Waiting) for status in state.open.values()):
         return SagaStatus.SUSPENDED
-    if state.open:
+    if state.open and not state.paused:
         return SagaStatus.STUCK
-    whole = len(state.done) == len(graph.unfolded(state.fans).nodes)
-    return SagaStatus.COMPLETED if whole else SagaStatus.RUNNING
+    if len(state.done) == len(graph.unfolded(state.fans).nodes):
+        return SagaStatus.COMPLETED
+    return SagaStatus.SUSPENDED if state.paused else SagaStatus.RUNNING
 
 
 def _backward(graph: Graph, state: State) -> SagaStatus:
     if any(status.is_live or isinstance(status, UndoRetrying | UndoWaiting) for status in state.open.values()):
         return SagaStatus.COMPENSATING
-    if residue(graph, state):
-        return SagaStatus.STUCK
+    if left := residue(graph, state):
+        tried = all(isinstance(s, UndoFailed) and not s.again for s in map(state.of, left))
+        return SagaStatus.COMPENSATING if state.paused and not tried else SagaStatus.STUCK
+    if state.rewind is not None:  # it is to go forward again
+        return SagaStatus.COMPENSATING
     undone = any(isinstance(status, Undone) for status in state.done.values())
     return SagaStatus.COMPENSATED if undone else SagaStatus.FAILED
 
@@ -88,16 +93,23 @@ def wake_at(state: State) -> datetime | None:
     """Return when time alone will next move this saga, or None."""
     if state.quarantined:
         return None
-    first = min((u for s in state.open.values() if (u := getattr(s, "until", None)) is not None), default=None)
-    if state.deadline is None:
+    first = min((u for _, s in timed(state) if (u := getattr(s, "until", None)) is not None), default=None)
+    if state.deadline is None or state.paused:
         return first
     return state.deadline if first is None else min(first, state.deadline)
 
 
+def timed(state: State) -> Iterable[tuple[str, StepStatus]]:
+    """Return the steps that time may move: in a pause, only those with work in flight."""
+    return [(i, s) for i, s in state.open.items() if s.is_live] if state.paused else state.open.items()
+
+
 def awaiting(graph: Graph, state: State) -> str | None:
-    """Return what the saga waits for: ``operator``, ``event:…`` with its types, ``timer``, ``retry``, or None."""
+    """Return what it waits for: ``operator``, ``pause``, ``event:…`` with its types, ``timer``, ``retry``, or None."""
     if status_of(graph, state) is SagaStatus.STUCK:
         return "operator"
+    if state.paused and not is_live(state):
+        return "pause"
     if not state.open or is_live(state):
         return None
     if types := sorted({kind for status in state.open.values() if isinstance(status, Wait) for kind in status.types}):
@@ -108,8 +120,12 @@ def awaiting(graph: Graph, state: State) -> str | None:
 
 
 def waits(state: State) -> tuple[tuple[str, Wait], ...]:
-    """Return the steps that wait, for an event or for a time, unless nothing can reach them."""
-    return () if state.quarantined else tuple([(i, s) for i, s in state.open.items() if isinstance(s, Wait)])
+    """Return the steps that wait, for an event or for a time, and can be reached.
+
+    In quarantine none can; in a pause, only those that are still looking whether their event came before.
+    """
+    found = [] if state.quarantined else [(i, s) for i, s in state.open.items() if isinstance(s, Wait)]
+    return tuple([(i, s) for i, s in found if s.is_live or not state.paused])
 
 
 def stands(graph: Graph, step_id: str, status: StepStatus) -> bool:

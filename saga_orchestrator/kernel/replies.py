@@ -91,7 +91,7 @@ def undo_raised(draft: Draft, status: Undoing, reply: CompensationRaised) -> Non
         draft.put(step_id, UndoFailed(status.attempt, status.with_output, heard=status.heard))
         return
     until = _next(draft, delay, reply)
-    if until <= draft.now:
+    if until <= draft.now and not draft.paused:
         draft.undo(step_id, status.attempt + 1, failures, with_output=status.with_output, heard=status.heard)
     else:
         draft.put(step_id, UndoRetrying(status.attempt, failures, until, status.with_output, status.heard))
@@ -129,7 +129,10 @@ def _is_news(draft: Draft, status: Unwound, reply: Returned) -> bool:
 def _returned_after_undo(draft: Draft, status: Unwound, reply: Returned) -> None:
     """Undo with the output what was, or could not be, undone without it."""
     _note(draft, reply, Phase.EXECUTE, RecordStatus.SUCCESS)
-    draft.undo(reply.step_id, status.attempt + 1, with_output=True)
+    if draft.paused:
+        draft.put(reply.step_id, UndoRetrying(status.attempt, 0, draft.now))
+    else:
+        draft.undo(reply.step_id, status.attempt + 1, with_output=True)
 
 
 def _next(draft: Draft, delay: timedelta, said: Raised | CompensationRaised) -> datetime:

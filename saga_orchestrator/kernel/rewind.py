@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
+from .holding import is_held
 from .order_events import CompensateOrdered, RewindOrdered
-from .settle import is_settled, turn
+from .settle import is_settled, settle, turn
 from .state import Course, Rewind, SagaStatus
 from .step_status import Failed, Omitted, Pending
 from .undo_status import UndoFailed
@@ -62,6 +63,14 @@ def remember(draft: Draft, step_id: str) -> None:
     if draft.rewind is not None:
         tried = draft.rewind.tried
         draft.rewind = Rewind(draft.rewind.to, {**tried, step_id: max(tried.get(step_id, 1), attempt)})
+
+
+def proceed(draft: Draft) -> None:
+    """Move every step that may move by itself now; end a rewind, if its time has come."""
+    settle(draft)
+    if draft.rewind is not None and draft.course is Course.BACKWARD and not is_held(draft):
+        go_forward_again(draft)
+        settle(draft)
 
 
 def go_forward_again(draft: Draft) -> None:

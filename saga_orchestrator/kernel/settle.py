@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 from .deadline import forget_deadline, is_out_of_time
 from .draft import Draft
+from .holding import is_held, stops_before
 from .state import Course
 from .step_status import Asking, Failed, Missed, Omitted, Pending, Retrying, Skipped, StepStatus, Succeeded, Waiting
 from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting, Waived
@@ -18,7 +19,7 @@ from .undo_status import Passed, UndoAsking, UndoFailed, Undoing, Undone, UndoRe
 
 def settle(draft: Draft) -> None:
     """Move every step that may move by itself now."""
-    if draft.quarantined:
+    if is_held(draft):
         return
     is_timed = draft.deadline is not None or draft.overdue
     if is_timed and is_out_of_time(draft):
@@ -26,8 +27,8 @@ def settle(draft: Draft) -> None:
     if draft.course is Course.FORWARD and draft.has_failed() and not _choose_way(draft):
         return
     if draft.course is Course.FORWARD:
-        _start_ready(draft)
-        _try_again(draft)
+        if _start_ready(draft):
+            _try_again(draft)
     elif draft.course is Course.BACKWARD:
         _unwind(draft)
     if is_timed:
@@ -54,14 +55,20 @@ def turn(draft: Draft, course: Course) -> None:
     draft.touched.extend(draft.graph.nodes)
 
 
-def _start_ready(draft: Draft) -> None:
-    """Start every pending step whose predecessors are all done."""
+def _start_ready(draft: Draft) -> bool:
+    """Start every pending step whose predecessors are all done; return False if a breakpoint has held them up."""
     nodes, dependents = draft.graph.nodes, draft.graph.dependents
     is_done = draft.done.__contains__
-    for moved in tuple(draft.touched):
+    ready: dict[str, None] = {}
+    for moved in draft.touched:
         for step_id in (moved, *dependents[moved]):
             if step_id not in draft.open and step_id not in draft.done and all(map(is_done, nodes[step_id].after)):
-                draft.start(step_id, 1 + draft.spent.get(step_id, 0))
+                ready[step_id] = None
+    if draft.stops and stops_before(draft, ready):
+        return False
+    for step_id in ready:
+        draft.start(step_id, 1 + draft.spent.get(step_id, 0))
+    return True
 
 
 def _try_again(draft: Draft) -> None:

@@ -36,6 +36,7 @@ class State:
         spent: For each step that was rewound, how many attempts it had before.
         rewind: Where it is going back to, to go forward from there.
         recoveries: How many owners it has lost in a row; `quarantined`: too many, only an operator lets it go on.
+        paused: By an order: it begins nothing; `stops`: the steps before which it is to be paused.
     """
 
     key: str = ""
@@ -50,6 +51,8 @@ class State:
     fans: Mapping[str, int] = field(default_factory=dict)
     spent: Mapping[str, int] = field(default_factory=dict)
     rewind: Rewind | None = None
+    paused: bool = False
+    stops: tuple[str, ...] = ()
 
     def of(self, step_id: str) -> StepStatus:
         """Return this step's status; a step never heard of is pending."""

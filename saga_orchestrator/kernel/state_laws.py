@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..definition.graph import Graph
 from .choice_laws import one_branch_at_most
+from .pause_laws import what_is_over_is_not_paused
 from .projection import awaiting, outstanding, residue, stands, status_of, waits, wake_at
 from .state import Course, SagaStatus, State
 from .step_status import (
@@ -31,7 +32,7 @@ def _never_stranded(graph: Graph, state: State) -> bool:
     """An active saga has work in flight, a timer, or an event or a person it waits for."""
     if status_of(graph, state).is_terminal or not (state.open or state.done):
         return True
-    if outstanding(state) or wake_at(state) is not None or awaiting(graph, state) == "operator":
+    if outstanding(state) or wake_at(state) is not None or awaiting(graph, state) in ("operator", "pause"):
         return True
     return any(status.types for _, status in waits(state))
 
@@ -178,6 +179,7 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     waits_say_for_what,
     asking_is_acting,
     time_is_kept,
+    what_is_over_is_not_paused,
 )
 
 STRUCTURAL_LAWS: tuple[StateLaw, ...] = (

@@ -20,8 +20,13 @@ TIMED: tuple[type[Timed], ...] = (*RESTING, Running, Probing, Undoing)
 
 
 def expire(draft: Draft, kinds: tuple[type[Timed], ...], spared: Container[str] = ()) -> None:
-    """Do what is due to every step whose time is up and whose status is of these kinds, save those that are spared."""
+    """Do what is due to every step whose time is up and whose status is of these kinds, save those that are spared.
+
+    In a pause, what rests goes on resting.
+    """
     for step_id, status in [(i, s) for i, s in draft.open.items() if i not in spared]:
+        if draft.paused and not status.is_live:
+            continue
         if isinstance(status, kinds) and status.until is not None and status.until <= draft.now:
             _due(draft, step_id, status)
 

@@ -13,9 +13,8 @@ from .order_events import Order
 from .orders import obey
 from .projection import is_live
 from .replies import take
-from .rewind import go_forward_again
-from .settle import settle
-from .state import Course, State
+from .rewind import proceed
+from .state import State
 from .timers import RESTING, TIMED, end_pauses, expire
 from .waits import hear
 
@@ -32,10 +31,7 @@ def decide(graph: Graph, state: State, event: Event, *, now: datetime) -> Decisi
     verdict, reason = _apply(draft, event)
     if verdict is not Verdict.APPLIED:
         return Decision(state, (), (), verdict, reason)
-    settle(draft)
-    if draft.rewind is not None and draft.course is Course.BACKWARD:
-        go_forward_again(draft)
-        settle(draft)
+    proceed(draft)
     return draft.decision()
 
 
@@ -80,7 +76,7 @@ def _claimed(draft: Draft, crashed: bool) -> None:
 
 
 def _notified(draft: Draft, event: Notified) -> Verdict:
-    if not end_pauses(draft):
+    if draft.paused or not end_pauses(draft):
         return Verdict.UNMATCHED
     draft.record(Phase.ORDER, RecordStatus.SUCCESS, NOTIFY, input=event.payload)
     return Verdict.APPLIED

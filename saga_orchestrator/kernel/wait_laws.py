@@ -7,6 +7,7 @@ from .attempt_laws import commits
 from .effects import Decision, Verdict
 from .events import Asked, Collected, Returned, Signalled
 from .order_events import Order
+from .projection import waits
 from .rewind_laws import begun_again
 from .state import Course, State
 from .step_status import Asking, Running, StepStatus, Wait, Waiting
@@ -41,11 +42,11 @@ def one_event_ends_one_wait(graph: Graph, before: State, event: object, decision
 
 def an_event_that_fits_is_taken(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """No event is turned away that a wait is open for; one whose time has an end is asked whether it is over."""
-    if not isinstance(event, Signalled) or decision.verdict is Verdict.APPLIED or before.quarantined:
+    if not isinstance(event, Signalled) or decision.verdict is Verdict.APPLIED:
         return True
     return not any(
         _fits(status, event) and getattr(status, "until", None) is None
-        for step_id, status in before.open.items()
+        for step_id, status in waits(before)
         if event.step_id in (None, step_id)
     )
 
@@ -81,9 +82,10 @@ def asking_goes_on_until_somebody_has_looked(graph: Graph, before: State, event:
 
 
 def who_is_let_out_looks_again(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """What a saga in quarantine waits for is looked up when it is let out, for it was given nothing meanwhile."""
+    """What waits in quarantine, or in a pause, is looked up when it is let out, for it was given nothing meanwhile."""
     after = decision.state
-    if not before.quarantined or after.quarantined:
+    was_held, is_held = (state.quarantined or state.paused for state in (before, after))
+    if not was_held or is_held:
         return True
     return not any(isinstance(status, Waiting | UndoWaiting) and status.types for status in after.open.values())
 
@@ -125,7 +127,7 @@ def time_is_kept(graph: Graph, state: State) -> bool:
     if state.deadline is None and not state.overdue:
         return True
     is_past = any(commits(state.of(step_id)) for step_id in graph.final)
-    return state.quarantined or (state.course is Course.FORWARD and not is_past)
+    return state.quarantined or state.paused or (state.course is Course.FORWARD and not is_past)
 
 
 def _heard(status: StepStatus) -> int:

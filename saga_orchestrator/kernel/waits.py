@@ -11,8 +11,9 @@ from datetime import datetime
 from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
 from .events import Asked, Signalled
+from .projection import waits
 from .state import Course, State
-from .step_status import Asking, Failed, Running, StepStatus, Wait, Waiting
+from .step_status import Asking, Failed, Running, StepStatus, Waiting
 from .undo_status import UndoAsking, UndoFailed, Undoing, UndoWaiting
 
 Open = Asking | Waiting | UndoAsking | UndoWaiting
@@ -54,10 +55,17 @@ def asked_again(status: Waiting | UndoWaiting) -> Asking | UndoAsking:
     return UndoAsking(*facts, limit=status.until, with_output=status.with_output)
 
 
+def look_again(draft: Draft) -> None:
+    """Have every step that waits for an event look whether it has come, while nothing could be given to it."""
+    for step_id, status in tuple(draft.open.items()):
+        if isinstance(status, Waiting | UndoWaiting) and status.types:
+            draft.put(step_id, asked_again(status))
+
+
 def hear(draft: Draft, event: Signalled) -> Verdict:
     """Give the event to the one wait that it is for, if there is one."""
     step_id = event.step_id or addressee(draft.before, event.type, event.correlation, draft.now)
-    status = draft.of(step_id) if step_id is not None else None
+    status = dict(waits(draft.before)).get(step_id) if step_id is not None else None
     if step_id is None or not isinstance(status, Open) or is_up(status, draft.now):
         return Verdict.UNMATCHED
     draft.recoveries = 0
@@ -88,7 +96,7 @@ def give_up(draft: Draft, step_id: str, status: Open) -> None:
 def addressee(
     state: State, kind: str, correlation: str | None, now: datetime | None, *, exact: bool = False
 ) -> str | None:
-    """Return the step whose wait an event of this type is for, or None; a saga in quarantine is given none.
+    """Return the step whose wait an event of this type is for, or None; a wait that nothing can reach is given none.
 
     A wait for just this correlation comes before one for any; of several such, that of the step whose id comes first.
 
@@ -98,8 +106,8 @@ def addressee(
     """
     found = [
         (status.correlation is None, step_id)
-        for step_id, status in state.open.items()
-        if isinstance(status, Wait) and kind in status.types and status.correlation in (None, correlation)
+        for step_id, status in waits(state)
+        if kind in status.types and status.correlation in (None, correlation)
         if (now is None or not is_up(status, now)) and not (exact and status.correlation is None)
     ]
     return min(found)[1] if found else None

@@ -30,6 +30,7 @@ MODULES = (
     "laws",
     "waits",
     "rewind",
+    "pause",
 )
 _numbers = itertools.count(1)
 

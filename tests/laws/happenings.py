@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def somebody_notifies(world: World) -> None:
 
 
 def operator_orders(world: World) -> None:
-    k, tape, ledger = world.k, world.tape, world.ledger
+    k, tape = world.k, world.tape
     step_id = tape.pick((*k.residue(world.definition, world.state), *world.graph.nodes, "nowhere"))
     finished = world.now if world.status.is_terminal else None
     orders = (
@@ -91,7 +91,22 @@ def operator_orders(world: World) -> None:
         k.RewindOrdered(step_id=tape.pick((*world.graph.nodes, "nowhere")), finished_at=finished),
         k.FailureOrdered(action="CLOSE_ALL", closed=True, actor=tape.pick(("ann", None))),
     )
-    order, before = tape.pick(orders), world.state
+    give(world, tape.pick(orders), step_id)
+
+
+def operator_holds(world: World) -> None:
+    """Hold the saga, or let it go on, or make it take one step."""
+    k, tape = world.k, world.tape
+    step_id = tape.pick((*world.graph.nodes, "nowhere"))
+    stop = k.PauseOrdered(step_id=step_id)
+    of_paused = (k.StepOrdered(), k.ResumeOrdered(), stop, k.StepOrdered(), k.PauseOrdered(), k.RetryOrdered())
+    of_others = (k.PauseOrdered(), stop, stop, k.ResumeOrdered(), k.StepOrdered())
+    give(world, tape.pick(of_paused if world.state.paused else of_others), step_id)
+
+
+def give(world: World, order: Any, step_id: str) -> None:
+    """Give an order, and make true what it says of the step."""
+    k, ledger, before = world.k, world.ledger, world.state
     if isinstance(order, k.SkipOrdered):
         prepare_by_hand(world, order)
     elif isinstance(order, k.WaiveOrdered) and will_apply(world, order):
@@ -101,13 +116,22 @@ def operator_orders(world: World) -> None:
         ledger.waived |= {world.key(i) for i, status in after.all() if isinstance(status, k.Waived)}
     decision = world.tell(order)
     after = decision.state
-    same = [_what_matters(state) for state in (after, before)]
-    if decision.verdict is k.Verdict.APPLIED and same[0] == same[1]:
+    is_let_go = before.paused and not after.paused
+    if is_let_go and any(is_due(s, world.now) for s in after.open.values()):
+        world.blame("what is due when a pause ends is due at once")
+    if decision.verdict is k.Verdict.APPLIED and facts(after) == facts(before):
         world.blame("an order that is carried out changes something")
 
 
-def _what_matters(state: Any) -> tuple[Any, ...]:
-    return dict(state.all()), state.course, state.quarantined, state.rewind
+def is_due(status: Any, now: datetime) -> bool:
+    """Return whether a rest should have come to its end by now."""
+    until = None if status.is_live else getattr(status, "until", None)
+    return until is not None and until <= now
+
+
+def facts(state: Any) -> tuple[Any, ...]:
+    """Return what an order may change."""
+    return dict(state.all()), state.course, state.quarantined, state.rewind, state.paused, state.stops
 
 
 def will_apply(world: World, order: Any) -> bool:
@@ -152,3 +176,4 @@ HAPPENINGS: tuple[Callable[[World], None], ...] = (
     an_event_comes,
     an_event_comes,
 )
+HAPPENINGS_WITH_PAUSES = (*HAPPENINGS, *(operator_holds,) * 6)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Tape:
     """Chances, one byte each. Zero is the dull one, and zeros are what follows the end: a short tape, a dull world.
 
-    Its last byte says whether it is a world of choices, whether of waits, and whether of fans.
+    Its last byte says whether it is a world of choices, whether of waits, whether of fans, and whether of pauses.
     """
 
     def __init__(self, tape: bytes) -> None:
@@ -19,6 +19,7 @@ class Tape:
         self.is_of_choices = bool(tape) and tape[-1] % 3 == 0
         self.is_of_waits = bool(tape) and tape[-1] % 4 >= 2
         self.is_of_fans = bool(tape) and tape[-1] % 7 == 3
+        self.is_of_pauses = bool(tape) and tape[-1] % 5 == 1
         self.is_spent = False
 
     def number(self, below: int) -> int:

@@ -39,5 +39,6 @@ def test_the_worlds_are_hostile_enough() -> None:
     events = {"Claimed", "Ticked", "Notified", "Returned", "Raised", "Probed", "Compensated", "CompensationRaised"}
     orders = {"RetryOrdered", "SkipOrdered", "CompensateOrdered", "CancelOrdered", "AbortOrdered", "WaiveOrdered"}
     orders.add("FailureOrdered")
+    orders |= {"PauseOrdered", "ResumeOrdered", "StepOrdered"}
     verdicts = {verdict.value for verdict in KERNEL.Verdict}
     assert {word for word in {"omitted"} | events | orders | verdicts if words[word] < 5} == set()

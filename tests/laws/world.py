@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from saga_orchestrator.definition.graph import Graph, Node, StepKind
 
 from .dags import random_graph, relisted
-from .happenings import HAPPENINGS, operator_orders
+from .happenings import HAPPENINGS, HAPPENINGS_WITH_PAUSES, operator_orders
 from .ledger import Flight, Key, Ledger
 from .tape import Tape
 
@@ -79,9 +79,10 @@ class World:
         """Live through the whole tape, then fairly to the end."""
         self.happen(self.k.Claimed())
         turns = 0
+        happenings = HAPPENINGS_WITH_PAUSES if self.tape.is_of_pauses else HAPPENINGS
         while not self.tape.is_spent and turns < 80:
             turns += 1
-            happening = operator_orders if self.is_at_rest() and self.tape.happens(2) else self.tape.pick(HAPPENINGS)
+            happening = operator_orders if self.is_at_rest() and self.tape.happens(2) else self.tape.pick(happenings)
             happening(self)
         for _ in range(40 * len(self.graph.nodes) + 40):
             if self.is_at_rest():
@@ -274,6 +275,9 @@ class World:
         mine = [flight for flight in self.flights if flight.owner == self.owner and flight.work in wanted]
         if mine:
             self.perform(self.tape.pick(mine))
+            return
+        if self.state.paused:
+            self.tell(self.k.ResumeOrdered())
             return
         due = self.k.wake_at(self.state)
         if due is None and any(status.types for _, status in self.k.waits(self.state)):

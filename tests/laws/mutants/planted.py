@@ -294,8 +294,8 @@ MUTANTS = (
     Mutant(
         "COMPENSATED although an undo failed",
         "projection",
-        "    if residue(graph, state):\n        return SagaStatus.STUCK\n",
-        "",
+        "if left := residue(graph, state):",
+        "if left := ():",
         0,
     ),
     Mutant(
@@ -329,8 +329,8 @@ MUTANTS = (
     Mutant(
         "the pause before an undo has no timer",
         "projection",
-        "first = min((u for s in state.open.values() if",
-        "first = min((u for s in state.open.values() if not isinstance(s, UndoRetrying) and",
+        "first = min((u for _, s in timed(state) if",
+        "first = min((u for _, s in timed(state) if not isinstance(s, UndoRetrying) and",
         13,
     ),
     Mutant(
@@ -465,7 +465,7 @@ MUTANTS = (
     ),
     Mutant(
         "a saga let out of quarantine does not look for the event",
-        "claim",
+        "waits",
         "if isinstance(status, Waiting | UndoWaiting) and status.types:",
         "if False:",
         3402,
@@ -502,8 +502,8 @@ MUTANTS = (
     Mutant(
         "anybody undoes what has completed",
         "backward_orders",
-        "(order.by_parent and stands_at(draft)",
-        "(stands_at(draft)",
+        "and not order.by_parent and (closed",
+        "and False and (closed",
         16,
     ),
     # --- the deadline
@@ -589,4 +589,48 @@ MUTANTS = (
     Mutant("the document drops the rewind", "codec", 'if state.rewind is not None else ""', 'if False else ""', 1),
     Mutant("the document drops what was spent", "codec", 'if state.spent else ""', 'if False else ""', 1),
     Mutant("what begins again counts from one", "settle", "1 + draft.spent.get(step_id, 0))", "1)", 1),
+    # --- pauses
+    Mutant(
+        "a pause holds nothing", "holding", "return draft.quarantined or draft.paused", "return draft.quarantined", 4
+    ),
+    Mutant("a pause outlives its saga", "holding", "        draft.paused = False\n", "        pass\n", 22),
+    Mutant("time runs in a pause", "timers", "if draft.paused and not status.is_live:", "if False:", 4),
+    Mutant("work in flight has no time in a pause", "timers", "and not status.is_live:", "and True:", 4),
+    Mutant("a notification ends a rest in a pause", "transition", "if draft.paused or not end", "if not end", 217),
+    Mutant(
+        "an undo is tried again in a pause",
+        "replies",
+        "until <= draft.now and not draft.paused:",
+        "until <= draft.now:",
+        145,
+    ),
+    Mutant("an event moves what rests in a pause", "projection", "if s.is_live or not state.paused])", "])", 259),
+    Mutant(
+        "a deadline passes in a pause",
+        "projection",
+        "if state.deadline is None or state.paused:",
+        "if state.deadline is None:",
+        1183,
+    ),
+    Mutant("a rollback in a pause is stuck", "projection", "if state.paused and not tried else", "if False else", 74),
+    Mutant("who resumes does not look for its event", "pause", "    look_again(draft)\n", "", 259),
+    Mutant("what fell due in a pause is forgotten", "pause", "    expire(draft, RESTING)\n", "", 215),
+    Mutant(
+        "a single step goes on",
+        "pause",
+        "    draft.paused = True\n    draft.stops = tuple",
+        "    draft.stops = tuple",
+        4,
+    ),
+    Mutant(
+        "a single step tears away what is in flight",
+        "pause",
+        "if not draft.paused or is_live(draft.before):",
+        "if not draft.paused:",
+        928,
+    ),
+    Mutant("a breakpoint is passed", "settle", "if draft.stops and stops_before(draft, ready):", "if False:", 36),
+    Mutant("a breakpoint holds for ever", "holding", "if step_id not in hit])", "])", 36),
+    Mutant("the document drops the pause", "codec", 'if state.paused else ""', 'if False else ""', 4),
+    Mutant("the document drops the breakpoints", "codec", 'if state.stops else ""', 'if False else ""', 10),
 )

@@ -75,6 +75,8 @@ def states(draw: st.DrawFn) -> State:
         draw(st.dictionaries(ids, counts, max_size=2)),
         draw(st.dictionaries(ids, counts, max_size=2)),
         draw(st.none() | st.builds(Rewind, ids, st.dictionaries(ids, counts, max_size=2))),
+        draw(st.booleans()),
+        draw(st.lists(ids, max_size=2).map(tuple)),
     )
 
 
@@ -110,7 +112,7 @@ def test_documents_of_released_versions_are_read_and_written_alike(path: Path) -
 def test_the_released_documents_hold_every_code() -> None:
     """No status can change its form unnoticed."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.glob("*.json")]
-    assert all(any(key in document for document in found) for key in "dfaw")
+    assert all(any(key in document for document in found) for key in "dfawpb")
     assert {facts[0] for document in found for facts in document["s"].values()} == set(codes.CODES.values())
 
 
@@ -174,6 +176,9 @@ NONSENSE = {
     "fans in a list": document(f=["a"]),
     "no fans, but said": document(f={}),
     "items in words": document(f={"a": "3"}),
+    "a pause that is none": document(p=2),
+    "no pause, but said": document(p=0),
+    "breakpoints in a list": document(b=["a"]),
     "a time in words": document(s={"a": ["R", 1, 0, "2024-02-29"]}),
 }
 

@@ -13,6 +13,7 @@ from saga_orchestrator.kernel.effects import Decision, Execute, Phase, Record, R
 from saga_orchestrator.kernel.events import Asked, Claimed, Compensated, Event, Raised, Returned, Signalled, Ticked
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
 from saga_orchestrator.kernel.order_events import CancelOrdered, RetryOrdered
+from saga_orchestrator.kernel.pause import ResumeOrdered, StepOrdered
 from saga_orchestrator.kernel.state import Rewind, SagaStatus, State
 from saga_orchestrator.kernel.step_status import (
     Asking,
@@ -41,6 +42,7 @@ BAD_STATES = [
     ("_known_steps", GRAPH, state(z=Running())),
     ("_known_steps", GRAPH, SPLIT),
     ("_never_stranded", GRAPH, state(a=Succeeded())),
+    ("what_is_over_is_not_paused", GRAPH, replace(state(a=Succeeded(), b=Succeeded()), paused=True)),
     ("_over_is_over", GRAPH, back(a=Retrying(1, 1, LATER), b=UndoFailed(1))),
     ("_completed_means_all", GRAPH, state(a=Succeeded(), b=Undone())),
     ("_crash_loops_end", GRAPH, state(a=Running(), recoveries=2)),
@@ -100,6 +102,10 @@ ROW = Record(0, Phase.EXECUTE, RecordStatus.SUCCESS, "a", "A")
 APPLIED, STALE = Verdict.APPLIED, Verdict.STALE
 
 
+def paused(before: State, *stops: str) -> State:
+    return replace(before, paused=True, stops=stops)
+
+
 def moved(after: State, *work: Work, rows: tuple[Record, ...] = (), verdict: Verdict = APPLIED) -> Decision:
     return Decision(after, work, rows, verdict)
 
@@ -117,6 +123,7 @@ LOCKED = state(a=Waiting(types=("go",), tainted=True), quarantined=True)
 BLIND = back(a=UndoFailed(1, with_output=False))
 REWINDS = replace(back(a=Succeeded(), b=UndoFailed(1)), rewind=Rewind("b"))
 AGAIN = replace(state(a=Succeeded(), b=Running(2)), spent={"b": 1})
+RETRIES, AT_B = state(a=Retrying(1, 1, LATER)), state(a=Succeeded(), b=Running())
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, Execute("a", 1), verdict=STALE)),
@@ -152,6 +159,7 @@ BAD_MOVES = [
     ("what_was_chosen_is_done", CHOICE, state(c=Running()), CHOOSES, moved(state(c=Succeeded(), x=Omitted()))),
     ("_what_acted_stays_recorded", GRAPH, state(a=Succeeded(), b=Running()), Ticked(), moved(state(b=Running()))),
     ("one_event_ends_one_wait", GRAPH, WAITS, GO, moved(WAITS)),
+    ("one_event_ends_one_wait", GRAPH, RUNS, GO, moved(HEARS)),
     ("one_event_ends_one_wait", GRAPH, WAITS, Signalled("stop"), moved(HEARS)),
     ("one_event_ends_one_wait", GRAPH, WAITS, Signalled("go", step_id="b"), moved(HEARS)),
     ("an_event_that_fits_is_taken", GRAPH, WAITS, GO, moved(WAITS, verdict=Verdict.UNMATCHED)),
@@ -168,6 +176,18 @@ BAD_MOVES = [
     ("a_rewind_ends_when_nothing_stands", GRAPH, REWINDS, Compensated("b", 1), moved(AGAIN)),
     ("a_rewind_leaves_the_rest", GRAPH, REWINDS, Compensated("b", 1), moved(replace(AGAIN, done={"a": Succeeded(2)}))),
     ("who_begins_again_counts_on", GRAPH, REWINDS, Compensated("b", 1), moved(replace(AGAIN, spent={}))),
+    ("who_is_let_out_looks_again", GRAPH, paused(WAITS), ResumeOrdered(), moved(WAITS)),
+    ("nothing_begins_in_a_pause", GRAPH, paused(RETRIES), Ticked(), moved(paused(state(a=Running(2))))),
+    ("nothing_begins_in_a_pause", GRAPH, paused(RETRIES), CancelOrdered(), moved(paused(state(a=Running(2))))),
+    ("nothing_begins_in_a_pause", GRAPH, paused(state(a=Succeeded())), RetryOrdered(), moved(paused(AT_B))),
+    ("nothing_begins_in_a_pause", GRAPH, paused(back(a=Undoing())), Ticked(), moved(paused(back(a=Undoing(2))))),
+    ("nothing_begins_in_a_pause", GRAPH, paused(RUNS), Ticked(), moved(paused(back(a=Undoing())))),
+    ("nothing_passes_a_breakpoint", GRAPH, paused(state(a=Succeeded()), "b"), ResumeOrdered(), moved(AT_B)),
+    ("a_pause_begins_and_ends_for_a_reason", GRAPH, RUNS, Ticked(), moved(paused(RUNS))),
+    ("a_pause_begins_and_ends_for_a_reason", GRAPH, paused(RUNS), Ticked(), moved(RUNS)),
+    ("a_step_begins_something", GRAPH, RETRIES, StepOrdered(), moved(paused(state(a=Running(2))))),
+    ("a_step_begins_something", GRAPH, paused(RUNS), StepOrdered(), moved(paused(RUNS))),
+    ("a_step_begins_something", GRAPH, paused(RETRIES), StepOrdered(), moved(state(a=Running(2)))),
 ]
 
 
