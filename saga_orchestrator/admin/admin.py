@@ -28,6 +28,7 @@ from ..kernel.order_events import (
     SkipOrdered,
     WaiveOrdered,
 )
+from ..kernel.pause import PauseOrdered, ResumeOrdered, StepOrdered
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
@@ -184,6 +185,34 @@ class SagaAdmin(DirtySagas, Generic[ModelT]):
     ) -> None:
         """Accept that a step of the residue stays as it is; `actor`, who takes it on himself, is required."""
         await self._order(saga_id, WaiveOrdered(step_id=step_id, actor=actor, reason=reason))
+
+    async def pause(
+        self, saga_id: UUID, before: str | None = None, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Begin nothing of an active saga any more, until it is resumed. Durable when it returns.
+
+        What is in flight goes on to its end and is recorded. In a pause no time is up (of a retry's pause, a wait, the
+        deadline) and events are kept; what is due by then is due when the saga is resumed.
+
+        Args:
+            before: A step: pause when it is about to begin, and nothing of what would begin with it. A breakpoint is
+                used up when the saga comes to it; several can be set.
+        """
+        await self._order(saga_id, PauseOrdered(step_id=before, actor=actor, reason=reason))
+
+    async def resume(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let a saga in a pause go on: what is due is done at once, and what it waits for may have come meanwhile.
+
+        Of a saga that is not in a pause, its breakpoints are forgotten.
+        """
+        await self._order(saga_id, ResumeOrdered(actor=actor, reason=reason))
+
+    async def step(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let a saga in a pause begin what is ready, once, past any breakpoint; it is in a pause again afterwards.
+
+        Needs one that has nothing in flight. Returns when what was begun has ended.
+        """
+        await self._order(saga_id, StepOrdered(actor=actor, reason=reason))
 
     async def _order(self, saga_id: UUID, order: Order) -> None:
         if order.actor is not None:

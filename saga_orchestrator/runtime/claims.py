@@ -20,6 +20,7 @@ from ..kernel.order_events import AbortOrdered, CompensateOrdered, FailureOrdere
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
+from .birth import Beginning, born, unborn
 from .moves import (
     Fold,
     Grip,
@@ -47,10 +48,16 @@ class Claims:
     owner: str
     lease: timedelta
 
+    def born(self, wanted: Beginning, now: datetime) -> tuple[Birth, State | None]:
+        """Return a newborn saga, and its state if it is this engine that begins it."""
+        if wanted.saga_name in self.registry.held:
+            return unborn(wanted, now), None
+        return born(wanted, now, self.owner, self.lease)
+
     def judge(self, head: Head, now: datetime) -> Move | None:
         """Take a due saga if it has work, or put it back until it has; set aside what cannot be run."""
         definition = self.registry.find(head.saga_name, head.definition_version)
-        if definition is None:
+        if definition is None or head.saga_name in self.registry.held:
             return None
         if head.fingerprint != definition.fingerprint:
             return _set_aside(head, now, now + _DEFERRED, _changed(head))

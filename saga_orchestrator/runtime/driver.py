@@ -20,7 +20,7 @@ from loguru import logger
 
 from ..kernel.effects import Collect
 from ..kernel.events import Event, Ticked
-from ..kernel.projection import outstanding
+from ..kernel.projection import outstanding, timed
 from ..kernel.step_status import StepStatus
 from ..kernel.undo_status import Undoing
 from ..storage.rows import Ownership, Written
@@ -267,8 +267,8 @@ class Driver:
         if self._alarm is not None:
             self._alarm.cancel()
         state = self.tenure.state
-        dues = [at for i, status in state.open.items() if (at := self._due(i, status)) is not None]
-        if state.deadline is not None:
+        dues = [at for i, status in timed(state) if (at := self._due(i, status)) is not None]
+        if state.deadline is not None and not state.paused:
             dues.append(state.deadline)
         if dues:
             delay = max((min(dues) - self._tools.now()).total_seconds(), 0.0)

@@ -33,7 +33,7 @@ from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
 from .aftermath import driver_of, leaves_more
 from .background import Background
-from .birth import Beginning, born
+from .birth import Beginning
 from .children import SagaChildren
 from .claims import Claims, Intake
 from .clock import DatabaseClock
@@ -122,11 +122,12 @@ class SagaEngine(Generic[ModelT]):
     async def _start(self, beginning: Beginning) -> UUID:
         for tries in range(1, _STARTS + 1):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-            birth, state = born(beginning, self.now(), self.owner, self.lease)
+            birth, state = self._claims.born(beginning, self.now())
             if await self._commits.submit(birth) is not Written.TAKEN:
-                tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
-                tenure.lease_until = lease_until
-                await self._drive(tenure)
+                if state is not None:
+                    tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
+                    tenure.lease_until = lease_until
+                    await self._drive(tenure)
                 return birth.head.id
             rival = await self.store.rival(birth)
             if rival is not None or tries == _STARTS:

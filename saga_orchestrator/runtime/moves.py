@@ -75,7 +75,7 @@ def read_state(definition: SagaDefinition, head: Head) -> State:
     """
     state = decode(head.state, key=str(head.id))
     known = definition.graph.unfolded(state.fans).nodes
-    unknown = [step_id for step_id in (*state.fans, *(i for i, _ in state.all())) if step_id not in known]
+    unknown = [step_id for step_id in (*state.fans, *state.stops, *(i for i, _ in state.all())) if step_id not in known]
     if unknown:
         raise UnreadableStateError(f"the state names steps that the definition does not have: {', '.join(unknown)}")
     return state

@@ -26,6 +26,7 @@ from .after_commit import after_commit
 from .birth import Beginning, unborn
 from .deciding import Decider
 from .engine import SagaEngine
+from .pausing import Pausing
 from .receiving import Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
 from .watching import ended, head_of, moves
@@ -33,7 +34,7 @@ from .watching import ended, head_of, moves
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 
 
-class SagaOrchestrator(Decider, Generic[ModelT]):
+class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
     """Starts sagas, wakes them, and tells what became of them. One per saga table and process; it is safe to share.
 
     Whatever has returned from `start` is durable: a crash of this process, at any moment, loses no saga. Another
@@ -155,7 +156,7 @@ class SagaOrchestrator(Decider, Generic[ModelT]):
         return await self._engine.run_due(limit)
 
     async def resume(self, saga_id: UUID) -> None:
-        """Look at one saga now: drive it if it is due.
+        """Look at one saga now: drive it if it is due. One that an operator has paused stays paused.
 
         Raises:
             SagaNotFoundError: No saga has this id.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from ..definition.saga import SagaDefinition
 from ..errors import SagaDefinitionError, SagaError
 from ..storage.rows import Claimable
@@ -14,6 +16,8 @@ class Registry:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, SagaDefinition]] = {}
         self._claimable: Claimable | None = None
+        self.held: dict[str, set[UUID]] = {}
+        """The names of which nothing is begun here, and the sagas that were paused with each."""
 
     def register(self, name: str, definition: SagaDefinition) -> None:
         """Make a definition known.
@@ -51,9 +55,25 @@ class Registry:
         """Return the definition that a saga was started with, or None if this process does not know it."""
         return self._versions.get(name, {}).get(version)
 
+    def hold(self, name: str) -> None:
+        """Begin and claim nothing of this name any more.
+
+        Raises:
+            SagaDefinitionError: The name is not registered.
+        """
+        self.newest(name)
+        self.held.setdefault(name, set())
+        self._claimable = None
+
+    def let_go(self, name: str) -> set[UUID]:
+        """Begin and claim what has this name again; return the sagas that were paused with it."""
+        self._claimable = None
+        return self.held.pop(name, set())
+
     @property
     def claimable(self) -> Claimable:
         """What this process can run."""
         if self._claimable is None:
-            self._claimable = Claimable({name: frozenset(versions) for name, versions in self._versions.items()})
+            mine = {name: frozenset(known) for name, known in self._versions.items() if name not in self.held}
+            self._claimable = Claimable(mine)
         return self._claimable

@@ -26,7 +26,7 @@ class SagaSnapshot:
     """Where a saga stands.
 
     Attributes:
-        awaiting: ``event:`` and the types of the events, ``timer``, ``retry``, ``operator``, or None.
+        awaiting: ``event:`` and the types of the events, ``timer``, ``retry``, ``pause``, ``operator``, or None.
         step_execution_token: Of a saga that waits, the token for `notify`: that of its one open wait, or of its pause
             before a retry; None once it is over.
         waits: The waits for events that are open, each with a token of its own.

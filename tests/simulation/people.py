@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ACTOR = {"actor": "ann", "reason": "simulation"}
 ORDERS = ("cancel", "abort", "retry_step", "compensate_step", "skip_step", "skip_done_step", "waive_step")
+HOLDS = ("pause", "stop", "resume", "step", "step")
+PAUSE = "pause"
 _ROUNDS = 20
 
 
@@ -111,12 +113,12 @@ class People:
 
     # --- operators ------------------------------------------------------------------------------------------
 
-    async def order(self, machine: Machine) -> None:
+    async def order(self, machine: Machine, orders: Sequence[str] = ORDERS) -> None:
         """Give some order to some saga, whether it makes sense or not."""
         saga_id = self._any_saga()
         if saga_id is None:
             return
-        name = self._world.random.choice(ORDERS)
+        name = self._world.random.choice(orders)
         with self._shrugging(f"{name} {self._world.label(saga_id)}"):
             await self._give(machine.admin, saga_id, name)
             self._world.simulation.note(f"{name} {self._world.label(saga_id)}: done")
@@ -128,13 +130,27 @@ class People:
             "skip_step": lambda: admin.skip_step(saga_id, step_id=step_id, **ACTOR),
             "skip_done_step": lambda: admin.skip_step(saga_id, {"number": 0}, **ACTOR),
             "waive_step": lambda: admin.waive_step(saga_id, step_id, **ACTOR),
+            "stop": lambda: admin.pause(saga_id, step_id, **ACTOR),
         }
         await (orders[name]() if name in orders else getattr(admin, name)(saga_id, **ACTOR))
+
+    async def hold(self, machine: Machine) -> None:
+        """Pause some saga, or let it go on, or let it take one step."""
+        await self.order(machine, HOLDS)
+
+    async def let_go(self, machine: Machine) -> None:
+        """Resume every saga that rests in a pause."""
+        for saga_id, head in list(self._world.database.rows.items()):
+            if head.awaiting == PAUSE:
+                with self._shrugging(f"resume {self._world.label(saga_id)}"):
+                    await self._give(machine.admin, saga_id, "resume")
+                    self._world.simulation.note(f"resume {self._world.label(saga_id)}: done")
 
     async def resolve(self, machine: Machine) -> None:
         """Bring every stuck saga to an end: go on if that is allowed, else go back, else accept what stands."""
         for saga_id, head in list(self._world.database.rows.items()):
             for _ in range(_ROUNDS):
+                await self.let_go(machine)
                 if self._world.database.rows[saga_id].status is not SagaStatus.STUCK:
                     break
                 await self._resolve(machine, saga_id)

@@ -26,6 +26,7 @@ class Plan:
         old_releases: A machine that comes up knows only some of the definitions, as in the middle of a deployment.
         resolved: At the end an operator brings every stuck saga to an end.
         crash_at: Kill the machine that reaches the boundary of this number, and nothing else.
+        holds: How often somebody pauses a saga, or sets a breakpoint, or resumes one, or lets it take a step.
     """
 
     machines: int = 3
@@ -47,6 +48,7 @@ class Plan:
     old_releases: float = 0.0
     resolved: bool = True
     crash_at: int | None = None
+    holds: int = 0
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -73,4 +75,5 @@ class Plan:
             cancelled_callers=sometimes(0.5),
             old_releases=sometimes(0.5),
             resolved=random.random() < 0.5,
+            holds=random.choice((0, 0, random.randint(1, 40))),
         )

@@ -25,7 +25,7 @@ from .answers import Counterpart
 from .database import LineIsDeadError, WatchedStore
 from .ledger import Ledger
 from .machine import Machine
-from .people import People, Wish
+from .people import PAUSE, People, Wish
 from .plan import Plan
 
 _PATIENCE = 600
@@ -133,6 +133,8 @@ class World:
             await asyncio.sleep(1.0)
             if self._is_at_rest():
                 return
+            if any(head.awaiting == PAUSE for head in self.database.rows.values()):
+                self.do(self.people.let_go)
         self.blame(f"not everything has come to rest within {_PATIENCE} seconds after the last fault")
 
     def _is_anything_stuck(self) -> bool:
@@ -186,6 +188,8 @@ class World:
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.look)
         for _ in range(plan.shutdowns):
             yield draw.uniform(1, plan.seconds), lambda: draw.choice(self.machines).shut_down()
+        for _ in range(plan.holds):
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.hold)
 
     def _starts(self, number: int) -> Iterator[tuple[float, Callable[[], None]]]:
         draw = self.random

@@ -11,22 +11,19 @@ import pytest
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Decision, Execute, Verdict
 from saga_orchestrator.kernel.events import (
-    AbortOrdered,
     Asked,
-    CancelOrdered,
     Claimed,
     Collected,
     Compensated,
-    CompensateOrdered,
     CompensationRaised,
     Notified,
     Raised,
-    RetryOrdered,
     Returned,
     Signalled,
     Ticked,
 )
 from saga_orchestrator.kernel.laws import broken_by, broken_by_move
+from saga_orchestrator.kernel.order_events import AbortOrdered, CancelOrdered, CompensateOrdered, RetryOrdered
 from saga_orchestrator.kernel.pause import PauseOrdered, ResumeOrdered, StepOrdered
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of, waits, wake_at
 from saga_orchestrator.kernel.state import Course, SagaStatus, State
