@@ -24,7 +24,7 @@ from .targets import targets
 PARTS = ("claim", "drain", "memory", "length", "vocabulary")
 PATIENCE = 240
 """Seconds after which a part that does not end is given up."""
-FULL, QUICK = Effort(seconds=0.8, rounds=9), Effort(seconds=0.4, rounds=1)
+FULL, QUICK = Effort(seconds=0.8, rounds=7), Effort(seconds=0.4, rounds=1)
 SIZES = {
     "claim": ("--finished", 1_000_000, 50_000),
     "drain": ("--sagas", 20_000, 2_000),

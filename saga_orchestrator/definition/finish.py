@@ -122,7 +122,7 @@ def _step(step: BaseStep[Nothing, Any], step_id: str, after: tuple[str, ...], ki
 
 
 def _confirmation(of: StepDefinition) -> StepDefinition:
-    """Return the step that confirms another; it runs if that one does."""
+    """Return the step that confirms another. It runs also where that one was not chosen, and then has nothing to do."""
     node = Node(
         step_id=f"{of.step_id}.confirm",
         after=(COMMIT,),
@@ -130,7 +130,6 @@ def _confirmation(of: StepDefinition) -> StepDefinition:
         transactional=of.node.transactional,
         retry=of.confirm_retry or PATIENT,
         timeout=of.confirm_timeout,
-        branches=of.node.branches,
         name=of.step_name,
     )
     return StepDefinition(
@@ -139,7 +138,6 @@ def _confirmation(of: StepDefinition) -> StepDefinition:
         input_map=_nothing,
         depends_on=(),
         node=node,
-        scope=of.scope,
         confirms=of.step_id,
         is_finish=True,
     )

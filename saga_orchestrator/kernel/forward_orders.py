@@ -48,7 +48,7 @@ def _undo_has_begun(draft: Draft) -> bool:
 
 def _forward_again(draft: Draft) -> None:
     """Take back a turn that has undone nothing yet."""
-    draft.course = Course.FORWARD
+    draft.course, draft.rewind = Course.FORWARD, None
     for step_id, status in tuple(draft.done.items()):
         if isinstance(status, Passed):
             draft.put(step_id, Succeeded(status.attempt) if status.attempt else Skipped(status.acted))

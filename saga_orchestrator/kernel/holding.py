@@ -7,17 +7,25 @@ from collections.abc import Collection
 from .draft import Draft
 from .effects import Phase, RecordStatus
 from .projection import status_of
+from .status import SagaStatus
 
 BREAKPOINT = "breakpoint"
 """What history calls a pause that a breakpoint has begun, before a colon and the step."""
 
 
 def is_held(draft: Draft) -> bool:
-    """Return whether nothing may move by itself. The pause of a saga that is over is over, too."""
-    if draft.paused and status_of(draft.graph, draft.decision().state).is_terminal:
+    """Return whether nothing may move by itself.
+
+    The pause of a saga that is over, or stuck, is over, too: nothing of it begins but by an order.
+    """
+    if draft.paused and _rests(status_of(draft.graph, draft.decision().state)):
         draft.paused = False
         draft.touched.extend(draft.graph.nodes)
     return draft.quarantined or draft.paused
+
+
+def _rests(status: SagaStatus) -> bool:
+    return status.is_terminal or status is SagaStatus.STUCK
 
 
 def stops_before(draft: Draft, ready: Collection[str]) -> bool:

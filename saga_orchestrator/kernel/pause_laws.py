@@ -7,7 +7,7 @@ from .effects import Decision, Verdict
 from .order_events import AbortOrdered, RetryOrdered
 from .pause import PauseOrdered, ResumeOrdered, StepOrdered
 from .projection import is_live, status_of
-from .state import State
+from .state import SagaStatus, State
 from .step_status import Asking, Failed, Pending, Probing, Retrying, Running, StepStatus
 from .undo_status import UndoAsking, Undoing
 
@@ -36,21 +36,25 @@ def nothing_passes_a_breakpoint(graph: Graph, before: State, event: object, deci
 
 
 def a_pause_begins_and_ends_for_a_reason(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A pause is begun by an order, or by a breakpoint that it uses up, and lasts until an order or the saga's end."""
+    """A pause is begun by an order, or a breakpoint that it uses up; it ends by an order, or with what it held."""
     after = decision.state
     if after.paused and not before.paused:
         return isinstance(event, PauseOrdered) or set(after.stops) < set(before.stops)
     if before.paused and not after.paused:
-        return isinstance(event, ResumeOrdered | AbortOrdered) or status_of(graph, after).is_terminal
+        return isinstance(event, ResumeOrdered | AbortOrdered) or _rests(graph, after)
     return True
 
 
 def a_step_begins_something(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A single step is made by a saga that rests in a pause, and leaves it paused, or over."""
+    """A single step is made by a saga that rests in a pause, and leaves it paused, over, or stuck."""
     if not isinstance(event, StepOrdered) or decision.verdict is not Verdict.APPLIED:
         return True
     rested = before.paused and not is_live(before)
-    return rested and (decision.state.paused or status_of(graph, decision.state).is_terminal)
+    return rested and (decision.state.paused or _rests(graph, decision.state))
+
+
+def _rests(graph: Graph, state: State) -> bool:
+    return status_of(graph, state).is_terminal or status_of(graph, state) is SagaStatus.STUCK
 
 
 def _has_begun(before: State, after: State, step_id: str) -> bool:

@@ -12,11 +12,13 @@ What comes beside the part is left alone. What had failed or waited there is tri
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from .answers import APPLIED, Answer, refuse, stands_at
 from .claim import release
 from .draft import Draft
+from .effects import Phase, RecordStatus
 from .holding import is_held
 from .order_events import CompensateOrdered, RewindOrdered
 from .settle import is_settled, settle, turn
@@ -26,6 +28,8 @@ from .undo_status import UndoFailed
 
 REWIND = "rewind"
 """What history calls the order."""
+REWOUND = "rewound"
+"""What it calls the end of a rewind; with the steps that are such as never ran."""
 
 
 def rewind(draft: Draft, order: RewindOrdered) -> Answer:
@@ -79,7 +83,9 @@ def go_forward_again(draft: Draft) -> None:
     part = draft.graph.part(draft.rewind.to)
     if not all(_is_gone(draft, step_id) for step_id in part):
         return
-    draft.spent = {**draft.spent, **dict(_spent(draft, draft.rewind))}
+    again = dict(_spent(draft, draft.rewind))
+    draft.record(Phase.ORDER, RecordStatus.SUCCESS, f"{REWOUND}:{draft.rewind.to}", input=json.dumps(list(again)))
+    draft.spent = {**draft.spent, **again}
     draft.forget(part)
     draft.rewind, draft.course = None, Course.FORWARD
     for step_id, status in tuple(draft.open.items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..definition.graph import Graph
 from .effects import Decision, Verdict
-from .order_events import RewindOrdered, WaiveOrdered
+from .order_events import RetryOrdered, RewindOrdered, WaiveOrdered
 from .state import Course, State
 from .step_status import Omitted, Pending
 from .undo_status import UndoFailed
@@ -12,6 +12,8 @@ from .undo_status import UndoFailed
 
 def begun_again(graph: Graph, before: State, event: object, decision: Decision) -> frozenset[str]:
     """Return the steps that this decision has made such as never ran: those of a rewind that it ends."""
+    if isinstance(event, RetryOrdered):  # it has taken a rewind back, before anything was undone
+        return frozenset()
     after = decision.state
     to = before.rewind.to if before.rewind is not None else getattr(event, "step_id", "")
     rewinds = before.rewind is not None or isinstance(event, RewindOrdered)
@@ -43,3 +45,8 @@ def who_begins_again_counts_on(graph: Graph, before: State, event: object, decis
     return all(after.spent.get(i, 0) >= max(getattr(before.of(i), "attempt", 0), 1) for i in begun) and all(
         getattr(after.of(i), "attempt", after.spent.get(i, 0) + 1) > after.spent.get(i, 0) for i in begun
     )
+
+
+def rewinds_go_back(graph: Graph, state: State) -> bool:
+    """Only a saga on its way back is going back to some step."""
+    return state.rewind is None or state.course is Course.BACKWARD

@@ -104,12 +104,14 @@ def is_quiet(draft: Draft, step_id: str) -> bool:
 
     One that was waived, passed, omitted or missed says nothing of what comes after it: that must be quiet, too.
     """
-    found = [step_id]
+    found, seen = [step_id], {step_id}
     for looked_at in found:  # grows
         if not is_settled(draft, looked_at):
             return False
         if isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed):
-            found.extend(after for after in draft.graph.dependents[looked_at] if after not in found)
+            fresh = [after for after in draft.graph.dependents[looked_at] if after not in seen]
+            found.extend(fresh)
+            seen.update(fresh)
     return True
 
 

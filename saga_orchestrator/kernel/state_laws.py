@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from ..definition.graph import Graph
 from .choice_laws import one_branch_at_most
+from .fan_laws import fans_are_unfolded, no_more_missed_than_tolerated
 from .pause_laws import what_is_over_is_not_paused
 from .projection import awaiting, outstanding, residue, stands, status_of, waits, wake_at
+from .rewind_laws import rewinds_go_back
 from .state import Course, SagaStatus, State
 from .step_status import (
     Asking,
@@ -134,18 +136,6 @@ def _stuck_for_a_reason(graph: Graph, state: State) -> bool:
     return any(isinstance(status, UndoFailed) for status in state.open.values())
 
 
-def _no_more_missed_than_tolerated(graph: Graph, state: State) -> bool:
-    """Only steps of a fan are missed, and of each at most as many as it tolerates."""
-    fans = [graph.nodes[i].fan for i, s in state.all() if isinstance(s, Missed)]
-    return all(fan is not None and fans.count(fan) <= graph.fans[fan].tolerate for fan in fans)
-
-
-def _fans_are_unfolded(graph: Graph, state: State) -> bool:
-    """How many items a fan has is known as soon as its first step has been passed, and not before."""
-    passed = {first for first in graph.fans if isinstance(state.of(first), Succeeded | Skipped | Passed)}
-    return passed == state.fans.keys()
-
-
 def _known_steps(graph: Graph, state: State) -> bool:
     """Every step belongs to the graph, and is either open or done."""
     return all(i in graph.nodes for i, _ in state.all()) and not (state.open.keys() & state.done.keys())
@@ -172,8 +162,9 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     _attempts_bounded,
     _undo_with_output_or_permission,
     _retries_only_forward,
-    _no_more_missed_than_tolerated,
-    _fans_are_unfolded,
+    no_more_missed_than_tolerated,
+    fans_are_unfolded,
+    rewinds_go_back,
     one_branch_at_most,
     _stuck_for_a_reason,
     waits_say_for_what,
@@ -189,8 +180,8 @@ STRUCTURAL_LAWS: tuple[StateLaw, ...] = (
     _undo_only_backwards,
     _no_way_back_past_the_pivot,
     _retries_only_forward,
-    _no_more_missed_than_tolerated,
-    _fans_are_unfolded,
+    no_more_missed_than_tolerated,
+    fans_are_unfolded,
     one_branch_at_most,
     waits_say_for_what,
 )

@@ -66,7 +66,8 @@ class Recall(Intake):
 
     def event_for(self, head: Head, definition: SagaDefinition, state: State) -> Event | None:
         is_over = status_of(definition.graph, state).is_terminal
-        if state.course is Course.BACKWARD or (is_over and not standing(definition, state)):
+        is_undone = state.course is Course.BACKWARD and state.rewind is None
+        if is_undone or (is_over and not standing(definition, state)):
             return None
         actor, reason = f"saga {head.parent_id}", "its parent is undone"
         if is_over:

@@ -23,7 +23,7 @@ from ..definition.waiting import Event, WaitFor
 from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Work
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
-from ..kernel.step_status import Skipped
+from ..kernel.step_status import Skipped, Succeeded
 from .arguments import arguments
 from .calls import Outcome, call
 from .ids import idempotency_key
@@ -92,8 +92,9 @@ class Performer:
         return partial(step.on_event, inp, self._event(step, tenure), ctx)
 
     async def _confirm(self, step: StepDefinition, tenure: Tenure, ctx: Callable[[], StepContext]) -> Nothing:
-        """Confirm a step that has acted; one that an operator passed over has nothing to confirm."""
-        if tenure.state.of(step.step_id) != Skipped(acted=False):
+        """Confirm a step that has acted; one that was passed over, or not chosen, has nothing to confirm."""
+        status = tenure.state.of(step.step_id)
+        if isinstance(status, Succeeded) or status == Skipped(acted=True):
             await step.confirm(self._input(step, tenure), self._output(step, tenure), ctx)
         return Nothing()
 
@@ -225,7 +226,7 @@ class Performer:
             attempt=work.attempt,
             idempotency_key=idempotency_key(tenure.saga_id, step_id, _what(phase, heard, spent)),
             in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
-            initial_data=tenure.initial_data(self._payloads, step.scope),
+            initial_data=tenure.initial_data(self._payloads, tenure.definition.step(step_id).scope),
             deadline=None if timeout is None else started + timeout,
             phase=phase,
             session=tenure.session,

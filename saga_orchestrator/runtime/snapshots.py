@@ -18,7 +18,7 @@ from ..kernel.state import SagaStatus, State
 from ..storage.rows import Head, HistoryRow
 from .reading import OpenWait, open_waits
 from .registry import Registry
-from .tenure import initial_of
+from .tenure import initial_of, rewound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,12 @@ def _outputs(head: Head, rows: Sequence[HistoryRow], registry: Registry, payload
 def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
     """Return what the steps returned."""
     done = (RecordStatus.SUCCESS, RecordStatus.SKIPPED)
-    texts = {row.step_id: row.output for row in rows if row.phase == Phase.EXECUTE and row.status in done}
+    texts: dict[str, str | None] = {}
+    for row in rows:
+        if row.phase == Phase.EXECUTE and row.status in done:
+            texts[row.step_id] = row.output
+        for forgotten in rewound(row):
+            texts.pop(forgotten, None)
     return {step_id: _shown(payloads, text) for step_id, text in texts.items() if text is not None}
 
 

@@ -17,7 +17,7 @@ from ..definition.saga import SagaDefinition
 from ..errors import SagaStateError
 from ..kernel.effects import Phase, Record, RecordStatus
 from ..kernel.projection import status_of
-from ..kernel.rewind import REWIND
+from ..kernel.rewind import REWIND, REWOUND
 from ..kernel.state import State
 from ..kernel.transition import NOTIFY
 from ..kernel.waits import SIGNAL, TIMEOUT
@@ -58,9 +58,6 @@ class Past:
                     self.outputs[row.step_id], self.latest_event = row.output, None
             elif row.phase == Phase.ORDER:
                 self._learn_event(row)
-            elif row.status == RecordStatus.SUCCESS:  # it is undone: if it is done again, what it was is not meant
-                self.inputs.pop(row.step_id, None)
-                self.outputs.pop(row.step_id, None)
 
     def _learn_event(self, row: Record | HistoryRow) -> None:
         what, _, step_id = row.step_id.partition(":")
@@ -68,6 +65,10 @@ class Past:
             self.heard[step_id] = row.input
         if what == REWIND and row.input is not None:
             self.patches.append(row.input)
+        for forgotten in rewound(row):
+            self.doubted.discard(forgotten)
+            for known in (self.inputs, self.outputs, self.heard):
+                known.pop(forgotten, None)
         if what in (SIGNAL, NOTIFY) and row.input is not None:
             self.events.append(row.input)
             self.latest_event = row.input
@@ -82,6 +83,14 @@ class Past:
             return self.outputs[step_id]
         except KeyError:
             raise SagaStateError(f"Step '{step_id}' has no recorded output.") from None
+
+
+def rewound(row: Record | HistoryRow) -> list[str]:
+    """Return the steps of which a row says that they are such as never ran."""
+    if row.phase != Phase.ORDER or row.input is None or row.step_id.partition(":")[0] != REWOUND:
+        return []
+    steps: list[str] = json.loads(row.input)
+    return steps
 
 
 @dataclass(slots=True)

@@ -296,7 +296,7 @@ async def test_m14_a_confirm_is_made_again_after_a_crash(database: Site, world: 
 
 
 async def test_m14_only_the_branch_that_was_taken_is_confirmed(database: Site, world: World) -> None:
-    """The others were never run."""
+    """Of the others there is nothing to confirm."""
     builder = SagaBuilder()
     branches = {}
     for name in ("card", "cash"):
@@ -306,10 +306,9 @@ async def test_m14_only_the_branch_that_was_taken_is_confirmed(database: Site, w
     builder.add_choice(choose=lambda ctx: "cash", branches=branches, step_id="how")
     orchestrator = database.joins(builder.build())
 
-    result = await soon(orchestrator.run(**ORDER))
+    await soon(orchestrator.run(**ORDER))
 
     assert world.calls == ["cash", "confirm cash 7 cash-7"]
-    assert (await admin_of(orchestrator).get_saga(result.saga_id)).steps["how.card.pay.confirm"] == "Omitted"
 
 
 async def test_m14_a_part_is_confirmed_with_the_whole(database: Site, world: World) -> None:

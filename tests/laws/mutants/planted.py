@@ -533,7 +533,9 @@ MUTANTS = (
         "if draft.graph.nodes[step_id].fan else Failed",
         123,
     ),
-    Mutant("a fan never unfolds", "replies", '    draft.unfold(reply.step_id, getattr(reply, "items", None))\n', "", 28),
+    Mutant(
+        "a fan never unfolds", "replies", '    draft.unfold(reply.step_id, getattr(reply, "items", None))\n', "", 28
+    ),
     Mutant(
         "a fan that is passed over has no items",
         "forward_orders",
@@ -573,7 +575,11 @@ MUTANTS = (
     ),
     Mutant("a rewind undoes what is beside it", "settle", "(part is None or step_id in part) and ", "", 107),
     Mutant(
-        "a rewind goes forward over an undo that has failed", "rewind", "not isinstance(status, UndoFailed) and ", "", 68
+        "a rewind goes forward over an undo that has failed",
+        "rewind",
+        "not isinstance(status, UndoFailed) and ",
+        "",
+        68,
     ),
     Mutant("a rewind goes forward too soon", "rewind", "if not all(_is_gone(draft", "if not any(_is_gone(draft", 53),
     Mutant(

@@ -15,6 +15,7 @@ from saga_orchestrator.kernel.order_events import (
     AbortOrdered,
     CancelOrdered,
     CompensateOrdered,
+    RetryOrdered,
     RewindOrdered,
     WaiveOrdered,
 )
@@ -116,6 +117,13 @@ def test_an_undo_that_fails_holds_it_up() -> None:
     assert (status_of(ROW, stuck), residue(ROW, stuck)) == (SagaStatus.STUCK, ("b",))
     assert applied(ROW, stuck, WaiveOrdered(step_id="b", actor="ann")).work == (Execute("b", 3),)
     assert applied(ROW, stuck, CompensateOrdered()).work == (Compensate("b", 2),)
+
+
+def test_a_retry_that_goes_forward_ends_it() -> None:
+    """A turn that has undone nothing yet is taken back whole: the next one is not bounded by it."""
+    crashed = replace(lived(ROW, state(a=Succeeded(), b=Running()), RewindOrdered(step_id="a")), quarantined=True)
+    forward = applied(ROW, crashed, RetryOrdered()).state
+    assert (forward.course, forward.rewind) == (Course.FORWARD, None)
 
 
 def test_it_may_become_a_rollback_or_an_end() -> None:
