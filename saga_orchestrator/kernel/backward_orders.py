@@ -7,7 +7,7 @@ from .claim import release
 from .draft import Draft
 from .effects import Phase, RecordStatus, Verdict
 from .order_events import CancelOrdered, CompensateOrdered, Order, WaiveOrdered
-from .projection import is_live, stands
+from .projection import is_live, residue, stands
 from .rewind import remember, undo_is_closed
 from .settle import resume_undo, turn
 from .state import Course, SagaStatus
@@ -94,7 +94,7 @@ def waive(draft: Draft, order: WaiveOrdered) -> Answer:
         return refuse(draft, "a waiver needs the name of the operator who takes it on himself: actor=")
     if stands_at(draft) not in (SagaStatus.STUCK, SagaStatus.FAILED) or draft.course is Course.FORWARD:
         return refuse(draft, "waive_step needs one whose rollback is STUCK, or that has FAILED")
-    if not stands(draft.graph, order.step_id, draft.of(order.step_id)):
+    if order.step_id not in residue(draft.graph, draft.before):
         return refuse(draft, f"step {order.step_id} is not part of its residue")
     remember(draft, order.step_id)
     draft.put(order.step_id, Waived())

@@ -126,6 +126,14 @@ def test_a_retry_that_goes_forward_ends_it() -> None:
     assert (forward.course, forward.rewind) == (Course.FORWARD, None)
 
 
+def test_what_is_beside_it_cannot_be_waived() -> None:
+    """It stands, as it is meant to: the saga is to go forward with it."""
+    before = state(a=Succeeded(), b=Succeeded(), x=Succeeded())
+    stuck = lived(SPLIT, before, RewindOrdered(step_id="b"), CompensationRaised("b", 1, "no", retryable=False))
+    refused = decide(SPLIT, stuck, WaiveOrdered(step_id="x", actor="ann"), now=NOW)
+    assert (refused.verdict, "not part of its residue" in refused.reason) == (Verdict.REFUSED, True)
+
+
 def test_it_may_become_a_rollback_or_an_end() -> None:
     """Cancel undoes the rest as well; abort leaves it."""
     turned = lived(ROW, DONE, RewindOrdered(step_id="b"))
