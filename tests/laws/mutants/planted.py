@@ -591,7 +591,6 @@ MUTANTS = (
     ),
     Mutant("a rewind forgets nothing", "rewind", "    draft.forget(part)\n", "", 53),
     Mutant("a fan that is rewound stays unfolded", "draft", "if first not in part}", "}", 1355),
-    Mutant("a window never closes", "rewind", "draft.now > order.finished_at + window", "False", 5396),
     Mutant("the document drops the rewind", "codec", 'if state.rewind is not None else ""', 'if False else ""', 53),
     Mutant("the document drops what was spent", "codec", 'if state.spent else ""', 'if False else ""', 53),
     Mutant("what begins again counts from one", "settle", "1 + draft.spent.get(step_id, 0))", "1)", 53),
