@@ -100,12 +100,16 @@ class Counterpart:
         self._world = world
         self._asked: set[str] = set()
         self._settled: set[tuple[Place, str]] = set()
+        self._rounds: dict[tuple[Place, str], int] = {}
+        """How often somebody has asked again who had an answer: it may have come when the wait for it was over."""
 
     def ask(self, place: Place, aggregate: str, what: str) -> None:
         """Take a question; answer it at once, which may be before the saga waits for it, or later."""
         question = f"{what}:{correlation_of(place)}"
-        if question not in self._asked:
+        if question not in self._asked or (place, what) in self._settled:
             self._asked.add(question)
+            self._rounds[place, what] = self._rounds.get((place, what), 0) + ((place, what) in self._settled)
+            self._settled.discard((place, what))
             delay = self._world.random.choice((0.0, 0.0, self._world.random.uniform(0, 10)))
             self._world.at(delay, self._remind, place, aggregate, what)
 
@@ -119,10 +123,14 @@ class Counterpart:
         how: dict[str, Any] = self._world.random.choice(
             ({}, {"saga_id": place[0]}, {"saga_id": place[0]}, {"aggregation_id": aggregate})
         )
+        event_id = f"{what}:{place[0]}:{self._rounds.get((place, what), 0)}"
         label = f"answer {what} {self._world.label(place[0])} {place[1]}"
         try:
             result = await machine.orchestrator.signal(
-                type_of(place[1], what), correlation_id=correlation_of(place), event_id=f"{what}:{place[0]}", **how
+                type_of(place[1], what),
+                correlation_id=correlation_of(place),
+                event_id=f"{what}:{place[0]}:{again}",
+                **how,
             )
         except (SagaError, ConnectionError, LineIsDeadError) as error:
             self._world.simulation.note(f"{label}: {type(error).__name__}")
