@@ -129,7 +129,7 @@ class Counterpart:
             result = await machine.orchestrator.signal(
                 type_of(place[1], what),
                 correlation_id=correlation_of(place),
-                event_id=f"{what}:{place[0]}:{again}",
+                event_id=event_id,
                 **how,
             )
         except (SagaError, ConnectionError, LineIsDeadError) as error:
