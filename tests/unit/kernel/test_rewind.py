@@ -203,3 +203,11 @@ def test_a_claim_in_the_middle_goes_on() -> None:
     """With the undo that was in flight."""
     turned = lived(ROW, DONE, RewindOrdered(step_id="b"))
     assert applied(ROW, turned, Claimed(crashed=True)).state.open["b"] == Undoing(1)
+
+
+def test_a_choice_that_is_made_too_late_is_made_again() -> None:
+    """Its answer comes when the saga is on its way back to it: nobody goes by it."""
+    graph = Graph.of(read("c"), step("x", "c", branches=(("c", "x"),)), step("y", "c", branches=(("c", "y"),)))
+    turned = applied(graph, state(c=Running()), RewindOrdered(step_id="c")).state
+    again = applied(graph, turned, Returned("c", 1, chosen="x"))
+    assert (again.work, again.state.done) == ((Execute("c", 2),), {})
