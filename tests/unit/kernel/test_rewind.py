@@ -19,6 +19,7 @@ from saga_orchestrator.kernel.order_events import (
     RewindOrdered,
     WaiveOrdered,
 )
+from saga_orchestrator.kernel.pause import PauseOrdered, ResumeOrdered
 from saga_orchestrator.kernel.projection import residue, status_of
 from saga_orchestrator.kernel.rewind_laws import (
     a_rewind_ends_when_nothing_stands,
@@ -211,3 +212,21 @@ def test_a_choice_that_is_made_too_late_is_made_again() -> None:
     turned = applied(graph, state(c=Running()), RewindOrdered(step_id="c")).state
     again = applied(graph, turned, Returned("c", 1, chosen="x"))
     assert (again.work, again.state.done) == ((Execute("c", 2),), {})
+
+
+def test_a_pause_holds_up_its_end() -> None:
+    """Nothing of the part stands any more, and nothing begins before somebody lets it."""
+    held = lived(ROW, DONE, RewindOrdered(step_id="b"), PauseOrdered(), Compensated("b", 1))
+    assert (status_of(ROW, held), held.rewind is None, held.course) == (
+        SagaStatus.COMPENSATING,
+        False,
+        Course.BACKWARD,
+    )
+    assert applied(ROW, held, ResumeOrdered()).work == (Execute("b", 3),)
+
+
+def test_what_is_in_flight_beside_it_stays_so() -> None:
+    """It goes on, and nobody begins it again."""
+    before = state(a=Succeeded(), b=Succeeded(), x=Running())
+    rewound = lived(SPLIT, before, RewindOrdered(step_id="b"), Compensated("b", 1))
+    assert rewound.open == {"x": Running(), "b": Running(2)}
