@@ -10,7 +10,9 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, RootModel, create_model
 
 from ..errors import TypeValidationError
+from .annotations import without
 from .step import StepContext
+from .waiting import WaitFor
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _SETTINGS = ConfigDict(protected_namespaces=())
@@ -61,14 +63,18 @@ class Arguments:
 
     @cached_property
     def output_model(self) -> type[BaseModel]:
-        """The model of what it returns: that model itself, or one around the value.
+        """The model of what it returns in the end: that model itself, or one around the value.
 
         Raises:
             TypeValidationError: What it returns is not annotated, or no value that a model can hold.
         """
         if "return" not in self.hints:
             raise self.error("what it returns is not annotated")
-        returned: Any = self.hints["return"]
+        returned: Any = self._returned
+        if returned is WaitFor:
+            raise self.error(
+                "it returns a WaitFor, and does not say what it returns in the end; say YourOutput | WaitFor"
+            )
         if inspect.isclass(returned) and issubclass(returned, BaseModel):
             return returned
         try:
@@ -79,6 +85,11 @@ class Arguments:
     def of(self, inp: BaseModel) -> dict[str, Any]:
         """Return the arguments that an input stands for."""
         return {self.names[0]: inp} if self._is_one_model else {name: getattr(inp, name) for name in self.names}
+
+    def returned(self, out: BaseModel | None) -> Any:
+        """Return a step's output as this function has returned it: what a model was made around, without that."""
+        is_wrapped = isinstance(out, RootModel) and self.output_model is not self._returned
+        return out.root if is_wrapped else out  # type: ignore[union-attr]
 
     def chosen(self, given: Mapping[str, Any], ctx: StepContext) -> dict[str, Any]:
         """Return what this function takes of what there is."""
@@ -91,11 +102,15 @@ class Arguments:
         if strange := [name for name in needed if name not in known]:
             raise self.error(f"it takes {strange[0]!r}, and is given {', '.join([*known, 'a StepContext'])}")
 
-    def error(self, problem: str) -> TypeValidationError:
+    def error(self, problem: str, form: str | None = None) -> TypeValidationError:
         return TypeValidationError(
             f"Function '{self.name}' cannot be a step, or part of one: {problem}. "
-            f"Write: def {self.name}(order_id: str) -> YourOutput."
+            f"Write: {form or f'def {self.name}(order_id: str) -> YourOutput'}."
         )
+
+    @property
+    def _returned(self) -> Any:
+        return without(self.hints["return"], WaitFor)
 
     @property
     def _is_one_model(self) -> bool:

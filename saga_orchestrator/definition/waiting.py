@@ -57,7 +57,7 @@ class WaitFor:
         object.__setattr__(self, "on_timeout", on_timeout or default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: with them, Python 3.11 cannot make an `Event[YourModel](...)`
 class Event(Generic[PayloadT]):
     """What has happened elsewhere, as `on_event` is given it.
 

@@ -7,31 +7,29 @@ return a dict that fits it. An output that is no model is wrapped in a `RootMode
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel
 
-from ..definition.annotations import admits_none
 from ..definition.arguments import Arguments
 from ..definition.graph import StepKind
 from ..definition.step import BaseStep, StepContext, StepSource, make_step
-from ..errors import OutcomeUnknown, SagaDefinitionError
+from ..definition.waiting import Event, WaitFor
+from ..errors import SagaDefinitionError
+from .companion import Companion, Given, as_output
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-Given = Mapping[str, Any]
 
 
 @overload
-def step(function: Callable[..., Coroutine[Any, Any, ModelT]], /) -> FunctionStep[ModelT]: ...
+def step(function: Callable[..., Coroutine[Any, Any, ModelT | WaitFor]], /) -> FunctionStep[ModelT]: ...
 
 
 @overload
-def step(function: Callable[..., ModelT], /) -> FunctionStep[ModelT]: ...
+def step(function: Callable[..., ModelT | WaitFor], /) -> FunctionStep[ModelT]: ...
 
 
 @overload
@@ -71,9 +69,7 @@ class FunctionStep(StepSource[ModelT]):
         self._function, self._kind, self._bound = function, kind, dict(bound or {})
         self._takes = Arguments(function, self._bound)
         self.input_model, self.output_model = self._takes.input_model, self._takes.output_model
-        self._undo: _Companion | None = None
-        self._question: _Companion | None = None
-        self._last_word: _Companion | None = None
+        self._companions: dict[str, Companion] = {}
         self._is_used = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,20 +83,21 @@ class FunctionStep(StepSource[ModelT]):
             TypeValidationError: The function does not take one of them.
         """
         another = FunctionStep[ModelT](self._function, self._kind, {**self._bound, **arguments})
-        another._undo, another._question, another._last_word = self._undo, self._question, self._last_word
+        another._companions = dict(self._companions)
         return another
 
     def compensate(self, undo: FunctionT) -> FunctionT:
         """Say how the step is undone; a decorator.
 
         The function may take any of the step's arguments by their names, `out` for what the step returned, and a
-        `StepContext`. Without `out`, or with `out: X | None`, it undoes also what nobody has learnt the outcome of.
+        `StepContext`. Without `out`, or with `out: X | None`, it undoes also what nobody has learnt the outcome of. It
+        may return a `WaitFor`, and go on in `on_event`.
 
         Raises:
             TypeValidationError: It takes something else.
             SagaDefinitionError: The step is part of a saga already, which would not know of it.
         """
-        self._undo = self._companion(undo, "out")
+        self._add("compensate", undo, "out")
         return undo
 
     def probe(self, question: FunctionT) -> FunctionT:
@@ -113,111 +110,122 @@ class FunctionStep(StepSource[ModelT]):
             TypeValidationError: It takes something else.
             SagaDefinitionError: The step is part of a saga already, which would not know of it.
         """
-        self._question = self._companion(question)
+        self._add("probe", question)
         return question
 
-    def confirm(self, last_word: FunctionT) -> FunctionT:
-        """Say what makes the step final once all steps of the saga have succeeded; a decorator.
+    def on_event(self, continuation: FunctionT) -> FunctionT:
+        """Say how the step goes on with the event that it has waited for; a decorator.
 
-        The function may take any of the step's arguments by their names, `out` for what the step returned, and a
-        `StepContext`.
+        The function may take any of the step's arguments by their names, `event`, and a `StepContext`, whose `phase`
+        says whether the step or its undo has asked. It returns what that would, or another `WaitFor`. Annotate
+        `event: Event[YourModel]` to have its payload checked when it comes: one that does not fit is refused, and the
+        wait goes on.
 
         Raises:
             TypeValidationError: It takes something else.
             SagaDefinitionError: The step is part of a saga already, which would not know of it.
         """
-        self._last_word = self._companion(last_word, "out")
+        if "event" in self._takes.parameters:
+            raise self._takes.error("its argument 'event' has the name of what on_event is given; call it otherwise")
+        self._add("on_event", continuation, "event")
+        return continuation
+
+    def confirm(self, last_word: FunctionT) -> FunctionT:
+        """Say what makes the step final once all steps of the saga have succeeded; a decorator.
+
+        The function may take any of the step's arguments by their names, `out` for what the step returned, and a
+        `StepContext`. It cannot wait.
+
+        Raises:
+            TypeValidationError: It takes something else, or may return a `WaitFor`.
+            SagaDefinitionError: The step is part of a saga already, which would not know of it.
+        """
+        self._add("confirm", last_word, "out")
         return last_word
 
     def to_step(self) -> BaseStep[Any, ModelT]:
-        """Return the step."""
+        """Return the step.
+
+        Raises:
+            TypeValidationError: It, or its undo, may return a `WaitFor`, and there is no `on_event` to go on in.
+        """
+        own = Companion(self._function)
+        self._check_waits(own)
         self._is_used = True
-        methods: dict[str, Any] = {"kind": self._kind, "execute": self._execute()}
-        if self._undo is not None:
-            methods["compensate"] = self._compensate(self._undo)
-        if self._question is not None:
-            methods["probe"] = self._probe(self._question)
-        if self._last_word is not None:
-            methods["confirm"] = self._confirm(self._last_word)
-        made: BaseStep[Any, ModelT] = make_step(self._takes.name, self.input_model, self.output_model, methods)
+        makers = {
+            "compensate": self._compensate,
+            "probe": self._probe,
+            "on_event": self._on_event,
+            "confirm": self._confirm,
+        }
+        methods = {role: makers[role](function) for role, function in self._companions.items()}
+        members = {"kind": self._kind, "execute": self._execute(own), **methods}
+        made: BaseStep[Any, ModelT] = make_step(self._takes.name, self.input_model, self.output_model, members)
         return made
 
-    def _companion(self, function: Callable[..., Any], *more: str) -> _Companion:
+    def _add(self, role: str, function: Callable[..., Any], *more: str) -> None:
         if self._is_used:
             raise SagaDefinitionError(
                 f"Step '{self._takes.name}' is part of a saga already; decorate {function!r} before add_step."
             )
-        companion = _Companion(function)
+        companion = Companion(function)
         companion.takes.check_given([*self._takes.parameters, *more])
-        return companion
+        companion.check_role(role)
+        self._companions[role] = companion
 
-    def _execute(self) -> Any:
-        own, model = _Companion(self._function), self.output_model
+    def _check_waits(self, own: Companion) -> None:
+        if "on_event" in self._companions:
+            return
+        for function in (own, self._companions.get("compensate")):
+            if function is not None and function.waits:
+                raise function.takes.error(
+                    "it may return WaitFor, but there is no on_event to go on in",
+                    f"@{self._takes.name}.on_event, and below it: def go_on(event: Event) -> YourOutput",
+                )
+
+    def _execute(self, own: Companion) -> Any:
+        model = self.output_model
 
         async def execute(self_: Any, inp: BaseModel, ctx: StepContext) -> Any:
-            return _as_output(model, await own.call(self._given(inp), ctx))
+            return as_output(model, await own.call(self._given(inp), ctx))
 
         execute.__annotations__ |= {"inp": self.input_model, "return": model}
         return execute
 
-    def _compensate(self, undo: _Companion) -> Any:
-        async def compensate(self_: Any, inp: BaseModel, out: BaseModel | None, ctx: StepContext) -> None:
-            value = out.root if isinstance(out, RootModel) else out
-            await undo.call({**self._given(inp), "out": value}, ctx)
+    def _compensate(self, undo: Companion) -> Any:
+        async def compensate(self_: Any, inp: BaseModel, out: BaseModel | None, ctx: StepContext) -> Any:
+            return await undo.call({**self._given(inp), "out": self._takes.returned(out)}, ctx)
 
-        takes_none = "out" not in undo.takes.parameters or admits_none(undo.takes.hints.get("out"))
-        out_type = self.output_model | None if takes_none else self.output_model
+        out_type = self.output_model | None if undo.does_without_output else self.output_model
         compensate.__annotations__ |= {"inp": self.input_model, "out": out_type}
         return compensate
 
-    def _confirm(self, last_word: _Companion) -> Any:
+    def _on_event(self, continuation: Companion) -> Any:
+        model = self.output_model
+
+        async def on_event(self_: Any, inp: BaseModel, event: Event[Any], ctx: StepContext) -> Any:
+            answer = await continuation.call({**self._given(inp), "event": event}, ctx)
+            return answer if ctx.phase == "compensate" else as_output(model, answer)
+
+        on_event.__annotations__ |= {"inp": self.input_model, "event": continuation.event_type()}
+        return on_event
+
+    def _confirm(self, last_word: Companion) -> Any:
         async def confirm(self_: Any, inp: BaseModel, out: BaseModel, ctx: StepContext) -> None:
-            value = out.root if isinstance(out, RootModel) else out
-            await last_word.call({**self._given(inp), "out": value}, ctx)
+            await last_word.call({**self._given(inp), "out": self._takes.returned(out)}, ctx)
 
         confirm.__annotations__ |= {"inp": self.input_model, "out": self.output_model}
         return confirm
 
-    def _probe(self, question: _Companion) -> Any:
+    def _probe(self, question: Companion) -> Any:
         model = self.output_model
 
         async def probe(self_: Any, inp: BaseModel, ctx: StepContext) -> Any:
             found = await question.call(self._given(inp), ctx)
-            return None if found is None else _as_output(model, found)
+            return None if found is None else as_output(model, found)
 
         probe.__annotations__ |= {"inp": self.input_model, "return": model | None}
         return probe
 
     def _given(self, inp: BaseModel) -> Given:
         return {**self._bound, **self._takes.of(inp)}
-
-
-class _Companion:
-    """A function of a step, called with what it takes of what there is; a synchronous one in a thread."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.takes = Arguments(function)
-        self._function = function
-        self._is_async = inspect.iscoroutinefunction(function)
-
-    async def call(self, given: Given, ctx: StepContext) -> Any:
-        arguments = self.takes.chosen(given, ctx)
-        if self._is_async:
-            return await self._function(**arguments)
-        return await asyncio.to_thread(self._function, **arguments)
-
-
-def _as_output(model: type[BaseModel], value: Any) -> Any:
-    """Return what a function returned as its step's output.
-
-    Raises:
-        OutcomeUnknown: It is not what was annotated; but the function has run, and may have acted.
-    """
-    if isinstance(value, model) or not issubclass(model, RootModel):
-        return value
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise OutcomeUnknown(
-            f"it returned {type(value).__name__}, not what it is annotated with; it has run"
-        ) from error

@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from saga_orchestrator import (
     BaseStep,
+    Event,
     FailureAction,
     FixedRetry,
     InputContext,
@@ -19,6 +20,8 @@ from saga_orchestrator import (
     SagaStateMixin,
     StepContext,
     StepKind,
+    WaitFor,
+    step,
 )
 
 
@@ -71,6 +74,28 @@ class Wrong(BaseStep[Order, Payment]):
         return Reservation(shelf=7)
 
     async def confirm(self, inp: Order, out: Reservation) -> None: ...  # E: override
+
+
+@step
+async def pay(number: str) -> Payment | WaitFor:
+    return WaitFor("settled", correlation_id=number)
+
+
+reveal_type(pay)  # R: FunctionStep[Payment]
+
+
+@pay.on_event
+def settle(number: str, event: Event[Reservation], ctx: StepContext) -> Payment:
+    reveal_type(event.payload.shelf)  # R: int
+    return Payment(receipt=number)
+
+
+@step
+def look(number: str) -> Reservation:
+    return Reservation(shelf=7)
+
+
+reveal_type(look)  # R: FunctionStep[Reservation]
 
 
 def reserve(context: InputContext) -> Order:

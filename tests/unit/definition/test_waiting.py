@@ -88,6 +88,11 @@ def test_an_event_without_a_model_is_plain() -> None:
     assert Plain._shape.event_model is Bare._shape.event_model is None
 
 
+def test_an_event_of_a_model_can_be_made_by_hand() -> None:
+    """As in a test of somebody's step; on Python 3.11 it raised a TypeError."""
+    assert Event[Answer](type="answer", payload=Answer()) == Event(type="answer", payload=Answer())
+
+
 def test_a_step_that_may_wait_needs_a_way_to_go_on() -> None:
     """Also if it is its compensation that waits."""
     with pytest.raises(TypeValidationError, match="on_event"):
