@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from saga_orchestrator import Event, SagaError, SignalResult, StepContext, WaitFor
 
 from .database import LineIsDeadError
+from .ledger import Place
 from .participants import Acting, Receipt, Request
 
 if TYPE_CHECKING:
-    from .ledger import Place
     from .machine import Machine
     from .world import World
 
@@ -68,15 +68,15 @@ class Asking(Acting):
 
     def _check(self, event: Event[Any], ctx: StepContext) -> None:
         """Object to an event that was meant for another wait."""
-        place = ctx.saga_id, ctx.step_id
+        place = Place.called(ctx)
         if self._manner.correlated and event.correlation_id not in (None, correlation_of(place)):
-            label = self._world.label(place[0])
-            self._world.blame(f"{label}: {place[1]} is given the answer to {event.correlation_id}")
+            label = self._world.label(place.saga_id)
+            self._world.blame(f"{label}: {place.step_id} is given the answer to {event.correlation_id}")
 
     def _ask(self, ctx: StepContext, what: str) -> WaitFor:
-        manner = self._manner
-        self._world.counterpart.ask((ctx.saga_id, ctx.step_id), ctx.aggregation_id, what)
-        correlation = correlation_of((ctx.saga_id, ctx.step_id)) if manner.correlated else None
+        manner, place = self._manner, Place.called(ctx)
+        self._world.counterpart.ask(place, ctx.aggregation_id, what)
+        correlation = correlation_of(place) if manner.correlated else None
         on_timeout: Any = "resume" if manner.resumes else "fail"
         return WaitFor(
             type_of(ctx.step_id, what), correlation_id=correlation, timeout=manner.timeout, on_timeout=on_timeout
@@ -90,7 +90,7 @@ def type_of(step_id: str, what: str) -> str:
 
 def correlation_of(place: Place) -> str:
     """Return what a question and its answer have in common."""
-    return f"{place[0]}:{place[1]}"
+    return f"{place.saga_id}:{place.step_id}{place.life}"
 
 
 class Counterpart:
@@ -121,13 +121,13 @@ class Counterpart:
 
     async def _answer(self, machine: Machine, place: Place, aggregate: str, what: str) -> None:
         how: dict[str, Any] = self._world.random.choice(
-            ({}, {"saga_id": place[0]}, {"saga_id": place[0]}, {"aggregation_id": aggregate})
+            ({}, {"saga_id": place.saga_id}, {"saga_id": place.saga_id}, {"aggregation_id": aggregate})
         )
-        event_id = f"{what}:{place[0]}:{self._rounds.get((place, what), 0)}"
-        label = f"answer {what} {self._world.label(place[0])} {place[1]}"
+        event_id = f"{what}:{place.saga_id}{place.life}:{self._rounds.get((place, what), 0)}"
+        label = f"answer {what} {self._world.label(place.saga_id)} {place.step_id}{place.life}"
         try:
             result = await machine.orchestrator.signal(
-                type_of(place[1], what),
+                type_of(place.step_id, what),
                 correlation_id=correlation_of(place),
                 event_id=event_id,
                 **how,
@@ -144,5 +144,5 @@ class Counterpart:
 
         An aggregate may have another saga by now, and whoever waits without a correlation is not found by one.
         """
-        head = self._world.database.rows[place[0]]
+        head = self._world.database.rows[place.saga_id]
         return "saga_id" in how or result is SignalResult.APPLIED or head.status.is_terminal

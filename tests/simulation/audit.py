@@ -12,13 +12,13 @@ from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
 from saga_orchestrator.kernel.state import Course, State
 from saga_orchestrator.kernel.step_status import Missed, Omitted, Succeeded
-from saga_orchestrator.kernel.undo_status import Waived
+from saga_orchestrator.runtime.ids import idempotency_key
 from saga_orchestrator.storage.rows import Head
 
 from .database import CHILD
+from .ledger import Place
 
 if TYPE_CHECKING:
-    from .ledger import Place
     from .world import World
 
 
@@ -48,48 +48,59 @@ def _wrong(world: World, head: Head) -> Iterator[str]:
         return
     yield from _misreported(world, head)
     graph, state = world.graph(head), decode(head.state, key=str(head.id))
-    for step_id in graph.order:
-        place = head.id, step_id
-        if head.status is SagaStatus.COMPLETED and not isinstance(state.of(step_id), Omitted | Missed):
-            yield from _incomplete(world, graph, place)
-        elif world.ledger.effect(place).stands and not _is_accounted_for(world, graph, state, place):
-            yield f"the effect of {step_id} ({type(state.of(step_id)).__name__}) stands, and nothing says so"
+    for step_id in graph.order if head.status is SagaStatus.COMPLETED else ():
+        if not isinstance(state.of(step_id), Omitted | Missed):
+            yield from _incomplete(world, graph, Place.now(head.id, step_id, state))
+    for place in world.ledger.standing(head.id):
+        if not _is_accounted_for(world, graph, state, place):
+            shown = type(state.of(place.step_id)).__name__
+            yield f"the effect of {place.step_id}{place.life} ({shown}) stands, and nothing says so"
 
 
 def _incomplete(world: World, graph: Graph, place: Place) -> Iterator[str]:
-    node = graph.nodes[place[1]]
+    node = graph.nodes[place.step_id]
     if node.name == CHILD:
         yield from _childless(world, place)
     elif node.kind is not StepKind.READ_ONLY and not _was_skipped(world, place):
         effect = world.ledger.effect(place)
         if not effect.stands:
-            yield f"{place[1]} was {'undone' if effect.undone else 'never done'}"
+            yield f"{place.step_id}{place.life} was {'undone' if effect.undone else 'never done'}"
 
 
 def _childless(world: World, place: Place) -> Iterator[str]:
     """Find fault with a child whose parent is COMPLETED, and which is not."""
-    found = [head.status for head in _children(world, place[0]) if head.aggregation_id.endswith(f"/{place[1]}")]
+    found = [head.status for head in _children(world, place.saga_id) if head.idempotency_key == _key_of_child(place)]
     if found != [SagaStatus.COMPLETED] and not _was_skipped(world, place):
-        yield f"its children at {place[1]} are {found}"
+        yield f"its children at {place.step_id}{place.life} are {found}"
+
+
+def _key_of_child(place: Place) -> str:
+    return idempotency_key(place.saga_id, place.step_id, f"execute{place.life}")
 
 
 def _misreported(world: World, head: Head) -> Iterator[str]:
-    """Find fault with a parent that says that all is undone, where something of a child stands."""
-    if head.status is not SagaStatus.COMPENSATED:
+    """Find fault with a parent that says that all is undone, where something of a child stands.
+
+    One that is COMPLETED says it of the children that it had before a rewind.
+    """
+    if head.status not in (SagaStatus.COMPENSATED, SagaStatus.COMPLETED):
         return
+    graph, state = world.graph(head), decode(head.state, key=str(head.id))
     for child in _children(world, head.id):
-        state, step_id = decode(child.state, key=str(child.id)), child.aggregation_id.rpartition("/")[2]
-        waived = _is_waived(world, head, decode(head.state, key=str(head.id)), step_id)
-        effects = [i for i in world.graph(child).order if world.ledger.effect((child.id, i)).stands]
-        standing = [i for i in effects if not _is_waived(world, child, state, i)]
-        if standing and not waived:
+        step_id = child.aggregation_id.rpartition("/")[2]
+        is_meant = child.idempotency_key == _key_of_child(Place.now(head.id, step_id, state))
+        if (is_meant and head.status is SagaStatus.COMPLETED) or _is_given_up(world, graph, Place(head.id, step_id)):
+            continue
+        effects = world.ledger.standing(child.id)
+        if standing := [place.step_id for place in effects if not _is_given_up(world, world.graph(child), place)]:
             yield f"{', '.join(standing)} of its child {world.label(child.id)}, which is {child.status.value}, stand"
 
 
-def _is_waived(world: World, head: Head, state: State, step_id: str) -> bool:
-    place = head.id, step_id
-    declared = world.graph(head).nodes[step_id].nothing_to_undo or isinstance(state.of(step_id), Waived)
-    return declared or _was_skipped(world, place)
+def _is_given_up(world: World, graph: Graph, place: Place) -> bool:
+    """Return whether there is nothing to undo, by the definition or by an operator's word."""
+    node = graph.nodes.get(place.step_id)
+    waived = any(row.step_id == f"waive:{place.step_id}" for row in world.database.past[place.saga_id])
+    return (node is not None and node.nothing_to_undo) or waived or _was_skipped(world, place)
 
 
 def _children(world: World, parent: UUID) -> list[Head]:
@@ -98,13 +109,14 @@ def _children(world: World, parent: UUID) -> list[Head]:
 
 def _is_accounted_for(world: World, graph: Graph, state: State, place: Place) -> bool:
     """Return whether the effect is meant to stand, or the saga says that it stands or may stand."""
-    step_id = place[1]
-    status = state.of(step_id)
-    meant = state.course is Course.FORWARD and isinstance(status, Succeeded)
-    declared = graph.nodes[step_id].nothing_to_undo or isinstance(status, Waived) or _was_skipped(world, place)
-    return meant or declared or step_id in residue(graph, state)
+    if _is_given_up(world, graph, place):
+        return True
+    is_meant = state.course is Course.FORWARD and isinstance(state.of(place.step_id), Succeeded)
+    stays = state.rewind is not None and place.step_id not in graph.part(state.rewind.to)
+    told = is_meant or stays or place.step_id in residue(graph, state)
+    return told and place == Place.now(*place[:2], state)
 
 
 def _was_skipped(world: World, place: Place) -> bool:
     """Return whether an operator has spoken for the step: what he said of it is his to answer for."""
-    return any(row.skipped and row.step_id == place[1] for row in world.database.past[place[0]])
+    return any(row.skipped and row.step_id == place.step_id for row in world.database.past[place.saga_id])

@@ -31,6 +31,7 @@ from saga_orchestrator.storage.rows import (
 from saga_orchestrator.testing.memory import MemoryStore, MemoryTransaction
 from saga_orchestrator.testing.memory_inbox import MemoryInbox
 
+from .ledger import Place
 from .plan import LEASE
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class WatchedStore(MemoryStore):
             self._blame(head.id, f"revision {head.revision} is followed by {self.rows[head.id].revision}")
         for row in move.history:
             self._check_error(head, row)
+        if head.status is SagaStatus.COMPLETED and not self.rows[head.id].status.is_terminal:
+            self._check_window(head)
         self._check(head.id)
 
     def _check_error(self, head: Head, row: Record) -> None:
@@ -112,6 +115,13 @@ class WatchedStore(MemoryStore):
             took = None if began is None else self._world.simulation.now() - began
             if took is None or took < timeout - CLOCK_ERROR:
                 self._blame(head.id, f"{row.step_id} is said to have timed out, and had begun {took} before")
+
+    def _check_window(self, head: Head) -> None:
+        """Object to a saga that goes back after its end, where its definition or the time forbids that."""
+        window, ended = self._world.graph(head).undo_window, head.finished_at
+        is_open = window is not None and ended is not None and self._world.simulation.now() <= ended + window
+        if not is_open and head.parent_id is None:
+            self._blame(head.id, f"it had COMPLETED at {ended}, with an undo window of {window}, and goes back")
 
     def _check(self, saga_id: UUID) -> None:
         head = self.rows[saga_id]
@@ -135,7 +145,7 @@ class WatchedStore(MemoryStore):
 
     def _false_claims(self, graph: Graph, saga_id: UUID, state: State) -> Iterable[str]:
         for step_id, status in state.all():
-            effect = self._world.ledger.effect((saga_id, step_id))
+            effect = self._world.ledger.effect(Place.now(saga_id, step_id, state))
             if isinstance(status, Undone) and effect.stands:
                 yield f"{step_id} is said to be undone, and stands"
             acts = graph.nodes[step_id].kind is not StepKind.READ_ONLY and graph.nodes[step_id].name != CHILD

@@ -3,6 +3,8 @@
 A participant does what an idempotency key asks for once, however often it is asked. It remembers an undo that comes
 before its do (a tombstone), and then refuses the do: without that, no saga can be right about a request that is still
 under way.
+
+A rewind asks for the same again, under other keys: to the participants that is something else, which they do, too.
 """
 
 from __future__ import annotations
@@ -12,19 +14,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from saga_orchestrator import PermanentError, StepContext
+from saga_orchestrator.kernel.state import State
 from saga_orchestrator.runtime.tenure import Tenure
 from saga_orchestrator.testing.simulation import Host
 
-Place = tuple[UUID, str]
-"""One step of one saga."""
+
+class Place(NamedTuple):
+    """One step of one saga, in one of its lives: each rewind begins another, and `spent` is its number."""
+
+    saga_id: UUID
+    step_id: str
+    spent: int = 0
+
+    @property
+    def life(self) -> str:
+        """What is shown of the life: nothing of the first."""
+        return f"~{self.spent}" if self.spent else ""
+
+    @classmethod
+    def called(cls, ctx: StepContext) -> Place:
+        """Return who is called, as the key says that the participant is given."""
+        _, rewound, spent = ctx.idempotency_key.rpartition("~")
+        return cls(ctx.saga_id, ctx.step_id, int(spent) if rewound else 0)
+
+    @classmethod
+    def now(cls, saga_id: UUID, step_id: str, state: State) -> Place:
+        """Return the step in the life that it has now."""
+        return cls(saga_id, step_id, state.spent.get(step_id, 0))
 
 
 @dataclass(slots=True)
 class Effect:
-    """What one participant has done for one step of one saga."""
+    """What one participant has done for one step of one saga, in one of its lives."""
 
     receipt: int = 0
     undone: bool = False
@@ -59,14 +84,21 @@ class Ledger:
 
     Args:
         blame: Called with whatever must never happen.
+        patches: How often somebody has changed a saga's initial data; each time its steps may be called with another
+            input.
         is_aborted: Whether somebody has aborted the saga; an abort waits for nobody, so what follows it need not be
             alone.
     """
 
     def __init__(
-        self, blame: Callable[[str], None], is_aborted: Callable[[UUID], bool], now: Callable[[], datetime]
+        self,
+        blame: Callable[[str], None],
+        is_aborted: Callable[[UUID], bool],
+        patches: Callable[[UUID], int],
+        now: Callable[[], datetime],
     ) -> None:
         self._blame = blame
+        self._patches = patches
         self._now = now
         self._is_aborted = is_aborted
         self.effects: dict[Place, Effect] = {}
@@ -77,6 +109,10 @@ class Ledger:
     def effect(self, place: Place) -> Effect:
         """Return what is known of a step; nothing, at first."""
         return self.effects.setdefault(place, Effect())
+
+    def standing(self, saga_id: UUID) -> list[Place]:
+        """Return where something of a saga stands."""
+        return [place for place, effect in self.effects.items() if place.saga_id == saga_id and effect.stands]
 
     def do(self, place: Place) -> int:
         """Act, once; return the receipt, which is the same however often one asks."""
@@ -106,12 +142,12 @@ class Ledger:
         host, task = Host.current(), asyncio.current_task()
         assert host is not None
         assert task is not None
-        call = Call((ctx.saga_id, ctx.step_id), phase, host, task, tenure)
+        call = Call(Place.called(ctx), phase, host, task, tenure)
         self._check_sameness(call, ctx, given)
         self._check_alone(call)
         self.calls[call] = None
         if phase in ("execute", "on_event"):
-            self.began.setdefault((*call.place, ctx.attempt), self._now())
+            self.began.setdefault((*call.place[:2], ctx.attempt), self._now())
         try:
             yield call
         finally:
@@ -125,12 +161,12 @@ class Ledger:
         effect.inputs.add(given)
         if len(keys) > 1:
             self._blame(f"{call.place[1]} is called under several keys: {sorted(keys)}")
-        if len(effect.inputs) > 1:
+        if len(effect.inputs) > 1 + self._patches(ctx.saga_id):
             self._blame(f"{call.place[1]} is called with several inputs: {sorted(effect.inputs)}")
 
     def _check_alone(self, call: Call) -> None:
         now = asyncio.get_running_loop().time()
         for other in () if self._is_aborted(call.place[0]) else self.calls:
-            if other.place == call.place and call.is_believed_in(now) and other.is_believed_in(now):
+            if other.place[:2] == call.place[:2] and call.is_believed_in(now) and other.is_believed_in(now):
                 names = f"{other.host.name} ({other.phase}) and {call.host.name} ({call.phase})"
                 self._blame(f"{call.place[1]} is called by two owners at once, neither a zombie: {names}")

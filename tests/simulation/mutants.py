@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
-from saga_orchestrator.kernel import claim
+from saga_orchestrator.kernel import backward_orders, claim, rewind
 from saga_orchestrator.kernel.step_status import Running
 from saga_orchestrator.runtime import tenure
 from saga_orchestrator.runtime.claims import Claims
@@ -57,6 +57,9 @@ DOUBT = Plan(sagas=16, crashes_in_steps=0.25, unruly=0.6, seconds=60.0)
 
 OUTAGES = Plan(sagas=16, refused_calls=0.3, crashes_in_steps=0.15, seconds=60.0)
 """A store that is away every now and then, and machines that die, so that others must read what they have left."""
+
+RETURNS = Plan(sagas=10, rewinds=80, slowness=1.0, unruly=0.1, seconds=60.0)
+"""Operators who have sagas go back, again and again, and do the same again."""
 
 DEPLOYMENTS = Plan(sagas=8, shutdowns=8, slowness=5.0)
 """Nothing but machines that are asked to stop."""
@@ -212,6 +215,15 @@ def each_attempt_has_a_key_of_its_own(right: Any) -> Any:
     return wrong
 
 
+@mutant(Performer, "_context", RETURNS)
+def what_is_done_again_has_the_key_of_what_was_undone(right: Any) -> Any:
+    def wrong(self: Performer, *arguments: Any) -> Any:
+        ctx = right(self, *arguments)
+        return replace(ctx, idempotency_key=ctx.idempotency_key.partition("~")[0])
+
+    return wrong
+
+
 @mutant(tenure, "patiently", OUTAGES)
 def a_history_that_cannot_be_read_is_taken_for_an_empty_one(right: Any) -> Any:
     async def wrong(read: Callable[[], Any], *others: Any) -> Any:
@@ -229,6 +241,21 @@ def a_history_that_cannot_be_read_is_taken_for_an_empty_one(right: Any) -> Any:
 @mutant(claim, "_lost", DOUBT)
 def a_lost_attempt_is_not_in_doubt(right: Any) -> Any:
     return lambda draft, step_id, status: draft.start(step_id, status.attempt, status.failures)
+
+
+@mutant(rewind, "_is_gone", RETURNS)
+def a_rewind_goes_forward_before_all_is_undone(right: Any) -> Any:
+    return lambda draft, step_id: True
+
+
+@mutant(rewind, "_spent", RETURNS)
+def a_rewind_forgets_how_far_it_has_counted(right: Any) -> Any:
+    return lambda draft, rewound: {}
+
+
+@mutant(backward_orders, "undo_is_closed", RETURNS)
+def an_undo_window_never_closes(right: Any) -> Any:
+    return lambda draft, order: ""
 
 
 @mutant(claim, "take_over", DOUBT)

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, RetryAfter, StepContext, StepKind
+from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, Work
 from saga_orchestrator.runtime.tenure import Tenure
 
@@ -112,7 +113,7 @@ class Services:
             ctx, "on_event" if heard else "execute", inp.model_dump_json(), self._tenure(ctx.saga_id)
         ):
             mood = self._mood(EXECUTING, f"execute {ctx.step_id} #{ctx.attempt}", ctx)
-            return await mood(self, (ctx.saga_id, ctx.step_id))
+            return await mood(self, Place.called(ctx))
 
     async def compensate(self, inp: Request, out: Receipt | None, ctx: StepContext) -> None:
         known = (False, True) if heard_by(ctx) else (out is not None,)
@@ -120,24 +121,24 @@ class Services:
         self._check_receipt(ctx, out)
         with self._world.ledger.call(ctx, "compensate", inp.model_dump_json(), self._tenure(ctx.saga_id)):
             mood = self._mood(COMPENSATING, f"compensate {ctx.step_id} #{ctx.attempt}", ctx)
-            await mood(self, (ctx.saga_id, ctx.step_id))
+            await mood(self, Place.called(ctx))
 
     async def probe(self, inp: Request, ctx: StepContext) -> Receipt | None:
         self._check_ordered(ctx, Probe(ctx.step_id, ctx.attempt))
         with self._world.ledger.call(ctx, "probe", inp.model_dump_json(), self._tenure(ctx.saga_id)):
             mood = self._mood(PROBING, f"probe {ctx.step_id} #{ctx.attempt}", ctx)
-            return await mood(self, (ctx.saga_id, ctx.step_id))
+            return await mood(self, Place.called(ctx))
 
     def act(self, place: Place) -> Receipt:
         """Act outside, or be refused because it was cancelled there."""
         number = self._world.ledger.do(place)
-        self._world.simulation.note(f"    {self._world.label(place[0])} {place[1]} ACTED")
+        self._world.simulation.note(f"    {self._world.label(place[0])} {place.step_id}{place.life} ACTED")
         return Receipt(number=number)
 
     def undo(self, place: Place) -> None:
         """Undo outside."""
         self._world.ledger.undo(place)
-        self._world.simulation.note(f"    {self._world.label(place[0])} {place[1]} UNDID")
+        self._world.simulation.note(f"    {self._world.label(place[0])} {place.step_id}{place.life} UNDID")
 
     def learn(self, place: Place) -> Receipt | None:
         """Find out whether it was done; honest, so it does not say no while somebody may still do it."""
@@ -167,16 +168,19 @@ class Services:
     def _check_ordered(self, ctx: StepContext, *works: Work) -> None:
         if not any((ctx.saga_id, work) in self._world.database.ordered for work in works):
             self._world.blame(f"{self._world.label(ctx.saga_id)}: {works[0]} begins, and no commit has ordered it")
+        spent = decode(self._world.database.rows[ctx.saga_id].state).spent.get(ctx.step_id, 0)
+        if ctx.attempt > spent != Place.called(ctx).spent:
+            self._world.blame(f"{self._world.label(ctx.saga_id)}: {works[0]} has the key of what a rewind has undone")
 
     def _check_receipt(self, ctx: StepContext, out: Receipt | None) -> None:
-        known = self._world.ledger.effect((ctx.saga_id, ctx.step_id)).receipt
+        known = self._world.ledger.effect(Place.called(ctx)).receipt
         if out is not None and out.number not in (known, 0):
             self._world.blame(f"{ctx.step_id} is undone by receipt {out.number}, and its receipt is {known}")
 
 
 def heard_by(ctx: StepContext) -> int:
     """Return how many events the step has been given, as its key says."""
-    last = ctx.idempotency_key.rpartition("/")[2]
+    last = ctx.idempotency_key.partition("~")[0].rpartition("/")[2]
     return int(last) if last.isdecimal() else 0
 
 

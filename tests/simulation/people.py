@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ACTOR = {"actor": "ann", "reason": "simulation"}
 ORDERS = ("cancel", "abort", "retry_step", "compensate_step", "skip_step", "skip_done_step", "waive_step")
 HOLDS = ("pause", "stop", "resume", "step", "step")
+RETURNS = ("rewind", "rewind", "rewind_and_patch", "compensate_step")
 PAUSE = "pause"
 _ROUNDS = 20
 
@@ -113,9 +114,9 @@ class People:
 
     # --- operators ------------------------------------------------------------------------------------------
 
-    async def order(self, machine: Machine, orders: Sequence[str] = ORDERS) -> None:
-        """Give some order to some saga, whether it makes sense or not."""
-        saga_id = self._any_saga()
+    async def order(self, machine: Machine, orders: Sequence[str] = ORDERS, to: Sequence[UUID] = ()) -> None:
+        """Give some order to some saga, of these if there are any, whether it makes sense or not."""
+        saga_id = self._world.random.choice(sorted(to)) if to else self._any_saga()
         if saga_id is None:
             return
         name = self._world.random.choice(orders)
@@ -131,12 +132,22 @@ class People:
             "skip_done_step": lambda: admin.skip_step(saga_id, {"number": 0}, **ACTOR),
             "waive_step": lambda: admin.waive_step(saga_id, step_id, **ACTOR),
             "stop": lambda: admin.pause(saga_id, step_id, **ACTOR),
+            "rewind": lambda: admin.rewind(saga_id, step_id, **ACTOR),
+            "rewind_and_patch": lambda: admin.rewind(saga_id, step_id, patch=self._another_wish(), **ACTOR),
         }
         await (orders[name]() if name in orders else getattr(admin, name)(saga_id, **ACTOR))
 
     async def hold(self, machine: Machine) -> None:
         """Pause some saga, or let it go on, or let it take one step."""
         await self.order(machine, HOLDS)
+
+    async def go_back(self, machine: Machine) -> None:
+        """Have some saga go back to some step of it, perhaps with another wish; or undo one, also after its end."""
+        over = [saga_id for saga_id, head in self._world.database.rows.items() if head.status is SagaStatus.COMPLETED]
+        await self.order(machine, RETURNS, over if self._world.random.random() < 0.4 else ())
+
+    def _another_wish(self) -> dict[str, Any]:
+        return {"aggregate": f"another {self._world.random.randrange(10**6)}"}
 
     async def let_go(self, machine: Machine) -> None:
         """Resume every saga that rests in a pause."""

@@ -27,6 +27,8 @@ class Plan:
         resolved: At the end an operator brings every stuck saga to an end.
         crash_at: Kill the machine that reaches the boundary of this number, and nothing else.
         holds: How often somebody pauses a saga, or sets a breakpoint, or resumes one, or lets it take a step.
+        rewinds: How often somebody has a saga go back to a step, or undoes one that is over. Only where there are any
+            does a definition open an undo window.
     """
 
     machines: int = 3
@@ -49,6 +51,7 @@ class Plan:
     resolved: bool = True
     crash_at: int | None = None
     holds: int = 0
+    rewinds: int = 0
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -76,4 +79,5 @@ class Plan:
             old_releases=sometimes(0.5),
             resolved=random.random() < 0.5,
             holds=random.choice((0, 0, random.randint(1, 40))),
+            rewinds=random.choice((0, random.randint(1, 40))),
         )

@@ -42,6 +42,7 @@ def drawn(world: World, random: Random) -> SagaDefinition:
         compensate_on_failure=random.random() < 0.85,
         version=random.choice((1, 2)),
         max_recoveries=random.choice((1, 3, 5)),
+        undo_window=_window(random) if world.plan.rewinds else None,
     )
     layer: list[StepRef[Any]] = []
     for _ in range(random.randint(1, 3)):
@@ -59,9 +60,9 @@ def drawn(world: World, random: Random) -> SagaDefinition:
     return builder.build()
 
 
-def plain(world: World, *, steps: int = 3, width: int = 1) -> SagaDefinition:
+def plain(world: World, *, steps: int = 3, width: int = 1, window: timedelta | None = None) -> SagaDefinition:
     """Return a definition without surprises: that many layers, each of that width."""
-    builder = SagaBuilder()
+    builder = SagaBuilder(undo_window=window)
     layer: list[StepRef[Any]] = []
     for _ in range(steps):
         layer = [builder.add_step(step=Blind(world), **_inputs(layer, layer)) for _ in range(width)]
@@ -198,6 +199,10 @@ def _policy(random: Random) -> RetryPolicy:
             ExponentialRetry(attempts, seconds, max_delay=timedelta(seconds=8), jitter=random.choice((0.0, 0.5))),
         )
     )
+
+
+def _window(random: Random) -> timedelta | None:
+    return random.choice((None, timedelta(seconds=random.choice((5, 60)))))
 
 
 def _limit(random: Random) -> timedelta | None:

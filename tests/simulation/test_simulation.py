@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from saga_orchestrator import SagaDefinition
 from tests.simulation import sagas
 from tests.simulation.__main__ import main
-from tests.simulation.mutants import EVERYTHING, MUTANTS
+from tests.simulation.mutants import EVERYTHING, MUTANTS, RETURNS
 from tests.simulation.plan import Plan
 from tests.simulation.world import Report, World, simulate
 
@@ -45,13 +46,48 @@ def test_everything_fails_at_once_and_nothing_is_wrong() -> None:
         assert not simulate(seed, EVERYTHING).violations
 
 
+def test_whatever_goes_back_and_forward_again_is_done_once_more_and_no_oftener() -> None:
+    """Each rewind undoes what it is to undo, and has it done under new keys; what has ended can be undone, too."""
+    reports = [simulate(seed, RETURNS) for seed in range(AT_ONCE)]
+    traces = "\n".join(line for report in reports for line in report.trace)
+
+    assert [found(report) for report in reports] == [""] * AT_ONCE
+    assert re.search(r"~\d+ ACTED", traces)
+    assert re.search(r"~\d+ UNDID", traces)
+
+
+def test_a_crash_at_any_boundary_of_a_rewind_loses_and_doubles_nothing() -> None:
+    """Whichever machine is killed when, what is COMPLETED stands once, and what is COMPENSATED not at all."""
+
+    def draw(world: World) -> dict[str, SagaDefinition]:
+        return {"d": sagas.plain(world, window=timedelta(minutes=1))}
+
+    plan = Plan(**{**QUIET, "seconds": 20.0}, rewinds=10)
+    for seed in (1, 2, 3):
+        undisturbed = simulate(seed, plan, draw)
+        assert any("~1 ACTED" in line for line in undisturbed.trace)
+        for boundary in range(undisturbed.boundaries):
+            report = simulate(seed, replace(plan, crash_at=boundary), draw)
+            assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
+
+
 def test_the_runs_are_full_of_faults_and_of_ends() -> None:
     """The seeds above prove something: they crash, freeze, stop and fail, and their sagas end in every way."""
     reports = [simulate(seed) for seed in range(SEEDS)]
     traces = "\n".join(line for report in reports for line in report.trace)
 
     assert {end for report in reports for end in report.ends} == {"COMPLETED", "COMPENSATED", "FAILED", "STUCK"}
-    for fault in ("CRASH", "FREEZE", "SHUTDOWN", "refused", "answer lost", "caller has gone", "abort", "FENCED"):
+    for fault in (
+        "CRASH",
+        "FREEZE",
+        "SHUTDOWN",
+        "refused",
+        "answer lost",
+        "caller has gone",
+        "abort",
+        "FENCED",
+        "rewind",
+    ):
         assert fault in traces, fault
 
 

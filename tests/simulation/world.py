@@ -57,7 +57,7 @@ class World:
         self.boundaries = 0
         self.calm = False
         self._is_over = False
-        self.ledger = Ledger(self.blame, self._is_aborted, simulation.now)
+        self.ledger = Ledger(self.blame, self._is_aborted, self._patches, simulation.now)
         self.database = WatchedStore(self)
         self.people = People(self)
         self.counterpart = Counterpart(self)
@@ -96,6 +96,9 @@ class World:
 
     def _is_aborted(self, saga_id: UUID) -> bool:
         return any(row.step_id == "abort" for row in self.database.past[saga_id])
+
+    def _patches(self, saga_id: UUID) -> int:
+        return sum(row.step_id.startswith("rewind:") and row.input is not None for row in self.database.past[saga_id])
 
     # --- the run --------------------------------------------------------------------------------------------
 
@@ -190,6 +193,8 @@ class World:
             yield draw.uniform(1, plan.seconds), lambda: draw.choice(self.machines).shut_down()
         for _ in range(plan.holds):
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.hold)
+        for _ in range(plan.rewinds):
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.go_back)
 
     def _starts(self, number: int) -> Iterator[tuple[float, Callable[[], None]]]:
         draw = self.random
