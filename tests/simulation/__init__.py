@@ -11,7 +11,7 @@ act on participants outside, whose ledger, and not the saga rows, says at the en
 `plan`              which faults happen how often: all drawn from the seed, most of them absent (swarm testing)
 `sagas`             random definitions: sequences, branches, pivots, probes, every policy
 `participants`      the steps, their moods, and the services that they act on
-`ledger`            what really happened, by idempotency key (a rewind gives a step another), and who was doing what at the same time
+`ledger`            what really happened, by idempotency key, and who was doing what at the same time
 `database`          the shared store, which checks the kernel's laws after each write, and each machine's bad line to it
 `machine`           one simulated process
 `people`            callers and operators, who also have sagas go back
