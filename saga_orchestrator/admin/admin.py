@@ -40,6 +40,9 @@ from .dirty import DirtySagas
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _LARGEST_PAGE = 1_000
+_NOBODY = ""
+"""Whom an order is for that names no step and finds none, or several: whoever waits by the time it is carried out is
+not meant, and has not had its output checked."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class SagaAdmin(DirtySagas, Generic[ModelT]):
         Without, it counts as not done; later steps see an empty output, which therefore must fit its model.
         """
         found = await self._skippable(saga_id, step_id)
-        order = SkipOrdered(step_id=found, acted=mock_output is not None, actor=actor, reason=reason)
+        order = SkipOrdered(step_id=found or _NOBODY, acted=mock_output is not None, actor=actor, reason=reason)
         if found is not None:
             order = await self._with_mock(order, saga_id, found, mock_output)
         await self._order(saga_id, order)

@@ -58,9 +58,10 @@ def skip(draft: Draft, order: SkipOrdered) -> Answer:
     status = stands_at(draft)
     if status not in (SagaStatus.SUSPENDED, SagaStatus.STUCK) or draft.course is not Course.FORWARD:
         return refuse(draft, "skip_step needs a saga that is SUSPENDED, or STUCK on its way forward")
-    found = [i for i, s in draft.open.items() if isinstance(s, SKIPPABLE) and order.step_id in (None, i)]
+    waiting = [i for i, s in draft.open.items() if isinstance(s, SKIPPABLE)]
+    found = [i for i in waiting if order.step_id in (None, i)]
     if len(found) != 1:
-        names = ", ".join(found) or "none"
+        names = ", ".join(waiting) or "none"
         return refuse(draft, f"skip_step needs exactly one step that has failed or waits; found: {names}")
     step_id = found[0]
     draft.put(step_id, Skipped(order.acted))

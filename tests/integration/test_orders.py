@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,6 +22,9 @@ from saga_orchestrator import (
     SagaStatus,
     StepKind,
 )
+from saga_orchestrator.kernel.codec import encode
+from saga_orchestrator.kernel.state import State
+from saga_orchestrator.storage.rows import Head
 from tests.support.sagas import NAME, Site, TripSaga, World, soon, trip, until
 
 ORDER = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
@@ -109,6 +113,27 @@ async def test_p24_an_output_that_does_not_fit_is_refused(on_sqlite: Site, world
     with pytest.raises(SagaStateError, match="mock_output does not fit"):
         await admin_of(orchestrator).skip_step(saga_id, {"ref": 12}, **WHO)
 
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.SUSPENDED
+
+
+async def test_p24_a_step_that_waits_only_since_the_look_is_not_skipped(
+    on_sqlite: Site, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order without a name is for the step that waits when it is given; its output was checked against no other."""
+    orchestrator = on_sqlite.joins(trip(world, **PATIENT))
+    world.plan("hotel", ValueError("full"))
+    saga_id = await orchestrator.start(**ORDER)
+    now = await orchestrator.engine.store.head(saga_id)
+    assert now is not None
+
+    async def looked_at_before(_: UUID) -> Head:
+        return replace(now, state=encode(State()))
+
+    monkeypatch.setattr(orchestrator.engine.store, "head", looked_at_before)
+    with pytest.raises(SagaStateError, match="found: hotel"):
+        await admin_of(orchestrator).skip_step(saga_id, {"ref": "by hand"}, **WHO)
+
+    monkeypatch.undo()
     assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.SUSPENDED
 
 
