@@ -35,6 +35,7 @@ CREATE TABLE floor_saga (
     created_at {time} NOT NULL,
     updated_at {time} NOT NULL,
     finished_at {time},
+    progress {json},
     CHECK (status IN ('RUNNING', 'SUSPENDED', 'COMPENSATING', 'STUCK', 'COMPLETED', 'COMPENSATED', 'FAILED')),
     CHECK (status IN ('COMPLETED', 'COMPENSATED', 'FAILED') OR deadline_at IS NOT NULL OR awaiting IS NOT NULL)
 )"""

@@ -4,12 +4,13 @@ from loguru import logger as _logger
 
 from .admin import SagaAdmin, SagaPage
 from .definition.builder import SagaBuilder
+from .definition.context import InputContext, StepContext
 from .definition.failure import DirtyState, FailureAction
 from .definition.graph import StepKind
 from .definition.io import PayloadCodec
 from .definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
 from .definition.saga import SagaDefinition
-from .definition.step import BaseStep, InputContext, StepContext, StepDefinition, StepRef
+from .definition.step import BaseStep, StepDefinition, StepRef
 from .definition.waiting import Event, WaitFor
 from .errors import (
     ActiveSagaAlreadyExistsError,
@@ -30,6 +31,7 @@ from .runtime.failing import CompensationResult
 from .runtime.function import FunctionStep, step
 from .runtime.mailroom import SignalResult
 from .runtime.orchestrator import SagaOrchestrator
+from .runtime.progress import StepProgress
 from .runtime.reading import OpenWait
 from .runtime.snapshots import HistoryEntry, SagaAdminSnapshot, SagaResult, SagaSnapshot
 from .runtime.worker import SagaWorker
@@ -78,6 +80,7 @@ __all__ = [
     "StepContext",
     "StepDefinition",
     "StepKind",
+    "StepProgress",
     "StepRef",
     "TypeValidationError",
     "WaitFor",

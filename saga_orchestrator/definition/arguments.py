@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, create_model
 
 from ..errors import TypeValidationError
 from .annotations import without
-from .step import StepContext
+from .context import StepContext
 from .waiting import WaitFor
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

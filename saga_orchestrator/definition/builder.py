@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ..errors import SagaDefinitionError
 from . import checks
 from .choice import REFUSE, Otherwise, branches_of, choice
+from .context import InputContext
 from .failure import AlertHuman, CloseAll, FailureAction, FailurePlan, action_of
 from .finish import Finish
 from .graph import Graph, Node
@@ -19,7 +20,7 @@ from .options import Refs
 from .parts import steps_of
 from .ready_made import ReadyMadeBuilder
 from .saga import SagaDefinition
-from .step import InputContext, StepDefinition, StepRef
+from .step import StepDefinition, StepRef
 from .step_builder import given_by
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -18,11 +18,12 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import to_json
 
 from ..errors import OutcomeUnknown, PermanentError, SagaDefinitionError
+from .context import StepContext
 from .graph import StepKind
 from .io import reasons
 from .options import StepOptions
 from .parts import SagaInput
-from .step import BaseStep, OutputT, StepContext
+from .step import BaseStep, OutputT
 from .waiting import Event, WaitFor, check_event_name
 
 ENDED = "saga.ended"

@@ -1,4 +1,4 @@
-"""The words a saga's author writes with: a step, what it is called with, and a reference to its output.
+"""The words a saga's author writes with: a step, where it stands in a saga, and a reference to its output.
 
 A step is an object of the application: made once, with whatever clients it needs, and shared by all sagas. It holds no
 state of a saga. How a saga uses it (order, input, retries) is said when it is added, and lives in a `StepDefinition`.
@@ -10,14 +10,14 @@ import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Literal, TypeVar
-from uuid import UUID
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from ..errors import TypeValidationError
+from .context import StepContext
 from .fans import Fan
 from .graph import Node, StepKind
 from .retry import RetryPolicy
@@ -26,54 +26,6 @@ from .waiting import Event, WaitFor
 
 InputT = TypeVar("InputT", bound=BaseModel)
 OutputT = TypeVar("OutputT", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepContext:
-    """What a step may know about the saga that calls it.
-
-    Attributes:
-        attempt: Which attempt this is, from 1.
-        idempotency_key: The same on every attempt and after every restart; another one for the compensation.
-        in_doubt: An earlier attempt may have acted: it timed out, was cut off, or could not tell.
-        initial_data: What the saga was started with, as plain JSON values.
-        deadline: When this attempt is given up, if it has a timeout.
-        phase: "execute", "compensate" or "confirm".
-        session: Of a transactional step, the `AsyncSession` to write by; flushed and committed by the engine.
-    """
-
-    saga_id: UUID
-    saga_name: str
-    step_id: str
-    aggregation_id: str
-    trace_id: str
-    attempt: int
-    idempotency_key: str
-    in_doubt: bool = False
-    initial_data: Any = None
-    deadline: datetime | None = None
-    phase: Literal["execute", "compensate", "confirm"] = "execute"
-    session: Any = None
-    _kin: Any = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class InputContext:
-    """What the `input_map` of a step without `depends_on` is called with.
-
-    Attributes:
-        initial_data: What the saga was started with, as plain JSON values.
-        context: The saga's context: `saga_name`, `initial_data` and `step_outputs` together.
-        step_outputs: The outputs so far, by step id, as plain JSON values.
-        latest_event: The event that woke this step, if one did.
-        events: All events so far.
-    """
-
-    initial_data: Any
-    context: Mapping[str, Any]
-    step_outputs: Mapping[str, Any]
-    latest_event: Any = None
-    events: tuple[Any, ...] | list[Any] | None = None
 
 
 class BaseStep(Generic[InputT, OutputT]):

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 
 from ..errors import SagaDefinitionError
 from . import checks
+from .context import InputContext
 from .frontier import Frontier, ParallelBlock
 from .input_map import check_input_map
 from .options import Refs, StepOptions, make_node
-from .step import BaseStep, InputContext, InputT, OutputT, StepDefinition, StepRef, StepSource
+from .step import BaseStep, InputT, OutputT, StepDefinition, StepRef, StepSource
 
 DependencyT = TypeVar("DependencyT", bound=BaseModel)
 

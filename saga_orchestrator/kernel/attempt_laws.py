@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..definition.graph import Graph
-from .effects import Decision, Verdict
-from .events import Asked, Claimed, Collected, Compensated, CompensationRaised, Probed, Raised, Reply, Returned
+from .effects import Decision, Phase, Verdict
+from .events import Asked, Claimed, Collected, Compensated, CompensationRaised, Noted, Probed, Raised, Reply, Returned
 from .rewind_laws import begun_again
 from .state import State
 from .step_status import Asking, Failed, Pending, Probing, Retrying, Running, Skipped, StepStatus, Succeeded, Waiting
@@ -13,7 +13,7 @@ from .undo_status import UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying
 
 def only_the_current_attempt_answers(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """A reply moves its step only if that attempt is in flight, or tells for the first time what a step returned."""
-    if not isinstance(event, Reply):
+    if not isinstance(event, Reply | Noted):
         return True
     status = before.of(event.step_id)
     fits = isinstance(event, _ANSWERS.get(type(status), ())) and getattr(status, "attempt", None) == event.attempt
@@ -21,13 +21,23 @@ def only_the_current_attempt_answers(graph: Graph, before: State, event: object,
     return fits or news or decision.verdict is not Verdict.APPLIED
 
 
-_ANSWERS: dict[type[StepStatus], tuple[type[Reply], ...]] = {
-    Running: (Returned, Raised, Asked),
+_ANSWERS: dict[type[StepStatus], tuple[type[Reply | Noted], ...]] = {
+    Running: (Returned, Raised, Asked, Noted),
     Probing: (Probed,),
-    Undoing: (Compensated, CompensationRaised, Asked),
+    Undoing: (Compensated, CompensationRaised, Asked, Noted),
     Asking: (Collected,),
     UndoAsking: (Collected,),
 }
+
+
+def a_note_is_kept_and_moves_nothing(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """What an attempt notes is recorded under that attempt's way, and the attempt goes on."""
+    if not isinstance(event, Noted) or decision.verdict is not Verdict.APPLIED:
+        return True
+    status = before.of(event.step_id)
+    kept = [record for record in decision.records if (record.phase, record.input) == (Phase.ORDER, event.content)]
+    goes_on = decision.state.of(event.step_id) is status and isinstance(status, Undoing) is event.undoing
+    return goes_on and len(kept) == 1
 
 
 def replies_are_believed(graph: Graph, before: State, event: object, decision: Decision) -> bool:

@@ -146,5 +146,15 @@ class CompensationRaised:
     started_at: datetime | None = None
 
 
+@value(frozen=True, slots=True)
+class Noted:
+    """A part of an attempt, or of a compensation, has come off; `content` is kept for who has to do it again."""
+
+    step_id: str
+    attempt: int
+    content: str
+    undoing: bool = False
+
+
 Reply = Returned | Asked | Collected | Raised | Probed | Compensated | CompensationRaised
-Event = Claimed | Ticked | Notified | Signalled | Reply | Order
+Event = Claimed | Ticked | Notified | Signalled | Reply | Noted | Order

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..definition.graph import Graph
 from .attempt_laws import (
     a_claim_burns_nothing,
+    a_note_is_kept_and_moves_nothing,
     commits,
     no_attempt_twice,
     only_the_current_attempt_answers,
@@ -142,6 +143,7 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     _history_grows,
     only_the_current_attempt_answers,
     replies_are_believed,
+    a_note_is_kept_and_moves_nothing,
     _orders_are_signed,
     no_attempt_twice,
     a_claim_burns_nothing,

@@ -8,7 +8,8 @@ from ..definition.graph import Graph
 from .claim import count_crash, take_over
 from .draft import Draft
 from .effects import Decision, Phase, RecordStatus, Verdict
-from .events import Claimed, Event, Notified, Signalled, Ticked
+from .events import Claimed, Event, Noted, Notified, Signalled, Ticked
+from .notes import keep
 from .order_events import Order
 from .orders import obey
 from .projection import is_live
@@ -49,6 +50,8 @@ def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
             return _notified(draft, event), ""
         case Signalled():
             return hear(draft, event), ""
+        case Noted():
+            return keep(draft, event), ""
         case _:  # Reply
             return take(draft, event), ""
     return Verdict.APPLIED, ""

@@ -92,6 +92,7 @@ def _head_columns() -> list[sa.Column[Any]]:
         sa.Column("created_at", _instant(), nullable=False, server_default=sa.func.now()),
         sa.Column("updated_at", _instant(), nullable=False, server_default=sa.func.now()),
         sa.Column("finished_at", _instant()),
+        sa.Column("progress", _json()),
     ]
 
 

@@ -18,9 +18,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..definition.child import Child, ChildKey
+from ..definition.context import StepContext
 from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
-from ..definition.step import StepContext
 from ..errors import PermanentError, SagaDefinitionError
 from ..kernel.events import Event, Ticked
 from ..kernel.order_events import CancelOrdered, CompensateOrdered

@@ -11,7 +11,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from ..definition.annotations import admits_none, mentions, name_of
 from ..definition.arguments import Arguments
-from ..definition.step import StepContext
+from ..definition.context import StepContext
 from ..definition.waiting import Event, WaitFor
 from ..errors import OutcomeUnknown
 

@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from ..kernel.effects import Collect
 from ..kernel.events import Event, Ticked
-from ..kernel.projection import outstanding, timed
+from ..kernel.projection import outstanding
 from ..kernel.step_status import StepStatus
-from ..kernel.undo_status import Undoing
 from ..storage.rows import Ownership, Written
+from .alarm import GRACE, Alarm
 from .background import begun
 from .exactly_once import Committed, is_once, perform_once
 from .moves import Fold, compose, fold, is_at_work, left_by_owner, left_to_anybody, let_go, read_state
+from .notes import NoteBook
 from .tenure import patiently
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 
 Outcome = Event | Committed | None
 """What a piece of work comes to: an event, or what it has committed itself, or nothing that anybody waits for."""
-_GRACE = timedelta(seconds=5)
-"""How long a step that has timed out may take to end before it is left behind."""
 
 
 class Driver:
@@ -50,10 +50,11 @@ class Driver:
         self._tools = tools
         self._begun: dict[str, StepStatus] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        self._began: dict[str, tuple[StepStatus, datetime]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(tenure, tools.now, partial(self.put, Ticked()))
+        self._notes = NoteBook(self.put)
+        tenure.note = self._notes.write
         self._left_behind: set[asyncio.Task[Outcome]] = set()
         self._stale = False
         self._lost = False
@@ -105,7 +106,7 @@ class Driver:
         self._cancel_all()
         self._ring()
         if tasks:
-            await asyncio.wait(tasks, timeout=_GRACE.total_seconds())
+            await asyncio.wait(tasks, timeout=GRACE.total_seconds())
         await self._stop()
         while is_at_work(self.tenure.state) and not self._fenced:
             now = self._tools.now()
@@ -133,16 +134,18 @@ class Driver:
             now = self._tools.now()
             done = self._fold(events, now)
             if not done.moved:
-                self._set_alarm()
+                self._alarm.set()
+                self._notes.answer(events, ())
                 return
             if await self._commit(done, now, left_by_owner(self.tenure.definition, done.state, now)):
                 self._adopt(done)
+                self._notes.answer(events, done.records)
                 return
         self._mail[:0] = events  # what was not committed, `release` still may
 
     def _fold(self, events: list[Event], now: datetime) -> Fold:
         tenure = self.tenure
-        known = [Ticked(self._spared(now)) if isinstance(event, Ticked) else event for event in events]
+        known = [Ticked(self._alarm.spared(now)) if isinstance(event, Ticked) else event for event in events]
         return fold(tenure.definition.graph, tenure.state, tenure.last_error, known, now)
 
     async def _commit(self, done: Fold, now: datetime, ownership: Ownership | None) -> bool:
@@ -203,14 +206,14 @@ class Driver:
                 else:
                     self._tasks[work.step_id] = task
                     task.add_done_callback(self._done)
-        self._set_alarm()
+        self._alarm.set()
 
     def _perform(self, work: Work) -> Coroutine[Any, Any, Outcome]:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
         if isinstance(work, Collect):
             return self._collect()
         now = self._tools.now()
-        self._began[work.step_id] = self.tenure.state.of(work.step_id), now
+        self._alarm.count_from(work.step_id, now)
         if is_once(self.tenure, work):
             return perform_once(self._tools.performer, work, self.tenure, self._tools.now)
         return self._tools.performer.perform(work, self.tenure, now)
@@ -233,13 +236,13 @@ class Driver:
     async def _perform_once_known(self, work: Work) -> Outcome:
         await self.tenure.past()
         performing = self._perform(work)
-        self._set_alarm()
+        self._alarm.set()
         return await performing
 
     def _leave_behind(self, step_id: str) -> None:
         """Cancel work whose answer is not waited for any more; if it answers all the same, the kernel judges it."""
         del self._begun[step_id]
-        self._began.pop(step_id, None)
+        self._alarm.forget(step_id)
         task = self._tasks.pop(step_id, None)
         if task is not None and not task.done():
             task.cancel()
@@ -262,37 +265,7 @@ class Driver:
         else:
             self.put(result)
 
-    def _set_alarm(self) -> None:
-        """Have a tick put into the mailbox when the next timer of the state runs out."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        state = self.tenure.state
-        dues = [at for i, status in timed(state) if (at := self._due(i, status)) is not None]
-        if state.deadline is not None and not state.paused:
-            dues.append(state.deadline)
-        if dues:
-            delay = max((min(dues) - self._tools.now()).total_seconds(), 0.0)
-            self._alarm = asyncio.get_running_loop().call_later(delay, self.put, Ticked())
-
-    def _due(self, step_id: str, status: StepStatus) -> datetime | None:
-        """Return when a timer matters here; work in flight ends itself first, and has a moment to do so."""
-        until: datetime | None = getattr(status, "until", None)
-        if until is None or not status.is_live:
-            return until
-        attempt, began = self._began.get(step_id, (None, until))
-        if attempt != status:  # what runs out of time is this attempt, not one before it
-            return None
-        node = self.tenure.definition.step(step_id).node
-        timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout
-        return max(until, began + (timeout or timedelta(0))) + _GRACE
-
-    def _spared(self, now: datetime) -> frozenset[str]:
-        """Return the steps whose work in flight has not had its time yet, whatever the state says."""
-        live = ((step_id, status) for step_id, status in self.tenure.state.open.items() if status.is_live)
-        return frozenset(i for i, status in live if (due := self._due(i, status)) is None or due > now)
-
     def _cancel_all(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
         for task in (*self._tasks.values(), *self._left_behind):
             task.cancel()

@@ -22,7 +22,6 @@ from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ..definition.io import PayloadCodec, Payloads
-from ..definition.saga import SagaDefinition
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.events import Event
 from ..storage.contract import Store
@@ -42,6 +41,7 @@ from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
 from .performer import Performer
+from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
 from .tenure import Tenure
@@ -88,18 +88,16 @@ class SagaEngine(Generic[ModelT]):
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._claims = Claims(self.registry, self.owner, self.lease)
         self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
-        performer = Performer(self.payloads, SagaChildren(self, self._claims))
+        self._board = ProgressBoard(self.owner, self.store, self.now)
+        children = SagaChildren(self, self._claims)
+        performer = Performer(self.payloads, children, self._board, self._leases.trusted_until)
         self.background = Background()
         collect = partial(self.background.outcome, self._mailroom.collect)  # to the end, whoever has stopped waiting
         self._tools = Tools(self._commits, performer, self.now, collect)
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    # --- the registry and the clock --------------------------------------------------------------------------
-
-    def register(self, name: str, definition: SagaDefinition) -> None:
-        """Make a definition known; see `SagaOrchestrator.register`."""
-        self.registry.register(name, definition)
+    # --- the doors -------------------------------------------------------------------------------------------
 
     async def ready(self) -> None:
         """Be ready to touch a saga.
@@ -111,8 +109,6 @@ class SagaEngine(Generic[ModelT]):
             raise SagaStateError("This orchestrator has been closed; make a new one.")
         if not self._clock.is_ready:
             await self._clock.ready()
-
-    # --- the doors -------------------------------------------------------------------------------------------
 
     async def start(self, beginning: Beginning) -> UUID:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
@@ -296,4 +292,5 @@ class SagaEngine(Generic[ModelT]):
         await self.background.join()
         await self._commits.aclose()
         await self._leases.aclose()
+        await self._board.aclose()
         await self.store.aclose()

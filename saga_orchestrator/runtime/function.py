@@ -14,8 +14,9 @@ from typing import Any, TypeVar, overload
 from pydantic import BaseModel
 
 from ..definition.arguments import Arguments
+from ..definition.context import StepContext
 from ..definition.graph import StepKind
-from ..definition.step import BaseStep, StepContext, StepSource, make_step
+from ..definition.step import BaseStep, StepSource, make_step
 from ..definition.waiting import Event, WaitFor
 from ..errors import SagaDefinitionError
 from .companion import Companion, Given, as_output

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -59,6 +59,11 @@ class LeaseKeeper:
         """Return whether a lease can be believed in until the next beat."""
         length = self.lease.total_seconds()
         return lease_until - length * (_MARGIN + 1 / _BEATS_PER_LEASE) > asyncio.get_running_loop().time()
+
+    def trusted_until(self, lease_until: float) -> datetime:
+        """Return until when, by the database's clock, a lease can be believed in that ends then by the loop's."""
+        left = lease_until - asyncio.get_running_loop().time() - self.lease.total_seconds() * _MARGIN
+        return self._clock.now() + timedelta(seconds=left)
 
     async def aclose(self) -> None:
         """Stop beating."""

@@ -90,7 +90,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         Raises:
             SagaDefinitionError: This version of the name is registered already.
         """
-        self._engine.register(name, definition)
+        self._engine.registry.register(name, definition)
 
     async def start(
         self,
@@ -172,7 +172,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         return snapshot(await head_of(self._engine, saga_id), self._engine.registry)
 
     async def watch(self, saga_id: UUID) -> AsyncIterator[SagaSnapshot]:
-        """Yield where a saga stands, and again whenever it has moved; end when it is over, or STUCK.
+        """Yield where a saga stands, and again whenever it has moved or shown progress; end when it is over, or STUCK.
 
         What follows quickly on each other comes as one. It does not matter which process drives the saga.
 

@@ -16,15 +16,18 @@ from pydantic import BaseModel
 
 from ..definition.child import Children, Kin
 from ..definition.constant import Nothing
+from ..definition.context import StepContext
 from ..definition.io import Payloads, clean_text
 from ..definition.retry import RetryPolicy
-from ..definition.step import StepContext, StepDefinition
+from ..definition.step import StepDefinition
 from ..definition.waiting import Event, WaitFor
 from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Work
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
+from ..kernel.notes import ONCE
 from ..kernel.step_status import Skipped, Succeeded
 from .arguments import arguments
+from .backing import Backing
 from .calls import Outcome, call
 from .ids import idempotency_key
 from .letters import opened
@@ -32,6 +35,7 @@ from .letters import opened
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from .progress import ProgressBoard
     from .tenure import Tenure
 
 Calling = Execute | Probe | Compensate
@@ -42,8 +46,14 @@ _LONGEST_ERROR = 4_000
 class Performer:
     """Performs the work of sagas."""
 
-    def __init__(self, payloads: Payloads, children: Children) -> None:
-        self._payloads, self._children = payloads, children
+    def __init__(
+        self,
+        payloads: Payloads,
+        children: Children,
+        board: ProgressBoard,
+        trusted_until: Callable[[float], datetime],
+    ) -> None:
+        self._payloads, self._children, self._board, self._trusted_until = payloads, children, board, trusted_until
 
     def perform(
         self, work: Calling, tenure: Tenure, started: datetime, session: AsyncSession | None = None
@@ -76,9 +86,9 @@ class Performer:
         outcome = await call(begin, step.timeout)
         if outcome.error is None:
             return self._returned(work, step, outcome.value, stored, started)
-        return Raised(
-            work.step_id, work.attempt, **_failure(outcome, step.retry_policy), input=stored, started_at=started
-        )
+        has_acted = f"{ONCE}:{work.step_id}" in tenure.known_past.notes
+        failure = _failure(outcome, step.retry_policy, has_acted=has_acted)
+        return Raised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
 
     def _call_of(
         self, work: Execute, step: StepDefinition, tenure: Tenure, inp: BaseModel, started: datetime
@@ -231,6 +241,7 @@ class Performer:
             phase=phase,
             session=tenure.session,
             _kin=Kin(self._children, begun_under, work.attempt - 1 - heard - spent),
+            _backing=Backing(work, tenure, self._payloads, self._board, self._trusted_until),
         )
 
 
@@ -239,13 +250,14 @@ def _what(phase: str, heard: int, spent: int) -> str:
     return f"{phase}{f'/{heard}' if heard else ''}{f'~{spent}' if spent else ''}"
 
 
-def _failure(outcome: Outcome, policy: RetryPolicy) -> dict[str, Any]:
+def _failure(outcome: Outcome, policy: RetryPolicy, *, has_acted: bool = False) -> dict[str, Any]:
+    """Return what a failure is. `has_acted`: a part of the step is done, whatever it raised."""
     error = outcome.error
     assert error is not None
     return {
         "error": describe(error),
         "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or is_worth_retrying(policy, error),
-        "in_doubt": outcome.in_doubt,
+        "in_doubt": outcome.in_doubt or has_acted,
         "delay": error.delay if isinstance(error, RetryAfter) else None,
     }
 

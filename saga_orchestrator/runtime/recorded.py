@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..definition.context import InputContext
 from ..definition.io import Payloads
-from ..definition.step import InputContext
 from .tenure import Tenure
 
 

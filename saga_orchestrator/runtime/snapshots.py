@@ -16,6 +16,7 @@ from ..kernel.effects import Phase, RecordStatus
 from ..kernel.projection import residue
 from ..kernel.state import SagaStatus, State
 from ..storage.rows import Head, HistoryRow
+from .progress import StepProgress, progress_of
 from .reading import OpenWait, open_waits
 from .registry import Registry
 from .tenure import initial_of, rewound
@@ -30,6 +31,7 @@ class SagaSnapshot:
         step_execution_token: Of a saga that waits, the token for `notify`: that of its one open wait, or of its pause
             before a retry; None once it is over.
         waits: The waits for events that are open, each with a token of its own.
+        progress: How far the steps in flight have come, by step id, where they say so.
         deadline_at: When `run_due` will next look at it, in UTC; None when nothing is due by time.
         last_error: The error that a person wants to see: of a failed saga, the one that turned it.
         residue: The steps whose effects stand although the saga failed, was aborted, or is stuck; or, of one that has
@@ -55,6 +57,7 @@ class SagaSnapshot:
     finished_at: datetime | None
     residue: tuple[str, ...] = ()
     waits: tuple[OpenWait, ...] = ()
+    progress: Mapping[str, StepProgress] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +174,13 @@ def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
 
 
 def _facts(head: Head) -> dict[str, Any]:
-    names = {field.name for field in fields(SagaSnapshot)} - {"residue", "waits"}
+    names = {field.name for field in fields(SagaSnapshot)} - {"residue", "waits", "progress"}
     facts = {name: getattr(head, name) for name in names}
     state = None if head.status.is_terminal else _state(head)
     waits = () if state is None else tuple(open_waits(head.id, state))
     token = waits[0].token if len(waits) == 1 else head.step_execution_token
-    return {**facts, "waits": waits, "step_execution_token": token}
+    progress = {} if state is None else progress_of(head, state)
+    return {**facts, "waits": waits, "progress": progress, "step_execution_token": token}
 
 
 def _entry(row: HistoryRow, payloads: Payloads) -> HistoryEntry:

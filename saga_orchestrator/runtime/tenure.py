@@ -16,6 +16,8 @@ from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import SagaStateError
 from ..kernel.effects import Phase, Record, RecordStatus
+from ..kernel.events import Noted
+from ..kernel.notes import ONCE, ONCE_UNDO
 from ..kernel.projection import status_of
 from ..kernel.rewind import REWIND, REWOUND
 from ..kernel.state import State
@@ -24,6 +26,7 @@ from ..kernel.waits import SIGNAL, TIMEOUT
 from ..storage.contract import Store
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, HistoryRow
+from .notes import noted
 
 T = TypeVar("T")
 _PAUSE = 0.1
@@ -43,6 +46,8 @@ class Past:
     """The event that ended a step's last wait; None if it was ended by time."""
     patches: list[str] = field(default_factory=list)
     """What operators have changed of the initial data."""
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What steps have noted of their work, by what history calls the note, and then by key; of two the first counts."""
     latest_event: str | None = None
     """What woke the step that is at work; its success uses it up."""
 
@@ -65,8 +70,13 @@ class Past:
             self.heard[step_id] = row.input
         if what == REWIND and row.input is not None:
             self.patches.append(row.input)
+        if what in (ONCE, ONCE_UNDO) and row.input is not None:
+            key, stored = noted(row.input)
+            self.notes.setdefault(row.step_id, {}).setdefault(key, stored)
         for forgotten in rewound(row):
             self.doubted.discard(forgotten)
+            for name in (ONCE, ONCE_UNDO):
+                self.notes.pop(f"{name}:{forgotten}", None)
             for known in (self.inputs, self.outputs, self.heard):
                 known.pop(forgotten, None)
         if what in (SIGNAL, NOTIFY) and row.input is not None:
@@ -113,6 +123,10 @@ class Tenure:
     known_past: Past = field(default_factory=Past)
     past_is_known: bool = False
     parent_id: UUID | None = None
+    note: Callable[[Noted], Awaitable[None]] | None = None
+    """Makes a note of a step durable; its driver's."""
+    progress: dict[str, Any] = field(default_factory=dict)
+    """How far the steps at work have come, as they say."""
     session: Any = None
     """That of the transaction which the work at hand is done in, if it is."""
 

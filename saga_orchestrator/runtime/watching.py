@@ -38,15 +38,16 @@ async def ended(engine: SagaEngine[Any], saga_id: UUID) -> Head:
 
 
 async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:
-    """Yield a saga's row, and again whenever it has moved since; the last one is that of a saga that has come to rest.
+    """Yield a saga's row, and again when it has moved or shown progress; the last one is that of one come to rest.
 
     Moves that follow quickly on each other are one. The longer nothing happens, the seldomer it is looked at.
     """
-    seen, looks = -1, 0
+    seen: tuple[int, str | None] | None = None
+    looks = 0
     while True:
         head = await head_of(engine, saga_id)
-        if head.revision != seen:
-            seen, looks = head.revision, 0
+        if (head.revision, head.progress) != seen:
+            seen, looks = (head.revision, head.progress), 0
             yield head
         if is_at_rest(head):
             return

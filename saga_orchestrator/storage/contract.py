@@ -8,7 +8,7 @@ as SQLite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -63,6 +63,13 @@ class Store(Protocol):
 
         A lease that lasts longer already is left alone: a renewal that was long under way never shortens one.
         Rows locked by others are passed over: a renewal never waits.
+        """
+        ...
+
+    async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
+        """Have the rows of sagas that the owner still has say how far their steps have come, each a JSON text.
+
+        Nothing else of a row changes, its revision neither. Rows locked by others are passed over.
         """
         ...
 

@@ -79,6 +79,8 @@ class SagaStateMixin:
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=_NOW)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    progress: Mapped[dict[str, Any] | None] = mapped_column(Json(none_as_null=True))
+    """How far the steps in flight say that they have come; it lags behind, and nothing is decided by it."""
 
     if TYPE_CHECKING:
         step_history: Mapped[list[Any]]

@@ -16,7 +16,7 @@ from ..kernel.value import value
 
 @value(frozen=True, slots=True, kw_only=True)
 class Head:
-    """One saga row, as it was read. `state` and `context` are JSON texts."""
+    """One saga row, as it was read. `state`, `context` and `progress` are JSON texts."""
 
     id: UUID
     saga_name: str
@@ -41,6 +41,7 @@ class Head:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = None
+    progress: str | None = None
 
 
 class HistoryRow(NamedTuple):

@@ -34,7 +34,7 @@ from .rows import Birth, Claimable, Fate, Head, HistoryRow, Letter, Move, SagaFi
 from .types import JsonText, UtcDateTime
 
 _HEAD_COLUMNS = tuple(field.name for field in fields(Head))
-_TEXTS = ("state", "context", "input", "output")
+_TEXTS = ("state", "context", "progress", "input", "output")
 
 
 class Times(NamedTuple):
@@ -68,6 +68,7 @@ class Statements:
         self.insert_letters = insert_or_nothing(inbox).on_conflict_do_nothing()
         self.read_history = self._read_history()
         self.renew = self._renew()
+        self.show = self._show()
 
     def insert_saga(self, birth: Birth) -> Any:
         """Return the insert of one saga, which inserts no row if something stands in its way.
@@ -182,6 +183,13 @@ class Statements:
         until = bindparam("until", type_=UtcDateTime)
         later = case((head.deadline_at < until, until), else_=head.deadline_at)  # one that is late must not shorten it
         return update(self.head).where(head.id.in_(free)).values(deadline_at=later).returning(head.id, head.revision)
+
+    def _show(self) -> Any:
+        head = self.head.c
+        mine = and_(head.id == bindparam("_id"), head.lease_owner == bindparam("_owner"))
+        free = select(head.id).where(mine).with_for_update(skip_locked=True, key_share=True)
+        shown = bindparam("_progress", type_=head.progress.type)
+        return update(self.head).where(head.id.in_(free)).values(progress=shown)
 
 
 _KEPT = ("revision", "status", "state", "current_step_index", "retry_counter", "last_error", "updated_at")

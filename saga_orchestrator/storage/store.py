@@ -7,7 +7,7 @@ the same (`one_statement`, `one_hop`); it is chosen once, when the store is made
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -31,6 +31,7 @@ from .inbox import SagaInbox
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
 from .transaction import SagaTransaction, transaction
+from .types import JsonText
 
 
 class SagaStore:
@@ -202,6 +203,14 @@ class SagaStore:
                 rows = await connection.execute(self._sql.renew, {"ids": chosen, "owner": owner, "until": until})
                 alive.update((row.id, row.revision) for row in rows)
         return alive
+
+    async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
+        shown = [
+            {"_id": saga_id, "_owner": owner, "_progress": JsonText(text)}
+            for saga_id, text in sorted(progress.items(), key=lambda pair: pair[0].int)
+        ]
+        async with self.dialect.writing(self.engine) as connection:
+            await connection.execute(self._sql.show, shown)
 
     async def add(self, session: AsyncSession, birth: Birth) -> tuple[Head | None] | None:
         inserted = await session.execute(self._sql.insert_saga(birth))

@@ -7,7 +7,7 @@ forgets to compare the revision is found out here too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -168,6 +168,12 @@ class MemoryStore:
         for head in mine:
             self.rows[head.id] = replace(head, deadline_at=max(until, head.deadline_at or until))
         return {head.id: head.revision for head in mine}
+
+    async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
+        await asyncio.sleep(0)
+        for saga_id, text in progress.items():
+            if (head := self.rows.get(saga_id)) is not None and head.lease_owner == owner:
+                self.rows[saga_id] = replace(head, progress=text)
 
     async def head(self, saga_id: UUID) -> Head | None:
         await asyncio.sleep(0)

@@ -204,7 +204,7 @@ def test_a_generated_revision_runs_and_imports_nothing_of_this_library(project: 
     generated = project.generate().read_text()
 
     assert "saga_orchestrator" not in generated
-    assert generated.count("postgresql.JSONB()") == 5
+    assert generated.count("postgresql.JSONB()") == 6
     command.upgrade(project.config, "head")
     assert tables(project.url) == SAGA_TABLES
     command.check(project.config)

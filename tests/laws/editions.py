@@ -31,6 +31,7 @@ MODULES = (
     "waits",
     "rewind",
     "pause",
+    "notes",
 )
 _numbers = itertools.count(1)
 

@@ -11,7 +11,8 @@ T = TypeVar("T")
 class Tape:
     """Chances, one byte each. Zero is the dull one, and zeros are what follows the end: a short tape, a dull world.
 
-    Its last byte says whether it is a world of choices, whether of waits, whether of fans, and whether of pauses.
+    Its last byte says whether it is a world of choices, whether of waits, whether of fans, whether of pauses, and
+    whether of notes.
     """
 
     def __init__(self, tape: bytes) -> None:
@@ -20,6 +21,7 @@ class Tape:
         self.is_of_waits = bool(tape) and tape[-1] % 4 >= 2
         self.is_of_fans = bool(tape) and tape[-1] % 7 == 3
         self.is_of_pauses = bool(tape) and tape[-1] % 5 == 1
+        self.is_of_notes = bool(tape) and tape[-1] % 11 == 4
         self.is_spent = False
 
     def number(self, below: int) -> int:

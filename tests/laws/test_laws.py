@@ -36,7 +36,17 @@ def test_the_worlds_are_hostile_enough() -> None:
         words["omitted"] += any('"O"' in line for line in world.story)
         words.update(word.split("(")[0] for line in world.story for word in line.split())
     assert ends == {SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED, SagaStatus.STUCK}
-    events = {"Claimed", "Ticked", "Notified", "Returned", "Raised", "Probed", "Compensated", "CompensationRaised"}
+    events = {
+        "Noted",
+        "Claimed",
+        "Ticked",
+        "Notified",
+        "Returned",
+        "Raised",
+        "Probed",
+        "Compensated",
+        "CompensationRaised",
+    }
     orders = {"RetryOrdered", "SkipOrdered", "CompensateOrdered", "CancelOrdered", "AbortOrdered", "WaiveOrdered"}
     orders.add("FailureOrdered")
     orders |= {"PauseOrdered", "ResumeOrdered", "StepOrdered"}

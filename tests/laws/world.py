@@ -167,6 +167,8 @@ class World:
             self.compensate(flight)
 
     def execute(self, flight: Flight, step_id: str, attempt: int) -> None:
+        if self.notes(flight):
+            return
         if self.asks(flight) and self.is_asked_well(flight):
             self.ask(step_id, attempt)
             return
@@ -194,6 +196,17 @@ class World:
         elif would_be.verdict is self.k.Verdict.APPLIED:
             self.ledger.standing.add(flight.key)
             self.reply(reply)
+
+    def notes(self, flight: Flight) -> bool:
+        """Let work do a part, and note it; then it goes on. Return whether it did."""
+        step_id, is_undo = flight.work.step_id, isinstance(flight.work, self.k.Compensate)
+        if not self.tape.is_of_notes or self.node(step_id).transactional or not self.tape.happens(3):
+            return False
+        if not is_undo and not self.ledger.act(flight):
+            return False
+        self.flights.append(flight)
+        self.reply(self.k.Noted(step_id, flight.work.attempt, "{}", is_undo))
+        return True
 
     def asks(self, flight: Flight) -> bool:
         """Return whether this attempt asks for an event: the seldomer, the more it has heard."""
@@ -247,6 +260,8 @@ class World:
 
     def compensate(self, flight: Flight) -> None:
         step_id, attempt = flight.work.step_id, flight.work.attempt
+        if self.notes(flight):
+            return
         if self.asks(flight):
             self.ask(step_id, attempt)
             return

@@ -83,6 +83,7 @@ PUBLIC = [
     "StepContext",
     "StepDefinition",
     "StepKind",
+    "StepProgress",
     "StepRef",
     "TypeValidationError",
     "WaitFor",

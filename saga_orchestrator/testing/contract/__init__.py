@@ -23,6 +23,7 @@ from .moving import MovingContract
 from .posting import PostingContract
 from .reading import ReadingContract
 from .renewing import RenewingContract
+from .showing import ShowingContract
 from .telling import TellingContract
 
 
@@ -32,6 +33,7 @@ class StoreContract(
     AdvancingContract,
     ClaimingContract,
     RenewingContract,
+    ShowingContract,
     ReadingContract,
     PostingContract,
     TellingContract,

@@ -638,4 +638,26 @@ MUTANTS = (
     Mutant("a breakpoint holds for ever", "holding", "if step_id not in hit])", "])", 20),
     Mutant("the document drops the pause", "codec", 'if state.paused else ""', 'if False else ""', 10),
     Mutant("the document drops the breakpoints", "codec", 'if state.stops else ""', 'if False else ""', 10),
+    # --- notes
+    Mutant(
+        "a note of an attempt that is over is kept",
+        "notes",
+        "if not isinstance(status, wanted) or status.attempt != note.attempt:",
+        "if not isinstance(status, wanted):",
+        213,
+    ),
+    Mutant(
+        "a note is lost",
+        "notes",
+        'draft.record(Phase.ORDER, RecordStatus.SUCCESS, f"{what}:{note.step_id}", note.attempt, input=note.content)',
+        "pass",
+        8,
+    ),
+    Mutant(
+        "a note is no progress",
+        "notes",
+        "draft.recoveries = 0",
+        "draft.recoveries += 1",
+        8,
+    ),
 )

@@ -11,10 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from saga_orchestrator.definition.builder import SagaBuilder
+from saga_orchestrator.definition.context import InputContext
 from saga_orchestrator.definition.graph import StepKind
 from saga_orchestrator.definition.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
 from saga_orchestrator.definition.saga import SagaDefinition
-from saga_orchestrator.definition.step import BaseStep, InputContext, StepRef
+from saga_orchestrator.definition.step import BaseStep, StepRef
 from saga_orchestrator.errors import SagaDefinitionError, TypeValidationError
 
 COMPENSATABLE, READ_ONLY, PIVOT, RETRIABLE = StepKind

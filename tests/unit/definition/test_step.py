@@ -11,15 +11,14 @@ from uuid import uuid4
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from saga_orchestrator.definition.context import InputContext, StepContext
 from saga_orchestrator.definition.graph import Node, StepKind
 from saga_orchestrator.definition.retry import FixedRetry
 from saga_orchestrator.definition.shape import StepShape
 from saga_orchestrator.definition.step import (
     BaseStep,
-    InputContext,
     InputT,
     OutputT,
-    StepContext,
     StepDefinition,
     StepRef,
     shape_of,

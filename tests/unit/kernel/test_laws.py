@@ -10,7 +10,17 @@ from saga_orchestrator.definition.fans import Fan
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel import state_laws
 from saga_orchestrator.kernel.effects import Decision, Execute, Phase, Record, RecordStatus, Verdict, Work
-from saga_orchestrator.kernel.events import Asked, Claimed, Compensated, Event, Raised, Returned, Signalled, Ticked
+from saga_orchestrator.kernel.events import (
+    Asked,
+    Claimed,
+    Compensated,
+    Event,
+    Noted,
+    Raised,
+    Returned,
+    Signalled,
+    Ticked,
+)
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
 from saga_orchestrator.kernel.order_events import CancelOrdered, RetryOrdered
 from saga_orchestrator.kernel.pause import ResumeOrdered, StepOrdered
@@ -100,6 +110,8 @@ def test_a_status_that_is_derived_wrongly_breaks_a_law(
 
 
 ROW = Record(0, Phase.EXECUTE, RecordStatus.SUCCESS, "a", "A")
+NOTED = Record(0, Phase.ORDER, RecordStatus.SUCCESS, "once:a", "once:a", 1, "{}")
+NOTES = Noted("a", 1, "{}")
 APPLIED, STALE = Verdict.APPLIED, Verdict.STALE
 
 
@@ -139,6 +151,10 @@ BAD_MOVES = [
     ("_history_grows", GRAPH, RUNS, Ticked(), moved(RUNS, rows=(ROW,))),
     ("only_the_current_attempt_answers", GRAPH, state(a=Running(2)), Raised("a", 1), moved(state(a=Failed()))),
     ("only_the_current_attempt_answers", GRAPH, back(a=Undoing()), Returned("a", 1), moved(back(a=Undoing(2)))),
+    ("only_the_current_attempt_answers", GRAPH, state(a=Running(2)), NOTES, moved(state(a=Running(2)), rows=(NOTED,))),
+    ("a_note_is_kept_and_moves_nothing", GRAPH, RUNS, NOTES, moved(RUNS)),
+    ("a_note_is_kept_and_moves_nothing", GRAPH, RUNS, NOTES, moved(RUNS_AGAIN, rows=(NOTED,))),
+    ("a_note_is_kept_and_moves_nothing", GRAPH, RUNS, Noted("a", 1, "{}", undoing=True), moved(RUNS, rows=(NOTED,))),
     ("replies_are_believed", GRAPH, RUNS, Returned("a", 1), moved(state(a=Failed()))),
     ("replies_are_believed", GRAPH, back(a=Undoing()), Compensated("a", 1), moved(back(a=UndoFailed(1)))),
     ("_orders_are_signed", GRAPH, RUNS, CancelOrdered(actor="ann"), moved(back(a=Running()))),

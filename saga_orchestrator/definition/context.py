@@ -1,0 +1,151 @@
+"""What the author's code is given of the saga that calls it: a step its context, an `input_map` what came before."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeVar, overload
+from uuid import UUID
+
+from pydantic import BaseModel
+
+T = TypeVar("T")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Backing(Protocol):
+    """What stands behind an attempt: its saga's history, and the lease under which it is made."""
+
+    async def once(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> Any:
+        """See `StepContext.once`."""
+        ...
+
+    def remembered(self) -> Mapping[str, Any]:
+        """See `StepContext.remembered`."""
+        ...
+
+    def progress(self, done: float, total: float | None, message: str | None) -> None:
+        """See `StepContext.progress`."""
+        ...
+
+    def heartbeat_deadline(self) -> datetime:
+        """See `StepContext.heartbeat_deadline`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepContext:
+    """What a step may know about the saga that calls it.
+
+    One that is made by hand, to test a step without an engine, remembers nothing and shows nobody its progress.
+
+    Attributes:
+        attempt: Which attempt this is, from 1.
+        idempotency_key: The same on every attempt and after every restart; another one for the compensation.
+        in_doubt: An earlier attempt may have acted: it timed out, was cut off, or could not tell.
+        initial_data: What the saga was started with, as plain JSON values.
+        deadline: When this attempt is given up, if it has a timeout.
+        phase: "execute", "compensate" or "confirm".
+        session: Of a transactional step, the `AsyncSession` to write by; flushed and committed by the engine.
+    """
+
+    saga_id: UUID
+    saga_name: str
+    step_id: str
+    aggregation_id: str
+    trace_id: str
+    attempt: int
+    idempotency_key: str
+    in_doubt: bool = False
+    initial_data: Any = None
+    deadline: datetime | None = None
+    phase: Literal["execute", "compensate", "confirm"] = "execute"
+    session: Any = None
+    _kin: Any = field(default=None, repr=False, compare=False)
+    _backing: Backing | None = field(default=None, repr=False, compare=False)
+
+    @overload
+    async def once(self, key: str, act: Callable[[], Awaitable[Any] | Any]) -> Any: ...
+
+    @overload
+    async def once(self, key: str, act: Callable[[], Awaitable[Any] | Any], *, returns: type[ModelT]) -> ModelT: ...
+
+    async def once(
+        self, key: str, act: Callable[[], Awaitable[Any] | Any], *, returns: type[BaseModel] | None = None
+    ) -> Any:
+        """Do a part of the step, and remember what it returned: later attempts are given that, and do not do it again.
+
+        When this returns, the result is durable. The part is done at least once: a crash after its effect and before
+        the record of it has it done again, so give it a key of its own where it has an effect elsewhere, such as
+        ``f"{ctx.idempotency_key}/{key}"``. Callers of one key at the same time take turns, and all but the first are
+        given the result. What raises is not remembered.
+
+        A step of which a part is remembered has acted, even if it raises: it is in doubt then, and is probed, tried
+        again, or undone.
+
+        Args:
+            key: What the part is called, within this step and its phase.
+            act: Synchronous or not; called without arguments. What it returns must be JSON-able.
+            returns: The model to return the result as; without one it comes as plain JSON values, on the first call
+                too.
+
+        Raises:
+            OutcomeUnknown: The part is done, but could not be remembered.
+            SagaStateError: The step is transactional, or this is its probe: neither has parts to remember.
+        """
+        if self._backing is not None:
+            return await self._backing.once(key, act, returns)
+        found = act()
+        return await found if inspect.isawaitable(found) else found
+
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """What `once` has remembered on the step's way forward, by key, as plain JSON values.
+
+        So a compensation without the step's output still knows what was done.
+        """
+        return {} if self._backing is None else self._backing.remembered()
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the step has come, for whoever watches the saga, from any process.
+
+        It is shown within about a second, the latest only, until the attempt ends. It is no record: a crash may lose
+        it, and nothing is decided by it.
+
+        Args:
+            done: How much is done, in a unit of the step's own.
+            total: How much there is, if that is known.
+            message: For people; of at most 500 characters.
+        """
+        if self._backing is not None:
+            self._backing.progress(done, total, message)
+
+    @property
+    def heartbeat_deadline(self) -> datetime | None:
+        """Until when this process surely has the saga, by the database's clock; it moves on while the lease is renewed.
+
+        A step that is about to do what must not be done by two looks whether there is time enough. None without an
+        engine.
+        """
+        return None if self._backing is None else self._backing.heartbeat_deadline()
+
+
+@dataclass(frozen=True)
+class InputContext:
+    """What the `input_map` of a step without `depends_on` is called with.
+
+    Attributes:
+        initial_data: What the saga was started with, as plain JSON values.
+        context: The saga's context: `saga_name`, `initial_data` and `step_outputs` together.
+        step_outputs: The outputs so far, by step id, as plain JSON values.
+        latest_event: The event that woke this step, if one did.
+        events: All events so far.
+    """
+
+    initial_data: Any
+    context: Mapping[str, Any]
+    step_outputs: Mapping[str, Any]
+    latest_event: Any = None
+    events: tuple[Any, ...] | list[Any] | None = None

@@ -1,0 +1,114 @@
+"""How far steps have come: shown to whoever looks at their saga, and decided upon by nobody.
+
+It is the row's, beside its state, because those who watch may be other processes. It is no fact of the saga: no
+revision counts it, and what is lost of it with its owner is missed by nobody. So it is written apart from all moves,
+the latest only, for all sagas of a process together and at most once in a while, under the owner's name: who has lost a
+saga shows nothing of it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from loguru import logger
+
+from ..definition.io import clean_text
+from ..errors import SagaStateError
+from ..kernel.state import State
+from ..storage.contract import Store
+from ..storage.rows import Head
+
+if TYPE_CHECKING:
+    from .tenure import Tenure
+
+_EVERY = 1.0
+"""Seconds between two writes at the least."""
+_LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProgress:
+    """How far an attempt of a step has come, in a unit of its own. `total` is None where that is not known."""
+
+    done: float
+    total: float | None
+    message: str | None
+    at: datetime
+
+
+class ProgressBoard:
+    """Shows how far the steps of one engine's sagas have come."""
+
+    def __init__(self, owner: str, store: Store, now: Callable[[], datetime]) -> None:
+        self._owner, self._store, self._now = owner, store, now
+        self._changed: dict[UUID, Tenure] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def show(self, tenure: Tenure, place: tuple[str, int], said: Mapping[str, Any]) -> None:
+        """Show from now on how far an attempt has come. `place`: the step, and the attempt."""
+        step_id, attempt = place
+        tenure.progress[step_id] = {"attempt": attempt, **said, "at": self._now().isoformat()}
+        self._changed[tenure.saga_id] = tenure
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._write(), name="saga-progress")
+
+    async def aclose(self) -> None:
+        """Write no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _write(self) -> None:
+        """Write what has changed, and again after a while, until nothing does."""
+        try:
+            while self._changed:
+                changed, self._changed = self._changed, {}
+                try:
+                    await self._store.show(self._owner, {saga_id: _text(of) for saga_id, of in changed.items()})
+                except Exception as error:  # noqa: BLE001 - it is of the moment: what comes next shows where it is then
+                    logger.debug("the progress of {} sagas could not be shown: {!r}", len(changed), error)
+                await asyncio.sleep(_EVERY)
+        finally:
+            self._task = None
+
+
+def said(done: float, total: float | None, message: str | None) -> dict[str, Any]:
+    """Return what a step says of its progress, in a form that every database takes.
+
+    Raises:
+        SagaStateError: It is no number.
+    """
+    for name, value in (("done", done), ("total", total)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number and not (name == "total" and value is None):
+            raise SagaStateError(f"progress() takes numbers; {name} is {value!r:.60}.")
+    shown = None if message is None else clean_text(str(message), _LONGEST_MESSAGE)
+    return {"done": done, "total": total, "message": shown}
+
+
+def progress_of(head: Head, state: State) -> dict[str, StepProgress]:
+    """Return how far the attempts in flight have come, by step; what is said of others is over."""
+    if head.progress is None:
+        return {}
+    shown = json.loads(head.progress)
+    live = {i: status for i, status in state.open.items() if status.is_live and i in shown}
+    return {i: _read(shown[i]) for i, status in live.items() if shown[i]["attempt"] == getattr(status, "attempt", None)}
+
+
+def _read(said: Mapping[str, Any]) -> StepProgress:
+    at = datetime.fromisoformat(said["at"])
+    return StepProgress(done=said["done"], total=said["total"], message=said["message"], at=at)
+
+
+def _text(tenure: Tenure) -> str:
+    """Return what the row is to say; what was said of steps that have ended is left out."""
+    for step_id in [i for i in tenure.progress if not tenure.state.of(i).is_live]:
+        del tenure.progress[step_id]
+    return json.dumps(tenure.progress)

@@ -1,0 +1,58 @@
+"""Notes on their way into the history: their makers learn whether they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from saga_orchestrator import OutcomeUnknown
+from saga_orchestrator.kernel.effects import Phase, Record, RecordStatus
+from saga_orchestrator.kernel.events import Event, Noted
+from saga_orchestrator.runtime.notes import NoteBook, note_of, noted
+
+NOTE = Noted("a", 1, note_of("box", "7"))
+
+
+def kept(note: Noted) -> Record:
+    return Record(0, Phase.ORDER, RecordStatus.SUCCESS, "once:a", "once:a", 1, note.content)
+
+
+async def test_a_note_that_was_committed_is_kept() -> None:
+    """Its maker waits until then, and no longer."""
+    events: list[Event] = []
+    book = NoteBook(events.append)
+    writing = asyncio.ensure_future(book.write(NOTE))
+    await asyncio.sleep(0)
+    assert (events, writing.done()) == ([NOTE], False)
+    book.answer(events, [kept(NOTE)])
+    await writing
+
+
+async def test_a_note_of_an_attempt_that_is_over_is_not_kept() -> None:
+    """The part is done all the same, so its step is in doubt; who has decided on other events says nothing of it."""
+    book = NoteBook(lambda _: None)
+    writing = asyncio.ensure_future(book.write(NOTE))
+    await asyncio.sleep(0)
+    book.answer([Noted("a", 1, NOTE.content)], [])
+    assert not writing.done()
+    book.answer([NOTE], [])
+    with pytest.raises(OutcomeUnknown, match="step 'a' did a part"):
+        await writing
+
+
+async def test_who_has_stopped_waiting_is_not_told() -> None:
+    """A step that was cut off meanwhile stops nobody."""
+    book = NoteBook(lambda _: None)
+    writing = asyncio.ensure_future(book.write(NOTE))
+    await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    book.answer([NOTE], [kept(NOTE)])
+
+
+@pytest.mark.parametrize(("key", "stored"), [("box", "7"), ('"\u00e9/\\', "null"), ("k", '{"a": [1, "x"]}')])
+def test_a_note_reads_back(key: str, stored: str) -> None:
+    """The key, and what came of it."""
+    assert noted(note_of(key, stored)) == (key, stored)
