@@ -33,7 +33,7 @@ from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
 from ..runtime.tenure import initial_of
-from ..runtime.texts import check_characters, check_name
+from ..runtime.texts import check_characters, check_name, check_saga_id
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Head, SagaFilter
 from .dirty import DirtySagas
@@ -222,9 +222,11 @@ class SagaAdmin(DirtySagas, Generic[ModelT]):
             check_name("actor", order.actor)
         if order.reason is not None:
             check_characters("reason", order.reason)
+        check_saga_id(saga_id)
         await self._engine.advance(saga_id, order)
 
     async def _head(self, saga_id: UUID) -> Head:
+        check_saga_id(saga_id)
         head = await self._engine.store.head(saga_id)
         if head is None:
             raise SagaNotFoundError(saga_id)

@@ -9,7 +9,7 @@ is late, or one of several, does no harm.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -23,7 +23,7 @@ from .graph import StepKind
 from .io import reasons
 from .options import StepOptions
 from .parts import SagaInput
-from .step import BaseStep, OutputT
+from .step import BaseStep, OutputT, StepDefinition
 from .waiting import Event, WaitFor, check_event_name
 
 ENDED = "saga.ended"
@@ -180,6 +180,12 @@ def child_step(
     base: Any = (_UndoableChild if is_undoable else _Child)[model or RootModel[Any]]
     made: BaseStep[SagaInput, Any] = types.new_class("ChildSaga", (base,))(saga_name)
     return made
+
+
+def certain_children(steps: Iterable[StepDefinition]) -> dict[str, str]:
+    """Return the sagas that these steps start and wait for, whatever is chosen; each with the id of such a step."""
+    certain = (each for each in steps if not each.node.branches)
+    return {each.step.saga_name: each.step_id for each in certain if isinstance(each.step, _Child)}
 
 
 def given(input_map: Callable[..., Any]) -> Callable[..., SagaInput]:

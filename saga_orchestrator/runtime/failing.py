@@ -22,6 +22,7 @@ from ..storage.contract import Store
 from ..storage.rows import Head, HistoryRow
 from .registry import Registry
 from .snapshots import outputs
+from .texts import check_saga_id
 
 DIRTY = frozenset({SagaStatus.FAILED, SagaStatus.STUCK})
 _BAD = (RecordStatus.ERROR, RecordStatus.IN_DOUBT)
@@ -45,6 +46,7 @@ def is_dirty(head: Head, registry: Registry) -> bool:
 
 async def dirty_state_of(store: Store, registry: Registry, payloads: Payloads, saga_id: UUID) -> DirtyState | None:
     """Return what a saga is like that is dirty; None of one that is not, or that nobody knows."""
+    check_saga_id(saga_id)
     head = await store.head(saga_id)
     if head is None or not is_dirty(head, registry):
         return None

@@ -26,9 +26,11 @@ from .after_commit import after_commit
 from .birth import Beginning, unborn
 from .deciding import Decider
 from .engine import SagaEngine
+from .owned import check_own, explained
 from .pausing import Pausing
 from .receiving import Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
+from .texts import check_saga_id
 from .watching import ended, head_of, moves
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
@@ -66,6 +68,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if store is None:
+            check_own(model_class, session_maker)
         self._engine: SagaEngine[ModelT] = SagaEngine(
             model_class=model_class,
             session_maker=session_maker,
@@ -136,7 +140,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             values=dict(values or {}),
         )
         if session is None:
-            return await self._engine.start(wanted)
+            with explained():
+                return await self._engine.start(wanted)
         await self._engine.ready()
         return await self._add(session, unborn(wanted, self._engine.now()))
 
@@ -153,7 +158,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         transaction and not begun yet. Safe to call from any number of processes. A saga that this process does not
         know, or that makes no sense, stops none of the others.
         """
-        return await self._engine.run_due(limit)
+        with explained():
+            return await self._engine.run_due(limit)
 
     async def resume(self, saga_id: UUID) -> None:
         """Look at one saga now: drive it if it is due. One that an operator has paused stays paused.
@@ -161,6 +167,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         Raises:
             SagaNotFoundError: No saga has this id.
         """
+        check_saga_id(saga_id)
         await self._engine.wake(saga_id)
 
     async def get_snapshot(self, saga_id: UUID) -> SagaSnapshot:

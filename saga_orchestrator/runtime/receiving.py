@@ -14,6 +14,7 @@ from ..kernel.effects import Verdict
 from .engine import SagaEngine
 from .mailroom import SignalResult
 from .signals import Address, Sent, letter
+from .texts import check_saga_id
 
 
 class Start(TypedDict, total=False):
@@ -52,6 +53,7 @@ class Receiver(ABC):
             SagaNotFoundError: No saga has this id.
             PayloadError: The event cannot be stored, or is not what the step wants; the wait goes on.
         """
+        check_saga_id(saga_id)
         return await self._engine.notify(saga_id, token, event) == Verdict.APPLIED.value
 
     async def signal(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
+from ..definition.child import certain_children
 from ..definition.saga import SagaDefinition
 from ..errors import SagaDefinitionError, SagaError
 from ..storage.rows import Claimable
@@ -23,21 +25,23 @@ class Registry:
         """Make a definition known.
 
         Raises:
-            SagaDefinitionError: The name is unusable, or has a definition of this version already.
+            SagaDefinitionError: The name is unusable, or has a definition of this version already; or the saga would
+                start itself as its own child, or as one of its child's, without an end.
         """
         if not isinstance(definition, SagaDefinition):
-            raise SagaDefinitionError(f"Saga {name!r}: register() takes what SagaBuilder.build() returned.")
+            raise SagaDefinitionError(f"Saga {name!r:.80}: register() takes what SagaBuilder.build() returned.")
         try:
             check_name("A saga's name", name)
         except SagaError as error:
             raise SagaDefinitionError(str(error)) from error
-        versions = self._versions.setdefault(name, {})
+        versions = self._versions.get(name, {})
         if definition.version in versions:
             raise SagaDefinitionError(
                 f"Saga '{name}' is already registered with version {definition.version}; "
                 "give a changed definition a higher SagaBuilder(version=...), and keep the old one while its sagas run."
             )
-        versions[definition.version] = definition
+        self._check_ends(name, {**versions, definition.version: definition})
+        self._versions.setdefault(name, {})[definition.version] = definition
         self._claimable = None
 
     def newest(self, name: str) -> SagaDefinition:
@@ -48,7 +52,9 @@ class Registry:
         """
         if not (versions := self._versions.get(name)):
             known = ", ".join(sorted(self._versions)) or "none"
-            raise SagaDefinitionError(f"Saga '{name}' is not registered; known: {known}.")
+            raise SagaDefinitionError(
+                f"Saga '{name}' is not registered; known: {known}. Call register('{name}', ...) in this process."
+            )
         return versions[max(versions)]
 
     def find(self, name: str, version: int) -> SagaDefinition | None:
@@ -69,6 +75,21 @@ class Registry:
         """Begin and claim what has this name again; return the sagas that were paused with it."""
         self._claimable = None
         return self.held.pop(name, set())
+
+    def _check_ends(self, name: str, versions: Mapping[int, SagaDefinition]) -> None:
+        """Refuse a saga that could complete only after it has: it waits for a child of its own name, come what may."""
+        newest = {known: of_name[max(of_name)] for known, of_name in {**self._versions, name: versions}.items()}
+        seen, to_see = {name}, [name]
+        while to_see:
+            parent = to_see.pop()
+            children = certain_children(newest[parent].steps) if parent in newest else {}
+            if name in children:
+                raise SagaDefinitionError(
+                    f"Saga '{name}' would start children without end: step '{children[name]}' of '{parent}' starts "
+                    f"'{name}' again, always. Let a choice (add_choice) decide whether it does."
+                )
+            to_see += children.keys() - seen
+            seen |= children.keys()
 
     @property
     def claimable(self) -> Claimable:

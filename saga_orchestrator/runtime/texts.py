@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from uuid import UUID
 
 from ..errors import PayloadError, SagaStateError
 
@@ -27,6 +28,18 @@ def check_name(what: str, value: Any) -> None:
         shown = repr(value[:40]) + "…" if isinstance(value, str) and len(value) > LONGEST_NAME else repr(value)
         raise SagaStateError(f"{what} has 1 to {LONGEST_NAME} characters; got {shown}.")
     check_characters(what, value)
+
+
+def check_saga_id(value: Any) -> None:
+    """Refuse what is no id of a saga, before a database is asked for it in its own words.
+
+    Raises:
+        SagaStateError: It is a text, a start that was not awaited, or something else.
+    """
+    if not isinstance(value, UUID):
+        raise SagaStateError(
+            f"saga_id is {value!r:.80}; give it the UUID that `await start(...)` returned; of a text, UUID(text)."
+        )
 
 
 def check_characters(what: str, value: Any) -> None:

@@ -11,6 +11,7 @@ from ..errors import SagaNotFoundError
 from ..kernel.state import SagaStatus
 from ..storage.rows import Head
 from .engine import SagaEngine
+from .texts import check_saga_id
 
 _POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds between looks at a saga; the last one repeats."""
@@ -21,7 +22,9 @@ async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
 
     Raises:
         SagaNotFoundError: No saga has this id.
+        SagaStateError: It is no id.
     """
+    check_saga_id(saga_id)
     head = await engine.store.head(saga_id)
     if head is None:
         raise SagaNotFoundError(saga_id)

@@ -129,3 +129,14 @@ def test_parts_are_drawn() -> None:
 
     assert "part.capture" in builder.build().to_mermaid()
     assert "part.capture" in builder.build().to_dot()
+
+
+def test_a_saga_in_itself_is_a_copy_of_what_it_was() -> None:
+    """A definition is done when it is built, so that nesting has an end; the builder itself is none."""
+    builder = SagaBuilder()
+    builder.add_step(step=Pay(), input_map=lambda ctx: Sum(), step_id="pay")
+    builder.add_saga(builder.build(), input_map=lambda ctx: {}, namespace="again")
+
+    assert list(edges(builder.build())) == ["pay", "again", "again.pay"]
+    with pytest.raises(SagaDefinitionError, match=r"give it what SagaBuilder.build returned"):
+        builder.add_saga(builder, input_map=lambda ctx: {}, namespace="builder")  # type: ignore[arg-type]

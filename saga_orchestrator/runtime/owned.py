@@ -1,0 +1,47 @@
+"""What an application brings: its model, its sessions and its tables; and what to say when one of them will not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import sessionmaker
+
+from ..errors import SagaDefinitionError
+from ..storage.mixins import SagaStateMixin
+
+_MISSING = ("no such table", "no such column", "has no column named", "does not exist")
+"""What SQLite and PostgreSQL say of a table, or a column, that is not there."""
+
+
+def check_own(model: Any, sessions: Any) -> None:
+    """Refuse a model that holds no sagas, and what makes no sessions.
+
+    Raises:
+        SagaDefinitionError: With what to give instead.
+    """
+    if model is not None and not (isinstance(model, type) and issubclass(model, SagaStateMixin)):
+        raise SagaDefinitionError(
+            f"model_class is {model!r:.80}; give it one with the mixin: class OrderSaga(Base, SagaStateMixin)."
+        )
+    if sessions is not None and not isinstance(sessions, (async_sessionmaker, sessionmaker)):
+        raise SagaDefinitionError(
+            f"session_maker is {sessions!r:.80}; give it async_sessionmaker(engine, expire_on_commit=False)."
+        )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Have an error of the database that says that a table is missing say also what to do."""
+    try:
+        yield
+    except DBAPIError as error:
+        if any(said in str(error.orig) for said in _MISSING):
+            error.add_note(
+                "The tables of the sagas are missing, or are those of another version of this library. Make them with "
+                "metadata.create_all, or bring them up to date: docs/howto/migrations.md."
+            )
+        raise

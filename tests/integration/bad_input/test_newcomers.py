@@ -1,0 +1,145 @@
+"""Mistakes of one's first day: what each is told, in words that say what to do."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from saga_orchestrator import SagaBuilder, SagaDefinition, SagaDefinitionError, SagaOrchestrator, SagaStateError
+from saga_orchestrator.runtime.owned import explained
+from tests.regressions.scene import NAME, ORDER, Base, OneWay, OrderSaga, Scene, admin_of, saga
+
+MAKE_THEM = "metadata.create_all, or bring them up to date"
+
+
+@pytest.mark.parametrize("wrong", ["order-1", str(uuid4()), 7, None])
+async def test_what_is_no_saga_id_is_told_from_one_that_nobody_has(
+    timeless: Scene, ledger: list[str], wrong: Any
+) -> None:
+    """An aggregate's id, the text of a UUID, and a start that was not awaited came back as an error of SQL."""
+    orchestrator = timeless.orchestrator(saga(OneWay("a", ledger)))
+    admin = admin_of(orchestrator)
+    asks: list[Any] = [
+        orchestrator.get_snapshot(wrong),
+        orchestrator.result(wrong),
+        orchestrator.resume(wrong),
+        orchestrator.commit(wrong),
+        orchestrator.notify(saga_id=wrong, token=uuid4()),
+        anext(orchestrator.watch(wrong)),
+        admin.get_saga(wrong),
+        admin.dirty_state(wrong),
+        admin.retry_step(wrong),
+        admin.skip_step(wrong),
+        admin.compensate_step(wrong),
+        admin.rewind(wrong, "a"),
+        admin.cancel(wrong),
+        admin.abort(wrong),
+        admin.pause(wrong),
+        admin.waive_step(wrong, "a", actor="ada"),
+    ]
+    for ask in asks:
+        with pytest.raises(SagaStateError, match=f"saga_id is {wrong!r}; give it the UUID that `await start"):
+            await ask
+
+
+def test_a_model_without_the_mixin_is_refused(timeless: Scene) -> None:
+    """It was a KeyError for one of the columns that it has not."""
+    with pytest.raises(SagaDefinitionError, match=r"model_class is .*Base.*class OrderSaga\(Base, SagaStateMixin\)"):
+        SagaOrchestrator(model_class=Base, session_maker=timeless.sessions)  # type: ignore[type-var]
+
+
+def test_an_engine_is_no_session_maker(timeless: Scene) -> None:
+    """It was an AttributeError for something that nobody has heard of."""
+    engine: Any = timeless.engine
+    with pytest.raises(SagaDefinitionError, match=r"session_maker is .*AsyncEngine.*async_sessionmaker\(engine"):
+        SagaOrchestrator[OrderSaga](model_class=OrderSaga, session_maker=engine)
+
+
+async def test_tables_that_are_not_there_are_told_what_makes_them(scene: Scene, ledger: list[str]) -> None:
+    """The error is the database's own; the note on it is ours."""
+    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)))
+    async with scene.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+
+    for call in (partial(orchestrator.start, **ORDER), orchestrator.run_due):
+        with pytest.raises(DBAPIError) as raised:
+            await call()
+        assert MAKE_THEM in raised.value.__notes__[-1]
+
+
+async def test_tables_of_an_older_version_are_told_so(scene: Scene, ledger: list[str]) -> None:
+    """They lack a column; any other error of the database is left as it is."""
+    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)))
+    await scene.sql("ALTER TABLE order_saga DROP COLUMN trace_id")
+    with pytest.raises(DBAPIError) as raised:
+        await orchestrator.start(**ORDER)
+    assert MAKE_THEM in raised.value.__notes__[-1]
+
+    with pytest.raises(DBAPIError) as other, explained():
+        raise DBAPIError("SELECT 1", None, ConnectionError("the server is away"))
+    assert not hasattr(other.value, "__notes__")
+
+
+async def test_a_name_that_was_never_registered_says_how(timeless: Scene) -> None:
+    """In each process: a definition is code, and is not found in the database."""
+    with pytest.raises(SagaDefinitionError, match=r"known: none\. Call register\('order', \.\.\.\) in this process"):
+        await timeless.orchestrator().start(**ORDER)
+
+
+def test_a_definition_in_the_place_of_its_name_is_not_shown_whole(timeless: Scene, ledger: list[str]) -> None:
+    """It filled the screen."""
+    swapped: Any = saga(OneWay("a", ledger)), NAME
+    with pytest.raises(SagaDefinitionError, match=r"register\(\) takes what SagaBuilder.build\(\) returned") as raised:
+        timeless.orchestrator().register(*swapped)
+    assert len(str(raised.value)) < 200
+
+
+def parent_of(*names: str, detached: bool = False) -> SagaDefinition:
+    builder = SagaBuilder()
+    for name in names:
+        builder.add_child(name, input_map=lambda ctx: {}, step_id=f"do {name}", detached=detached)
+    return builder.build()
+
+
+class TestChildrenWithoutEnd:
+    def test_a_saga_that_is_always_its_own_child_is_refused(self, timeless: Scene, ledger: list[str]) -> None:
+        """It started children until somebody stopped it; nothing of it is registered."""
+        orchestrator = timeless.orchestrator()
+        with pytest.raises(SagaDefinitionError, match=r"step 'do order' of 'order' starts 'order' again, .*add_choice"):
+            orchestrator.register(NAME, parent_of(NAME))
+        orchestrator.register(NAME, saga(OneWay("a", ledger)))
+
+    def test_so_is_one_that_is_a_child_of_its_children(self, timeless: Scene) -> None:
+        """Whichever of them is registered last."""
+        orchestrator = timeless.orchestrator()
+        orchestrator.register("b", parent_of("x", "c"))
+        orchestrator.register("c", parent_of("a"))
+        with pytest.raises(SagaDefinitionError, match="step 'do a' of 'c' starts 'a' again"):
+            orchestrator.register("a", parent_of("b"))
+
+    def test_one_child_of_two_parents_is_none(self, timeless: Scene) -> None:
+        """It is started twice, and ends."""
+        orchestrator = timeless.orchestrator()
+        orchestrator.register("b", parent_of("d"))
+        orchestrator.register("c", parent_of("d"))
+        orchestrator.register("a", parent_of("b", "c"))
+
+    def test_a_saga_may_start_its_successor(self, timeless: Scene) -> None:
+        """Nobody waits for that one, so each completes."""
+        timeless.orchestrator().register(NAME, parent_of(NAME, detached=True))
+
+    def test_only_the_newest_version_is_started_again(self, timeless: Scene, ledger: list[str]) -> None:
+        """A child is of the newest one; an older one, that may still be on its way, can have it as a child."""
+        orchestrator = timeless.orchestrator(saga(OneWay("a", ledger), version=2))
+        orchestrator.register(NAME, parent_of(NAME))
+
+
+def test_sessions_that_are_bound_to_a_model_will_do(timeless: Scene) -> None:
+    """An application may have several databases."""
+    sessions: Any = async_sessionmaker(binds={OrderSaga: timeless.engine})
+    SagaOrchestrator[OrderSaga](model_class=OrderSaga, session_maker=sessions)
