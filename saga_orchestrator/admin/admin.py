@@ -37,6 +37,8 @@ from ..runtime.texts import check_characters, check_name, check_saga_id
 from ..storage.mixins import SagaStateMixin
 from ..storage.rows import Head, SagaFilter
 from .dirty import DirtySagas
+from .ended import EndedSagas
+from .statuses import statuses_of
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _LARGEST_PAGE = 1_000
@@ -53,7 +55,7 @@ class SagaPage:
     next_cursor: UUID | None
 
 
-class SagaAdmin(DirtySagas, Generic[ModelT]):
+class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
     """Looks at sagas and gives orders to them. Every order takes who gives it and why, for the history.
 
     All orders raise `SagaNotFoundError` for an unknown id, and `SagaStateError` when they are refused: the message
@@ -92,7 +94,7 @@ class SagaAdmin(DirtySagas, Generic[ModelT]):
             if moment is not None and moment.tzinfo is None:
                 raise SagaStateError(f"{name} needs a time zone; got {moment!r}. Say datetime.now(UTC), for example.")
         wanted = SagaFilter(
-            status=_statuses(status),
+            status=None if status is None else statuses_of(status),
             saga_name=saga_name,
             aggregation_id=aggregation_id,
             trace_id=trace_id,
@@ -263,13 +265,3 @@ class SagaAdmin(DirtySagas, Generic[ModelT]):
             ) from error
         items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
         return replace(order, output=self._engine.payloads.dump(output, what="mock_output"), items=items)
-
-
-def _statuses(status: SagaStatus | Iterable[SagaStatus] | None) -> frozenset[SagaStatus] | None:
-    if status is None:
-        return None
-    wanted = [status] if isinstance(status, str) else status
-    try:
-        return frozenset(SagaStatus(each) for each in wanted)
-    except ValueError as error:
-        raise SagaStateError(f"{error}; the statuses are {', '.join(SagaStatus)}.") from error

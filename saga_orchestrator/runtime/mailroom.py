@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,6 +20,7 @@ from uuid import UUID
 from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ..errors import SagaNotFoundError
 from ..storage.contract import Store
 from ..storage.inbox import CORRELATION, LEFT, SAGA
 from ..storage.rows import Fate, Head, Letter, Move
@@ -113,7 +115,8 @@ class Mailroom:
         """Deliver an event to the first saga of its address that takes it; say what has become of it."""
         addressees = await self._inbox.addressees(address)
         for saga_id in addressees:
-            await self._delivered(saga_id, letter_id)
+            with suppress(SagaNotFoundError):  # it has been deleted since it was found
+                await self._delivered(saga_id, letter_id)
             found = await self._inbox.find(letter_id)
             if found is None or found.fate is not Fate.BUFFERED:
                 return SignalResult.UNMATCHED if found is None else SignalResult(found.fate.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from uuid import UUID
 
 from ..definition.child import certain_children
@@ -60,6 +61,12 @@ class Registry:
     def find(self, name: str, version: int) -> SagaDefinition | None:
         """Return the definition that a saga was started with, or None if this process does not know it."""
         return self._versions.get(name, {}).get(version)
+
+    @property
+    def undo_windows(self) -> dict[tuple[str, int], timedelta]:
+        """For how long after its end a saga that has completed can be undone, by name and version."""
+        known = [(name, found) for name, versions in self._versions.items() for found in versions.values()]
+        return {(name, each.version): each.graph.undo_window or timedelta(0) for name, each in known}
 
     def hold(self, name: str) -> None:
         """Begin and claim nothing of this name any more.

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from .inbox import Inbox
+from .retention import Bygone
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .transaction import Transaction
 
@@ -106,6 +107,15 @@ class Store(Protocol):
 
         Returns None, or, when something stands in its way, a tuple of that saga's row (None if it is invisible to the
         caller's transaction, or gone again). The caller's transaction can go on either way.
+        """
+        ...
+
+    async def purge(self, bygone: Bygone, limit: int) -> int:
+        """Delete up to `limit` sagas that are over, oldest first, with all that is theirs; return how many.
+
+        Their history, their letters and their routes go with them, in the same transaction; their keys are free again.
+        Left alone are those that are due, that somebody has locked, that have completed and can still be undone, that
+        have a parent (which goes first), and that have an active child.
         """
         ...
 

@@ -28,6 +28,7 @@ from .dialect import Clock, dialect_for, is_passing, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
+from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
 from .transaction import SagaTransaction, transaction
@@ -53,6 +54,7 @@ class SagaStore:
         self._sql = Statements(self.table, self.past, inbox_table(self.table), self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)
         self.inbox = SagaInbox(self.table, engine, self.dialect, self._sql, self._move)
+        self._retention = SagaRetention(self.table, engine, self.dialect)
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -218,6 +220,9 @@ class SagaStore:
             return None
         row = (await session.execute(self._sql.rival(birth))).first()
         return (None if row is None else head_of(row),)
+
+    async def purge(self, bygone: Bygone, limit: int) -> int:
+        return await self._retention.purge(bygone, limit)
 
     # --- reading ---------------------------------------------------------------------------------------------
 

@@ -17,8 +17,10 @@ from uuid import UUID, uuid4
 
 from ..errors import ActiveSagaAlreadyExistsError, SagaError, SagaNotFoundError, SagaStateError
 from ..kernel.state import SagaStatus
+from ..storage.retention import Bygone
 from ..storage.rows import Birth, Claimable, Head, HistoryRow, Judge, Move, Ownership, SagaFilter, Write, Written
 from .memory_inbox import MemoryInbox
+from .memory_retention import bygones
 
 T = TypeVar("T")
 
@@ -209,6 +211,14 @@ class MemoryStore:
             session.append(partial(self._insert, birth))
             return None
         return (self._rival(birth.head),) if self._insert(birth) is Written.TAKEN else None
+
+    async def purge(self, bygone: Bygone, limit: int) -> int:
+        await asyncio.sleep(0)
+        gone = bygones(self.rows, bygone, self._now())[:limit]
+        for saga_id in gone:
+            del self.rows[saga_id], self.past[saga_id]
+        self.inbox.forget(gone)
+        return len(gone)
 
     async def aclose(self) -> None:
         return None

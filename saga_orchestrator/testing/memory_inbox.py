@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -138,6 +138,14 @@ class MemoryInbox:
             del self.letters[letter_id]
         over = [h.id for h in self._heads.values() if h.finished_at is not None and h.finished_at < before]
         self.routes = {(name, saga_id) for name, saga_id in self.routes if saga_id not in over}
+
+    def forget(self, saga_ids: Iterable[UUID]) -> None:
+        """Forget what was sent to sagas, and what they have waited for."""
+        gone = set(saga_ids)
+        addresses = {address_of(SAGA, each) for each in gone}
+        kept = self.letters.items()
+        self.letters = {i: k for i, k in kept if k.saga_id not in gone and k.letter.address not in addresses}
+        self.routes = {(name, saga_id) for name, saga_id in self.routes if saga_id not in gone}
 
 
 def _key(letter: Letter) -> tuple[str, str, str | None]:

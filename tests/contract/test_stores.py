@@ -20,10 +20,12 @@ from saga_orchestrator.storage.one_hop import OneHop
 from saga_orchestrator.storage.rows import Written
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore, StoreContract
+from saga_orchestrator.testing.contract.purging import OLD, left, put_over
 from saga_orchestrator.testing.contract.samples import (
     HOUR,
     KNOWN,
     OWNER,
+    ending,
     newborn,
     past_of,
     put,
@@ -142,6 +144,18 @@ class TestSqliteInOneHop(OnSqlite):
         assert [(await read(store, head.id)).revision for head in heads] == [0, 0, 0]
         assert [len(await past_of(store, head.id)) for head in heads] == [0, 0, 0]
 
+    async def test_a_purge_that_a_trigger_of_the_application_fails_leaves_everything(self, store: Store) -> None:
+        """What went before the failure is taken back with it: no saga is left without its history."""
+        head = await put(store)
+        await store.inbox.route(head.id, ["invoice"])
+        await store.write([ending(head, head.created_at - 2 * HOUR)])
+        await _execute(store, f"CREATE TRIGGER keeps BEFORE DELETE ON plain_saga BEGIN {_FAIL}; END")
+
+        await raised_by(store.purge(OLD, 9))
+
+        assert len(await past_of(store, head.id)) == 1
+        assert await store.inbox.addressees("correlation:invoice") == [head.id]
+
     async def test_a_birth_that_a_trigger_of_the_application_ignores_is_not_done(self, store: Store) -> None:
         """Nobody drives a saga that has no row."""
         await _execute(
@@ -247,6 +261,17 @@ class OnPostgres(SqlStoreContract):
             [(head, _)] = await store.claim(KNOWN, 10, takes("me"))
 
         assert head.id == free.id
+
+    async def test_a_purge_never_waits_for_a_locked_row(self, store: Store) -> None:
+        """A saga that somebody else has locked is passed over, and the others are deleted."""
+        assert isinstance(store, Twins)
+        locked, free = await put_over(store), await put_over(store)
+        async with store.twin.engine.begin() as other:
+            await other.execute(self._lock, {"id": locked.id})
+
+            assert await store.purge(OLD, 9) == 1
+
+        assert await left(store, locked, free) == [True, False]
 
 
 class TestPostgresInOneStatement(OnPostgres):

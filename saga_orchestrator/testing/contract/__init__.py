@@ -21,6 +21,7 @@ from .births import BirthContract
 from .claiming import ClaimingContract
 from .moving import MovingContract
 from .posting import PostingContract
+from .purging import PurgingContract
 from .reading import ReadingContract
 from .renewing import RenewingContract
 from .showing import ShowingContract
@@ -37,6 +38,7 @@ class StoreContract(
     ReadingContract,
     PostingContract,
     TellingContract,
+    PurgingContract,
 ):
     """What every `Store` keeps. Subclass it, and define a fixture `store` that gives a new, empty one.
 

@@ -1,0 +1,21 @@
+"""Statuses as operators name them: one or several, as values or as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import SagaStateError
+from ..kernel.state import SagaStatus
+
+
+def statuses_of(named: SagaStatus | Iterable[SagaStatus]) -> frozenset[SagaStatus]:
+    """Return the statuses that are named.
+
+    Raises:
+        SagaStateError: One of them is none.
+    """
+    wanted = [named] if isinstance(named, str) else named
+    try:
+        return frozenset(SagaStatus(each) for each in wanted)
+    except ValueError as error:
+        raise SagaStateError(f"{error}; the statuses are {', '.join(SagaStatus)}.") from error
