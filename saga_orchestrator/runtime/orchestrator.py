@@ -192,6 +192,9 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
     async def result(self, saga_id: UUID, timeout: timedelta | None = None) -> SagaResult:
         """Wait until a saga is over, or STUCK, and return what it has come to.
 
+        It only waits: a saga that rests until a time, as before its next attempt, goes on when some process calls
+        `run_due`, as a `SagaWorker` does.
+
         Raises:
             SagaNotFoundError: No saga has this id.
             TimeoutError: It took longer than `timeout`; the saga goes on.

@@ -63,6 +63,8 @@ class SagaWorker:
         Args:
             handle_signals: Stop on SIGTERM and SIGINT too, where this is the main thread and the platform can.
         """
+        if not self._engine.registry.claimable.versions:
+            logger.warning("this worker will take nothing: no saga is registered in its process; call register first")
         with self._signals() if handle_signals else contextlib.nullcontext():
             try:
                 while not self._stopping.is_set():

@@ -7,10 +7,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from loguru import logger
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from saga_orchestrator import SagaBuilder, SagaDefinition, SagaDefinitionError, SagaOrchestrator, SagaStateError
+from saga_orchestrator import (
+    SagaBuilder,
+    SagaDefinition,
+    SagaDefinitionError,
+    SagaOrchestrator,
+    SagaStateError,
+    SagaStatus,
+    SagaWorker,
+)
 from saga_orchestrator.runtime.owned import explained
 from tests.regressions.scene import NAME, ORDER, Base, OneWay, OrderSaga, Scene, admin_of, saga
 
@@ -104,6 +113,40 @@ def parent_of(*names: str, detached: bool = False) -> SagaDefinition:
     for name in names:
         builder.add_child(name, input_map=lambda ctx: {}, step_id=f"do {name}", detached=detached)
     return builder.build()
+
+
+async def test_a_worker_that_knows_no_saga_says_so(timeless: Scene, ledger: list[str]) -> None:
+    """It looks, finds nothing that is its own, and would be silent for ever."""
+    said: list[str] = []
+    logger.enable("saga_orchestrator")
+    sink = logger.add(said.append, format="{message}", level="WARNING")
+    try:
+        for definition in (saga(OneWay("a", ledger)), None):
+            worker = SagaWorker(timeless.orchestrator(definition))
+            worker.stop()
+            await worker.run()
+            assert len(said) == (definition is None)
+    finally:
+        logger.remove(sink)
+        logger.disable("saga_orchestrator")
+    assert "no saga is registered in its process; call register first" in said[0]
+
+
+async def test_a_commit_of_what_commits_by_itself_changes_nothing(timeless: Scene) -> None:
+    """Also while it waits for something else; it goes on as it would have."""
+    builder = SagaBuilder()
+    builder.add_event("paid", step_id="paid")
+    orchestrator = timeless.orchestrator(builder.build())
+    saga_id = await orchestrator.start(**ORDER)
+    before = await orchestrator.get_snapshot(saga_id)
+
+    for decide in (orchestrator.commit, orchestrator.reject):
+        with pytest.raises(SagaStateError, match=r"SUSPENDED, and commits by itself.*SagaBuilder\(commit='manual'\)"):
+            await decide(saga_id)
+
+    assert await orchestrator.get_snapshot(saga_id) == before
+    await orchestrator.signal("paid", saga_id=saga_id, payload=1)
+    assert (await orchestrator.result(saga_id)).status is SagaStatus.COMPLETED
 
 
 class TestChildrenWithoutEnd:
