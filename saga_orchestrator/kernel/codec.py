@@ -48,6 +48,14 @@ def encode(state: State) -> str:
     names = "/".join(at_once)
     succeeded = f',"d":{_quoted(names) if len(names) < _LONG else _to_text(names)}' if names else ""
     steps = ",".join([_entry(step_id, status) for step_id, status in (*others, *state.open.items())])
+    return f'{{"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{_rare(state)}{succeeded},"s":{{{steps}}}}}'
+
+
+def _rare(state: State) -> str:
+    """Return what few states have to say; most pass by here at every step of a saga, so they are asked once."""
+    is_held = state.quarantined or state.paused or state.stops or state.rewind is not None
+    if not (is_held or state.recoveries or state.deadline is not None or state.overdue or state.fans or state.spent):
+        return ""
     recoveries = f',"r":{state.recoveries}' if state.recoveries else ""
     quarantined = ',"q":1' if state.quarantined else ""
     time = f',"t":{_plain(state.deadline)}' if state.deadline is not None else ""
@@ -57,9 +65,7 @@ def encode(state: State) -> str:
     rewind = f',"w":{_to_text([state.rewind.to, state.rewind.tried])}' if state.rewind is not None else ""
     paused = ',"p":1' if state.paused else ""
     stops = f',"b":{_to_text("/".join(state.stops))}' if state.stops else ""
-    said = f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{paused}{stops}{succeeded}"
-    head = f'"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{said}'
-    return f'{{{head},"s":{{{steps}}}}}'
+    return f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{paused}{stops}"
 
 
 def decode(text: str, *, key: str = "") -> State:

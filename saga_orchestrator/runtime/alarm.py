@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ..kernel.events import Event, Ticked
 from ..kernel.projection import timed
 from ..kernel.step_status import StepStatus
 from ..kernel.undo_status import Undoing
@@ -23,12 +24,12 @@ GRACE = timedelta(seconds=5)
 
 
 class Alarm:
-    """Rings when the next timer of one saga's state runs out."""
+    """Tells a driver that time has passed, when the next timer of its saga's state runs out."""
 
-    __slots__ = ("_began", "_next", "_now", "_ring", "_tenure")
+    __slots__ = ("_began", "_next", "_now", "_put", "_tenure")
 
-    def __init__(self, tenure: Tenure, now: Callable[[], datetime], ring: Callable[[], None]) -> None:
-        self._tenure, self._now, self._ring = tenure, now, ring
+    def __init__(self, tenure: Tenure, now: Callable[[], datetime], put: Callable[[Event], None]) -> None:
+        self._tenure, self._now, self._put = tenure, now, put
         self._began: dict[str, tuple[StepStatus, datetime]] = {}
         self._next: asyncio.TimerHandle | None = None
 
@@ -41,7 +42,7 @@ class Alarm:
         self._began.pop(step_id, None)
 
     def set(self) -> None:
-        """Ring when the next timer of the state runs out, as it is now."""
+        """Tell when the next timer of the state runs out, as it is now."""
         self.cancel()
         state = self._tenure.state
         dues = [at for i, status in timed(state) if (at := self._due(i, status)) is not None]
@@ -49,10 +50,10 @@ class Alarm:
             dues.append(state.deadline)
         if dues:
             delay = max((min(dues) - self._now()).total_seconds(), 0.0)
-            self._next = asyncio.get_running_loop().call_later(delay, self._ring)
+            self._next = asyncio.get_running_loop().call_later(delay, self._put, Ticked())
 
     def cancel(self) -> None:
-        """Do not ring."""
+        """Tell nothing."""
         if self._next is not None:
             self._next.cancel()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -52,7 +51,7 @@ class Driver:
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._mail: list[Event] = []
         self._bell: asyncio.Future[None] | None = None
-        self._alarm = Alarm(tenure, tools.now, partial(self.put, Ticked()))
+        self._alarm = Alarm(tenure, tools.now, self.put)
         self._notes = NoteBook(self.put)
         tenure.note = self._notes.write
         self._left_behind: set[asyncio.Task[Outcome]] = set()
@@ -194,7 +193,7 @@ class Driver:
         if self._lost:
             return
         live = self.tenure.state.open
-        for step_id in [i for i, status in self._begun.items() if live.get(i) != status]:
+        for step_id in [i for i, s in self._begun.items() if (now := live.get(i)) is not s and now != s]:
             self._leave_behind(step_id)
         for work in outstanding(self.tenure.state):
             if work.step_id not in self._begun:

@@ -45,12 +45,16 @@ class Fold(NamedTuple):
     moved: bool
 
 
+_Begun = tuple[State, tuple[Record, ...], str | None, Verdict, str, bool]
+"""A fold of no events, as plain as it can be made: there is one for each step of each saga."""
+
+
 def fold(graph: Graph, state: State, error: str | None, events: Iterable[Event], now: datetime) -> Fold:
     """Apply events one after another."""
-    return fold_on(graph, Fold(state, (), error, Verdict.UNMATCHED, "", moved=False), events, now)
+    return fold_on(graph, (state, (), error, Verdict.UNMATCHED, "", False), events, now)
 
 
-def fold_on(graph: Graph, done: Fold, events: Iterable[Event], now: datetime) -> Fold:
+def fold_on(graph: Graph, done: Fold | _Begun, events: Iterable[Event], now: datetime) -> Fold:
     """Apply further events after those of a fold."""
     state, records, error, verdict, reason, moved = done
     for event in events:

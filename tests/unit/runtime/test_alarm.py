@@ -21,7 +21,7 @@ STEPS = {"a": SimpleNamespace(node=Node(step_id="a", timeout=timedelta(seconds=1
 def alarm_of(status: StepStatus, begun: StepStatus | None) -> Alarm:
     """Return the alarm of a saga of one step, of which what is said has begun."""
     tenure: Any = SimpleNamespace(definition=SimpleNamespace(step=STEPS.__getitem__), state=State("k", {"a": status}))
-    alarm = Alarm(tenure, lambda: NOW, lambda: None)
+    alarm = Alarm(tenure, lambda: NOW, lambda _: None)
     if begun is not None:
         tenure.state = State("k", {"a": begun})
         alarm.count_from("a", NOW - 2 * MINUTE)
