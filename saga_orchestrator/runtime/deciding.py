@@ -19,6 +19,7 @@ from .letters import opened
 from .mailroom import SignalResult
 from .moves import read_state
 from .receiving import Receiver
+from .tenure import rewound
 from .texts import check_characters, check_name
 from .watching import head_of
 
@@ -74,8 +75,9 @@ class Decider(Receiver):
         """
         head = await head_of(self._engine, saga_id)
         state = self._state(head)
-        decided = COMMIT if isinstance(state.of(DECISION), Skipped) else await self._said(saga_id)
-        if decided is None and (head.status.is_terminal or state.course is not Course.FORWARD):
+        decided = await self._decided(saga_id, state)
+        goes_back = state.course is not Course.FORWARD and state.rewind is None
+        if decided is None and (head.status.is_terminal or goes_back):
             raise SagaStateError(f"Saga {saga_id} is {head.status.value}: there is nothing left to decide.")
         if decided not in (None, said):
             word = "committed" if decided == COMMIT else "rejected"
@@ -96,8 +98,15 @@ class Decider(Receiver):
         except UnreadableStateError as error:
             raise SagaStateError(f"Saga {head.id}: {error}. Only a change of the row itself can mend this.") from error
 
+    async def _decided(self, saga_id: UUID, state: State) -> str | None:
+        """Return the decision on the saga as it is: a rewind takes an earlier one back."""
+        if state.rewind is not None:
+            return None
+        return COMMIT if isinstance(state.of(DECISION), Skipped) else await self._said(saga_id)
+
     async def _said(self, saga_id: UUID) -> str | None:
-        """Return the decision that the saga has heard, if any."""
+        """Return the decision that the saga has heard since it was last rewound, if any."""
         rows = (await self._engine.store.history([saga_id]))[saga_id]
-        heard = [row.input for row in rows if row.step_id == f"{SIGNAL}:{DECISION}"]
+        again = max((row.seq for row in rows if DECISION in rewound(row)), default=-1)
+        heard = [row.input for row in rows if row.seq > again and row.step_id == f"{SIGNAL}:{DECISION}"]
         return opened(self._engine.payloads, None, heard[-1]).type if heard else None

@@ -239,6 +239,46 @@ async def test_m14_a_saga_that_waits_to_be_committed_can_be_cancelled_and_later_
     assert (await soon(orchestrator.result(second.id))).status is SagaStatus.COMPLETED
 
 
+@pytest.mark.parametrize(
+    ("decide", "end"), [("commit", SagaStatus.COMPLETED), ("reject", SagaStatus.COMPENSATED)], ids=["commit", "reject"]
+)
+async def test_m14_a_rewind_takes_the_decision_back(
+    on_sqlite: Site, world: World, decide: str, end: SagaStatus
+) -> None:
+    """What was decided of the saga as it was says nothing of what is done instead: that is decided afresh."""
+    orchestrator = on_sqlite.joins(journey(world, commit="manual"))
+    saga = await asked(orchestrator)
+    await soon(admin_of(orchestrator).pause(saga.id, "saga.commit"))
+    await soon(orchestrator.commit(saga.id))
+    await soon(orchestrator.resume(saga.id))
+    assert (await orchestrator.get_snapshot(saga.id)).awaiting == "pause"
+
+    await soon(admin_of(orchestrator).rewind(saga.id, "car"))
+    await soon(admin_of(orchestrator).resume(saga.id))
+    snapshot = await orchestrator.get_snapshot(saga.id)
+    assert (snapshot.status, snapshot.awaiting) == ASKED
+    await soon(getattr(orchestrator, decide)(saga.id))
+
+    assert (await soon(orchestrator.result(saga.id))).status is end
+
+
+async def test_m14_a_decision_that_comes_during_a_rewind_is_for_what_is_done_instead(
+    on_sqlite: Site, world: World
+) -> None:
+    """It is kept until the saga has gone forward again."""
+    orchestrator = on_sqlite.joins(journey(world, commit="manual"))
+    saga = await asked(orchestrator)
+    gate = world.gate("undo car")
+    rewinding = asyncio.create_task(admin_of(orchestrator).rewind(saga.id, "car"))
+    await gate.wait_reached()
+
+    await soon(orchestrator.commit(saga.id))
+    gate.open()
+    await soon(rewinding)
+
+    assert (await soon(orchestrator.result(saga.id))).status is SagaStatus.COMPLETED
+
+
 async def test_m14_a_confirm_that_fails_is_tried_again_and_then_for_a_person(database: Site, world: World) -> None:
     """The saga is STUCK, never undone, and the other confirms are made; `retry_step` goes on."""
     world.plan(HELD[0], ConnectionError("away"), ConnectionError("away"))
