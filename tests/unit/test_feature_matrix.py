@@ -28,6 +28,7 @@ DELIVERED = {f"P{number}" for number in range(1, 28)} | {
     *("M1", "M2", "M5", "M6", "M7", "M8", "M9", "M10", "M11", "M12"),
     *("F2", "F6", "F8", "F9", "F13", "F14", "F15", "F16"),
     *("Q2", "D9", "D10", "D12", "N15"),
+    *("M17", "M18"),
 }
 DEFECTS = set("abcdefghijklmnopqr")
 
