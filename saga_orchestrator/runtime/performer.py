@@ -148,8 +148,8 @@ class Performer:
     def _dump_output(self, step: StepDefinition, value: Any) -> str:
         if not isinstance(value, step.output_model):
             raise SagaStateError(
-                f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}; it may have "
-                "acted"
+                f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}, so "
+                "nobody knows what it did; return what execute is annotated to return"
             )
         return self._payloads.dump(value, what=f"The output of step '{step.step_id}'")
 

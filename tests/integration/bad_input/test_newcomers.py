@@ -186,3 +186,9 @@ def test_sessions_that_are_bound_to_a_model_will_do(timeless: Scene) -> None:
     """An application may have several databases."""
     sessions: Any = async_sessionmaker(binds={OrderSaga: timeless.engine})
     SagaOrchestrator[OrderSaga](model_class=OrderSaga, session_maker=sessions)
+
+
+def test_sessions_that_are_bound_to_nothing_are_refused() -> None:
+    """It was an error of SQLAlchemy's that says nothing of the session maker."""
+    with pytest.raises(SagaDefinitionError, match="session_maker has no engine for OrderSaga; make it with async_sess"):
+        SagaOrchestrator[OrderSaga](model_class=OrderSaga, session_maker=async_sessionmaker())
