@@ -20,7 +20,7 @@ _PARTIAL_INDEXES = (
 _INBOX_INDEXES = (
     ("uq_{}_inbox_event", ["address", "type", "event_id"], "event_id IS NOT NULL"),
     ("ix_{}_inbox_address", ["address", "type"], "status = 'BUFFERED'"),
-    ("ix_{}_inbox_saga", ["saga_id", "type"], "status = 'BUFFERED' AND saga_id IS NOT NULL"),
+    ("ix_{}_inbox_saga", ["saga_id", "type"], "saga_id IS NOT NULL"),
     ("ix_{}_inbox_due", ["due_at"], "due_at IS NOT NULL"),
 )
 

@@ -96,7 +96,7 @@ def _index_inbox(inbox: Table) -> None:
     known = "event_id IS NOT NULL"
     partial_index(f"uq_{name}_event", column.address, column.type, column.event_id, where=known, unique=True)
     partial_index(f"ix_{name}_address", column.address, column.type, where=WAITS)
-    partial_index(f"ix_{name}_saga", column.saga_id, column.type, where=f"{WAITS} AND saga_id IS NOT NULL")
+    partial_index(f"ix_{name}_saga", column.saga_id, column.type, where="saga_id IS NOT NULL")
     partial_index(f"ix_{name}_due", column.due_at, where="due_at IS NOT NULL")
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import aiosqlite
 import pytest
@@ -250,6 +251,17 @@ class OnPostgres(SqlStoreContract):
             plan = "\n".join((await connection.execute(text(f"EXPLAIN {sql}"))).scalars())
 
         assert "Index Cond: (deadline_at <=" in plan
+
+    async def test_the_letters_of_a_saga_that_is_deleted_are_found_by_their_index(self, store: Store) -> None:
+        """For each saga that goes, its foreign key looks for its letters, settled ones too, and not through all."""
+        assert isinstance(store, Twins)
+        inbox = f"{self.model.__tablename__}_inbox"
+        async with store.engine.begin() as connection:
+            await connection.execute(text("SET LOCAL enable_seqscan = off"))
+            sql = f"EXPLAIN DELETE FROM ONLY {inbox} WHERE '{uuid4()}' OPERATOR(pg_catalog.=) saga_id"
+            plan = "\n".join((await connection.execute(text(sql))).scalars())
+
+        assert f"ix_{inbox}_saga" in plan
 
     async def test_a_claim_never_waits_for_a_locked_row(self, store: Store) -> None:
         """A due saga that somebody else has locked is passed over, and the others are claimed."""
