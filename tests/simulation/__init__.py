@@ -9,12 +9,13 @@ act on participants outside, whose ledger, and not the saga rows, says at the en
 
 ==================  ====================================================================================================
 `plan`              which faults happen how often: all drawn from the seed, most of them absent (swarm testing)
-`sagas`             random definitions: sequences, branches, pivots, probes, every policy
-`participants`      the steps, their moods, and the services that they act on
+`sagas`             random definitions: sequences, branches, pivots, probes, confirms, every policy
+`participants`      the steps, and the services that they act on
+`moods`             how a call of a service can go
 `ledger`            what really happened, by idempotency key, and who was doing what at the same time
 `database`          the shared store, which checks the kernel's laws after each write, and each machine's bad line to it
 `machine`           one simulated process
-`people`            callers and operators, who also have sagas go back
+`people`            callers and operators, who also have sagas go back, and decide what is final
 `world`             one run, from the first start to the last audit
 `audit`             what must be true at the end
 `mutants`           planted bugs that the simulation must find, or it proves nothing

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from saga_orchestrator import SagaStatus, StepKind
+from saga_orchestrator import SagaStatus
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
@@ -15,7 +15,7 @@ from saga_orchestrator.kernel.step_status import Missed, Omitted, Succeeded
 from saga_orchestrator.runtime.ids import idempotency_key
 from saga_orchestrator.storage.rows import Head
 
-from .database import CHILD
+from .database import CHILD, is_booked
 from .ledger import Place
 
 if TYPE_CHECKING:
@@ -50,18 +50,17 @@ def _wrong(world: World, head: Head) -> Iterator[str]:
     graph, state = world.graph(head), decode(head.state, key=str(head.id))
     for step_id in graph.order if head.status is SagaStatus.COMPLETED else ():
         if not isinstance(state.of(step_id), Omitted | Missed):
-            yield from _incomplete(world, graph, Place.now(head.id, step_id, state))
+            yield from _incomplete(world, graph, state, Place.now(head.id, step_id, state))
     for place in world.ledger.standing(head.id):
         if not _is_accounted_for(world, graph, state, place):
             shown = type(state.of(place.step_id)).__name__
             yield f"the effect of {place.step_id}{place.life} ({shown}) stands, and nothing says so"
 
 
-def _incomplete(world: World, graph: Graph, place: Place) -> Iterator[str]:
-    node = graph.nodes[place.step_id]
-    if node.name == CHILD:
+def _incomplete(world: World, graph: Graph, state: State, place: Place) -> Iterator[str]:
+    if graph.nodes[place.step_id].name == CHILD:
         yield from _childless(world, place)
-    elif node.kind is not StepKind.READ_ONLY and not _was_skipped(world, place):
+    elif is_booked(graph, state, place.step_id) and not _was_skipped(world, place):
         effect = world.ledger.effect(place)
         if not effect.stands:
             yield f"{place.step_id}{place.life} was {'undone' if effect.undone else 'never done'}"

@@ -15,7 +15,7 @@ from saga_orchestrator.kernel.effects import Record, Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
-from saga_orchestrator.kernel.step_status import Running, Succeeded
+from saga_orchestrator.kernel.step_status import Running, Skipped, Succeeded
 from saga_orchestrator.kernel.undo_status import Undone
 from saga_orchestrator.storage.rows import (
     Birth,
@@ -31,7 +31,7 @@ from saga_orchestrator.storage.rows import (
 from saga_orchestrator.testing.memory import MemoryStore, MemoryTransaction
 from saga_orchestrator.testing.memory_inbox import MemoryInbox
 
-from .ledger import Place
+from .ledger import CONFIRM, Place
 from .plan import LEASE
 
 if TYPE_CHECKING:
@@ -45,10 +45,12 @@ IDLE = ("next_due", "now", "heads", "head", "due")
 
 CHILD = "ChildSaga"
 """What a step is called that has a child. It is in no participant's books."""
+UNBOOKED = (CHILD, "Commit")
 KNOWN_ERRORS = (
     "child saga ",
     "still active for aggregation_id",
     "choose answered 'nowhere'",
+    "rejected by ",
     "it did not act",
     "it may have acted",
     "it may have undone",
@@ -102,12 +104,7 @@ class WatchedStore(MemoryStore):
 
     def _check_error(self, head: Head, row: Record) -> None:
         """Object to an error that nobody in this world has made, and to a timeout before its time."""
-        silent = [
-            f"Step '{past.step_id}' has no recorded output"
-            for past in self.past[head.id]
-            if past.skipped and not past.output
-        ]
-        if row.error is not None and not any(known in row.error for known in (*KNOWN_ERRORS, *silent)):
+        if row.error is not None and not any(known in row.error for known in KNOWN_ERRORS):
             self._blame(head.id, f"{row.step_id} is said to have failed by {row.error}")
         if row.error == TIMED_OUT and isinstance(decode(head.state).of(row.step_id), Running):
             timeout = self._world.graph(head).nodes[row.step_id].timeout
@@ -148,8 +145,7 @@ class WatchedStore(MemoryStore):
             effect = self._world.ledger.effect(Place.now(saga_id, step_id, state))
             if isinstance(status, Undone) and effect.stands:
                 yield f"{step_id} is said to be undone, and stands"
-            acts = graph.nodes[step_id].kind is not StepKind.READ_ONLY and graph.nodes[step_id].name != CHILD
-            if acts and isinstance(status, Succeeded) and not effect.receipt:
+            if isinstance(status, Succeeded) and not effect.receipt and is_booked(graph, state, step_id):
                 yield f"{step_id} is said to have acted, and has not"
 
     def _blame(self, saga_id: UUID, what: str) -> None:
@@ -171,6 +167,14 @@ def _strains(graph: Graph, head: Head, state: State) -> Iterable[str]:
         yield f"the row awaits {head.awaiting}, and its state {awaiting(graph, state)}"
     if status is SagaStatus.STUCK and head.lease_owner is not None:
         yield "it is stuck, and still owned"
+
+
+def is_booked(graph: Graph, state: State, step_id: str) -> bool:
+    """Return whether a step that has come to a good end stands in a participant's books."""
+    node, confirmed = graph.nodes[step_id], step_id.removesuffix(CONFIRM)
+    if node.kind is StepKind.READ_ONLY or node.name in UNBOOKED:
+        return False
+    return confirmed == step_id or isinstance(state.of(confirmed), Succeeded) or state.of(confirmed) == Skipped(True)
 
 
 class LineToInbox:

@@ -22,6 +22,9 @@ from saga_orchestrator.kernel.state import State
 from saga_orchestrator.runtime.tenure import Tenure
 from saga_orchestrator.testing.simulation import Host
 
+CONFIRM = ".confirm"
+"""What the step is called by which another is confirmed."""
+
 
 class Place(NamedTuple):
     """One step of one saga, in one of its lives: each rewind begins another, and `spent` is its number."""
@@ -35,11 +38,17 @@ class Place(NamedTuple):
         """What is shown of the life: nothing of the first."""
         return f"~{self.spent}" if self.spent else ""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the confirming of another step."""
+        return self.step_id.endswith(CONFIRM)
+
     @classmethod
     def called(cls, ctx: StepContext) -> Place:
         """Return who is called, as the key says that the participant is given."""
         _, rewound, spent = ctx.idempotency_key.rpartition("~")
-        return cls(ctx.saga_id, ctx.step_id, int(spent) if rewound else 0)
+        step_id = f"{ctx.step_id}{CONFIRM}" if ctx.phase == "confirm" else ctx.step_id
+        return cls(ctx.saga_id, step_id, int(spent) if rewound else 0)
 
     @classmethod
     def now(cls, saga_id: UUID, step_id: str, state: State) -> Place:
@@ -146,7 +155,7 @@ class Ledger:
         self._check_sameness(call, ctx, given)
         self._check_alone(call)
         self.calls[call] = None
-        if phase in ("execute", "on_event"):
+        if phase in ("execute", "on_event", "confirm"):
             self.began.setdefault((*call.place[:2], ctx.attempt), self._now())
         try:
             yield call
@@ -155,7 +164,7 @@ class Ledger:
 
     def _check_sameness(self, call: Call, ctx: StepContext, given: str) -> None:
         effect = self.effect(call.place)
-        what = ctx.idempotency_key.partition(f"{call.place[1]}/")[2]
+        what = ctx.idempotency_key.partition(f"{ctx.step_id}/")[2]
         keys = effect.keys.setdefault("execute" if call.phase == "probe" else what, set())
         keys.add(ctx.idempotency_key)
         effect.inputs.add(given)

@@ -16,9 +16,12 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
+from saga_orchestrator.definition.constant import Nothing
+from saga_orchestrator.definition.finish import DECISION, Finish
 from saga_orchestrator.kernel import backward_orders, claim, rewind
 from saga_orchestrator.kernel.step_status import Running
-from saga_orchestrator.runtime import tenure
+from saga_orchestrator.runtime import deciding, tenure
+from saga_orchestrator.runtime.alarm import Alarm
 from saga_orchestrator.runtime.claims import Claims
 from saga_orchestrator.runtime.driver import Driver
 from saga_orchestrator.runtime.lease import LeaseKeeper
@@ -60,6 +63,11 @@ OUTAGES = Plan(sagas=16, refused_calls=0.3, crashes_in_steps=0.15, seconds=60.0)
 
 RETURNS = Plan(sagas=10, rewinds=80, slowness=1.0, unruly=0.1, seconds=60.0)
 """Operators who have sagas go back, again and again, and do the same again."""
+
+DECISIONS = Plan(
+    sagas=16, rewinds=150, decisions=40, holds=40, slow_calls=0.1, slowness=1.0, crashes_at_store=0.03, seconds=60.0
+)
+"""People who commit sagas and reject them, while others have them go back."""
 
 DEPLOYMENTS = Plan(sagas=8, shutdowns=8, slowness=5.0)
 """Nothing but machines that are asked to stop."""
@@ -156,7 +164,7 @@ def a_lease_is_believed_in_however_late_it_came(right: Any) -> Any:
     return lambda self, lease_until: True
 
 
-@mutant(Driver, "_spared", SLOWNESS)
+@mutant(Alarm, "spared", SLOWNESS)
 def the_time_of_an_attempt_runs_while_its_order_is_being_written(right: Any) -> Any:
     return lambda self, now: frozenset()
 
@@ -220,6 +228,27 @@ def what_is_done_again_has_the_key_of_what_was_undone(right: Any) -> Any:
     def wrong(self: Performer, *arguments: Any) -> Any:
         ctx = right(self, *arguments)
         return replace(ctx, idempotency_key=ctx.idempotency_key.partition("~")[0])
+
+    return wrong
+
+
+@mutant(Performer, "_confirm", DECISIONS)
+def what_is_committed_is_not_confirmed(right: Any) -> Any:
+    async def wrong(self: Performer, *arguments: Any) -> Nothing:
+        return Nothing()
+
+    return wrong
+
+
+@mutant(deciding, "rewound", DECISIONS)
+def a_decision_outlives_a_rewind(right: Any) -> Any:
+    return lambda row: []
+
+
+@mutant(Finish, "rest", DECISIONS)
+def the_confirms_do_not_wait_for_the_decision(right: Any) -> Any:
+    def wrong(self: Finish, steps: Any) -> Any:
+        return right(self, [step for step in steps if step.step_id != DECISION])
 
     return wrong
 

@@ -1,22 +1,24 @@
-"""The steps, the moods they are in, and the services outside that they act on."""
+"""The steps, and the services outside that they act on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, RetryAfter, StepContext, StepKind
+from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, StepContext, StepKind
+from saga_orchestrator.definition.finish import COMMIT
 from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, Work
+from saga_orchestrator.kernel.state import State
+from saga_orchestrator.kernel.step_status import Succeeded
 from saga_orchestrator.runtime.tenure import Tenure
 
 from .ledger import Place
-from .plan import LEASE
+from .moods import COMPENSATING, EXECUTING, PROBING
 
 if TYPE_CHECKING:
     from .world import World
@@ -88,6 +90,13 @@ class ProbedBlind(Blind):
         return await self.services.probe(inp, ctx)
 
 
+class Held(ProbedBlind):
+    """A step whose effect is provisional, until it is confirmed."""
+
+    async def confirm(self, inp: Request, out: Receipt, ctx: StepContext) -> None:
+        await self.services.confirm(inp, out, ctx)
+
+
 class Reading(BaseStep[Request, Receipt]):
     """A step without an effect."""
 
@@ -123,6 +132,16 @@ class Services:
             mood = self._mood(COMPENSATING, f"compensate {ctx.step_id} #{ctx.attempt}", ctx)
             await mood(self, Place.called(ctx))
 
+    async def confirm(self, inp: Request, out: Receipt, ctx: StepContext) -> None:
+        place, state = Place.called(ctx), self._state(ctx.saga_id)
+        self._check_ordered(ctx, Execute(place.step_id, ctx.attempt, ctx.in_doubt))
+        self._check_receipt(ctx, out)
+        if not isinstance(state.of(COMMIT), Succeeded):
+            self._world.blame(f"{self._world.label(ctx.saga_id)}: {ctx.step_id} is confirmed, and nothing is committed")
+        with self._world.ledger.call(ctx, "confirm", inp.model_dump_json(), self._tenure(ctx.saga_id)):
+            mood = self._mood(EXECUTING, f"confirm {ctx.step_id} #{ctx.attempt}", ctx)
+            await mood(self, place)
+
     async def probe(self, inp: Request, ctx: StepContext) -> Receipt | None:
         self._check_ordered(ctx, Probe(ctx.step_id, ctx.attempt))
         with self._world.ledger.call(ctx, "probe", inp.model_dump_json(), self._tenure(ctx.saga_id)):
@@ -136,7 +155,9 @@ class Services:
         return Receipt(number=number)
 
     def undo(self, place: Place) -> None:
-        """Undo outside."""
+        """Undo outside, which is too late for what is final."""
+        if confirmed := [each for each in self._world.ledger.standing(place.saga_id) if each.is_final]:
+            self._world.blame(f"{place.step_id} is undone, and {confirmed[0].step_id} stands")
         self._world.ledger.undo(place)
         self._world.simulation.note(f"    {self._world.label(place[0])} {place.step_id}{place.life} UNDID")
 
@@ -165,151 +186,27 @@ class Services:
         driver = self._world.here().orchestrator.engine.drivers.get(saga_id)
         return None if driver is None else driver.tenure
 
+    def _state(self, saga_id: UUID) -> State:
+        return decode(self._world.database.rows[saga_id].state)
+
     def _check_ordered(self, ctx: StepContext, *works: Work) -> None:
         if not any((ctx.saga_id, work) in self._world.database.ordered for work in works):
             self._world.blame(f"{self._world.label(ctx.saga_id)}: {works[0]} begins, and no commit has ordered it")
-        spent = decode(self._world.database.rows[ctx.saga_id].state).spent.get(ctx.step_id, 0)
-        if ctx.attempt > spent != Place.called(ctx).spent:
+        place = Place.called(ctx)
+        spent = self._state(ctx.saga_id).spent.get(place.step_id, 0)
+        if ctx.attempt > spent != place.spent:
             self._world.blame(f"{self._world.label(ctx.saga_id)}: {works[0]} has the key of what a rewind has undone")
 
     def _check_receipt(self, ctx: StepContext, out: Receipt | None) -> None:
-        known = self._world.ledger.effect(Place.called(ctx)).receipt
+        place = Place.called(ctx)
+        if ctx.phase == "confirm":
+            place = Place.now(ctx.saga_id, ctx.step_id, self._state(ctx.saga_id))
+        known = self._world.ledger.effect(place).receipt
         if out is not None and out.number not in (known, 0):
-            self._world.blame(f"{ctx.step_id} is undone by receipt {out.number}, and its receipt is {known}")
+            self._world.blame(f"{ctx.phase} {ctx.step_id} is given receipt {out.number}, and its receipt is {known}")
 
 
 def heard_by(ctx: StepContext) -> int:
     """Return how many events the step has been given, as its key says."""
     last = ctx.idempotency_key.partition("~")[0].rpartition("/")[2]
     return int(last) if last.isdecimal() else 0
-
-
-# --- moods: the first of each list is the good one ---------------------------------------------------------
-
-
-async def does_well(services: Services, place: Place) -> Receipt:
-    await services.pause()
-    receipt = services.act(place)
-    await services.pause()
-    return receipt
-
-
-async def fails(services: Services, place: Place) -> Receipt:
-    await services.pause()
-    raise RuntimeError("it did not act")
-
-
-async def fails_for_good(services: Services, place: Place) -> Receipt:
-    await services.pause()
-    raise PermanentError("it did not act, and never will")
-
-
-async def asks_for_patience(services: Services, place: Place) -> Receipt:
-    await services.pause()
-    raise RetryAfter(timedelta(seconds=3))
-
-
-async def cannot_tell_and_did_not(services: Services, place: Place) -> Receipt:
-    await services.pause()
-    raise OutcomeUnknown("it may have acted")
-
-
-async def cannot_tell_and_did(services: Services, place: Place) -> Receipt:
-    await services.pause()
-    services.act(place)
-    await services.pause()
-    raise OutcomeUnknown("it may have acted")
-
-
-async def hangs_before_acting(services: Services, place: Place) -> Receipt:
-    await services.pause(8)
-    return await does_well(services, place)
-
-
-async def hangs_after_acting(services: Services, place: Place) -> Receipt:
-    receipt = services.act(place)
-    await services.pause(8)
-    return receipt
-
-
-async def outlasts_a_lease(services: Services, place: Place) -> Receipt:
-    await services.pause(2.5 * LEASE)
-    return await does_well(services, place)
-
-
-async def acts_and_talks_nonsense(services: Services, place: Place) -> Any:
-    await does_well(services, place)
-    return "nonsense"
-
-
-async def is_cancelled_from_inside(services: Services, place: Place) -> Receipt:
-    services.act(place)
-    raise asyncio.CancelledError
-
-
-async def acts_although_cancelled(services: Services, place: Place) -> Receipt:
-    try:
-        await services.pause(8)
-    except asyncio.CancelledError:
-        await services.pause()
-    return services.act(place)
-
-
-async def undoes_well(services: Services, place: Place) -> None:
-    await services.pause()
-    services.undo(place)
-    await services.pause()
-
-
-async def undo_hangs(services: Services, place: Place) -> None:
-    await services.pause(8)
-    await undoes_well(services, place)
-
-
-async def undo_fails_after_the_deed(services: Services, place: Place) -> None:
-    await undoes_well(services, place)
-    raise RuntimeError("it did undo, and says that it did not")
-
-
-async def undo_cannot_tell(services: Services, place: Place) -> None:
-    await undoes_well(services, place)
-    raise OutcomeUnknown("it may have undone")
-
-
-async def probes_well(services: Services, place: Place) -> Receipt | None:
-    await services.pause()
-    return services.learn(place)
-
-
-async def probe_hangs(services: Services, place: Place) -> Receipt | None:
-    await services.pause(8)
-    return services.learn(place)
-
-
-EXECUTING = [
-    does_well,
-    fails,
-    fails,
-    fails_for_good,
-    asks_for_patience,
-    cannot_tell_and_did_not,
-    cannot_tell_and_did,
-    hangs_before_acting,
-    hangs_after_acting,
-    outlasts_a_lease,
-    acts_and_talks_nonsense,
-    is_cancelled_from_inside,
-    acts_although_cancelled,
-]
-COMPENSATING = [
-    undoes_well,
-    fails,
-    fails,
-    fails_for_good,
-    asks_for_patience,
-    cannot_tell_and_did_not,
-    undo_hangs,
-    undo_fails_after_the_deed,
-    undo_cannot_tell,
-]
-PROBING = [probes_well, fails, cannot_tell_and_did_not, probe_hangs]

@@ -31,6 +31,7 @@ ORDERS = ("cancel", "abort", "retry_step", "compensate_step", "skip_step", "skip
 HOLDS = ("pause", "stop", "resume", "step", "step")
 RETURNS = ("rewind", "rewind", "rewind_and_patch", "compensate_step")
 PAUSE = "pause"
+ASKED = "event:saga.commit"
 _ROUNDS = 20
 
 
@@ -148,6 +149,17 @@ class People:
 
     def _another_wish(self) -> dict[str, Any]:
         return {"aggregate": f"another {self._world.random.randrange(10**6)}"}
+
+    async def decide(self, machine: Machine, *, asked: bool = False) -> None:
+        """Commit some saga or reject it, whether it waits for that or not; or each that has asked."""
+        rows = self._world.database.rows
+        waiting = [saga_id for saga_id, head in rows.items() if (head.awaiting or "").startswith(ASKED)]
+        any_saga = self._any_saga()
+        for saga_id in waiting if asked else [any_saga] if any_saga is not None else []:
+            decide = self._world.random.choice((machine.orchestrator.commit, machine.orchestrator.reject))
+            with self._shrugging(f"{decide.__name__} {self._world.label(saga_id)}"):
+                await decide(saga_id, **ACTOR)
+                self._world.simulation.note(f"{decide.__name__} {self._world.label(saga_id)}: done")
 
     async def let_go(self, machine: Machine) -> None:
         """Resume every saga that rests in a pause."""

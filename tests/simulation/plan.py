@@ -29,6 +29,8 @@ class Plan:
         holds: How often somebody pauses a saga, or sets a breakpoint, or resumes one, or lets it take a step.
         rewinds: How often somebody has a saga go back to a step, or undoes one that is over. Only where there are any
             does a definition open an undo window.
+        decisions: How often somebody commits a saga, or rejects it. Only where there are any has a step a confirm, or a
+            saga to be committed.
     """
 
     machines: int = 3
@@ -52,6 +54,7 @@ class Plan:
     crash_at: int | None = None
     holds: int = 0
     rewinds: int = 0
+    decisions: int = 0
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -80,4 +83,5 @@ class Plan:
             resolved=random.random() < 0.5,
             holds=random.choice((0, 0, random.randint(1, 40))),
             rewinds=random.choice((0, random.randint(1, 40))),
+            decisions=random.choice((0, 0, random.randint(1, 20))),
         )

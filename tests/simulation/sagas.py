@@ -24,6 +24,7 @@ from .participants import (
     Blind,
     Exact,
     Failing,
+    Held,
     ProbedActing,
     ProbedBlind,
     ProbedExact,
@@ -43,6 +44,7 @@ def drawn(world: World, random: Random) -> SagaDefinition:
         version=random.choice((1, 2)),
         max_recoveries=random.choice((1, 3, 5)),
         undo_window=_window(random) if world.plan.rewinds else None,
+        **(_commit(random) if world.plan.decisions else {}),
     )
     layer: list[StepRef[Any]] = []
     for _ in range(random.randint(1, 3)):
@@ -53,7 +55,7 @@ def drawn(world: World, random: Random) -> SagaDefinition:
         layer = [_reversible(builder, world, random, layer)]
     if random.random() < 0.2:
         layer = [_each(builder, world, random, layer)]
-    if random.random() < 0.4:
+    if random.random() < 0.4 and builder._finish.commit == "auto":
         layer = [_final(builder, world, random, layer, StepKind.PIVOT)]
         for _ in range(random.randint(0, 2)):
             layer = [_final(builder, world, random, layer, StepKind.RETRIABLE)]
@@ -87,6 +89,15 @@ def committed(world: World) -> SagaDefinition:
     return builder.build()
 
 
+def held(world: World) -> SagaDefinition:
+    """Return a definition whose steps are confirmed in the end, one of them by itself and two side by side."""
+    builder = SagaBuilder()
+    layer = [builder.add_step(step=Held(world), **_inputs([], []))]
+    for _ in range(2):
+        builder.add_step(step=Held(world), **_inputs(layer, layer))
+    return builder.build()
+
+
 def family(world: World) -> dict[str, SagaDefinition]:
     """Return the definitions of a saga that acts, has a child act, and then fails, so that both have to be undone."""
     parent, child = SagaBuilder(), SagaBuilder()
@@ -106,13 +117,16 @@ def _reversible(builder: SagaBuilder, world: World, random: Random, layer: list[
     if random.random() < 0.1:
         return builder.add_step(step=Reading(world), **_options(random), **_inputs(layer, _some(random, layer)))
     if random.random() < 0.1:
-        options = {"compensation": None, **_options(random)}
-        return builder.add_step(step=Acting(world), **options, **_inputs(layer, _some(random, layer)))
+        acknowledged = {"compensation": None, **_options(random)}
+        return builder.add_step(step=Acting(world), **acknowledged, **_inputs(layer, _some(random, layer)))
+    options: dict[str, Any] = {}
     if random.random() < 0.2:
         step: Acting = Asking(world, Manner.drawn(random))
+    elif world.plan.decisions and random.random() < 0.4:
+        step, options = Held(world), {"confirm_retry": _policy(random), "confirm_timeout": _limit(random)}
     else:
         step = random.choice((Exact, Blind, Blind, ProbedExact, ProbedBlind))(world)
-    options = {**_options(random), **_undo_options(random)}
+    options |= {**_options(random), **_undo_options(random)}
     return builder.add_step(step=step, **options, **_inputs(layer, _some(random, layer)))
 
 
@@ -199,6 +213,13 @@ def _policy(random: Random) -> RetryPolicy:
             ExponentialRetry(attempts, seconds, max_delay=timedelta(seconds=8), jitter=random.choice((0.0, 0.5))),
         )
     )
+
+
+def _commit(random: Random) -> dict[str, Any]:
+    """Draw who commits a saga, and how long he has."""
+    if random.random() < 0.5:
+        return {}
+    return {"commit": "manual", "commit_timeout": random.choice((None, None, timedelta(seconds=10)))}
 
 
 def _window(random: Random) -> timedelta | None:

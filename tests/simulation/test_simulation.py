@@ -19,7 +19,7 @@ import pytest
 from saga_orchestrator import SagaDefinition
 from tests.simulation import sagas
 from tests.simulation.__main__ import main
-from tests.simulation.mutants import EVERYTHING, MUTANTS, RETURNS
+from tests.simulation.mutants import DECISIONS, EVERYTHING, MUTANTS, RETURNS
 from tests.simulation.plan import Plan
 from tests.simulation.world import Report, World, simulate
 
@@ -71,6 +71,16 @@ def test_a_crash_at_any_boundary_of_a_rewind_loses_and_doubles_nothing() -> None
             assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
 
 
+def test_what_is_confirmed_was_committed_and_is_never_undone() -> None:
+    """Whoever commits and rejects what when, also in the middle of a rewind, each saga is decided once and for all."""
+    reports = [simulate(seed, DECISIONS) for seed in range(AT_ONCE)]
+    traces = "\n".join(line for report in reports for line in report.trace)
+
+    assert [found(report) for report in reports] == [""] * AT_ONCE
+    for what in (r"\.confirm ACTED", r"commit \S+: done", r"reject \S+: done", "saga.decision:Waiting"):
+        assert re.search(what, traces), what
+
+
 def test_the_runs_are_full_of_faults_and_of_ends() -> None:
     """The seeds above prove something: they crash, freeze, stop and fail, and their sagas end in every way."""
     reports = [simulate(seed) for seed in range(SEEDS)]
@@ -91,7 +101,7 @@ def test_the_runs_are_full_of_faults_and_of_ends() -> None:
         assert fault in traces, fault
 
 
-SCENES = [sagas.plain, sagas.doomed, sagas.committed]
+SCENES = [sagas.plain, sagas.doomed, sagas.committed, sagas.held]
 
 
 @pytest.mark.parametrize("make", SCENES, ids=lambda make: make.__name__)

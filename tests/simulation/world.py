@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 from unittest import mock
@@ -25,7 +26,7 @@ from .answers import Counterpart
 from .database import LineIsDeadError, WatchedStore
 from .ledger import Ledger
 from .machine import Machine
-from .people import PAUSE, People, Wish
+from .people import ASKED, PAUSE, People, Wish
 from .plan import Plan
 
 _PATIENCE = 600
@@ -138,6 +139,8 @@ class World:
                 return
             if any(head.awaiting == PAUSE for head in self.database.rows.values()):
                 self.do(self.people.let_go)
+            if any((head.awaiting or "").startswith(ASKED) for head in self.database.rows.values()):
+                self.do(partial(self.people.decide, asked=True))
         self.blame(f"not everything has come to rest within {_PATIENCE} seconds after the last fault")
 
     def _is_anything_stuck(self) -> bool:
@@ -173,7 +176,8 @@ class World:
                 result = await self.machines[0].host.spawn(self.machines[0].orchestrator.result(saga_id))
                 state = decode(head.state)
                 ran = {i for i in self.graph(head).nodes if not isinstance(state.of(i), Omitted | Missed)}
-                whole = head.status is not SagaStatus.COMPLETED or set(result.outputs) == ran
+                told = {i for i in ran if not self.definitions[head.saga_name].step(i).is_finish}
+                whole = head.status is not SagaStatus.COMPLETED or set(result.outputs) == told
                 if result.status is not self.database.rows[saga_id].status or not whole:
                     self.blame(f"{self.label(saga_id)} is {head.status}, and its result {result}")
 
@@ -195,6 +199,8 @@ class World:
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.hold)
         for _ in range(plan.rewinds):
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.go_back)
+        for _ in range(plan.decisions):
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.decide)
 
     def _starts(self, number: int) -> Iterator[tuple[float, Callable[[], None]]]:
         draw = self.random
