@@ -31,8 +31,11 @@ from saga_orchestrator import (
     SagaStatus,
     SagaWorker,
 )
+from tests.chaos.graphs import CHILD
 from tests.chaos.ledger import ask
-from tests.chaos.world import CONFIRMED, BusinessRow, ChaosSaga, connect, draw_order, orchestrate
+from tests.chaos.sagas import CONFIRMED
+from tests.chaos.tables import BusinessRow, ChaosSaga
+from tests.chaos.world import connect, draw_order, orchestrate
 
 _INLINE, _IN_SESSIONS, _MEDDLING = 16, 6, 3
 
@@ -194,12 +197,13 @@ _ORDERS: dict[SagaStatus, tuple[str, ...]] = {
 
 
 async def _give_order(actor: Actor) -> None:
-    """Pick a recent saga, and give it an order that may or may not make sense."""
+    """Pick a recent saga, now and then one that is a child, and give it an order that may or may not make sense."""
     admin, mark = SagaAdmin(actor.orchestrator.engine), f"order-{uuid4()}"
     name, saga = "look", None
     try:
         status = actor.chance.choice(tuple(_ORDERS))
-        page = await admin.list_sagas(status=status, limit=30)
+        family = actor.chance.choice((None, None, None, CHILD))
+        page = await admin.list_sagas(status=status, saga_name=family, limit=30)
         if page.items:
             saga = actor.chance.choice(page.items)
             name = actor.chance.choice(_ORDERS[status])

@@ -7,8 +7,9 @@ world what the ledger denies, went another way than its data and its orders expl
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +18,19 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaSnapshot, SagaStatus
+from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStatus
 from saga_orchestrator.kernel.codec import decode
-from saga_orchestrator.kernel.step_status import Failed, StepStatus
-from saga_orchestrator.storage.rows import HistoryRow
-from tests.chaos.graphs import GRAPHS
-from tests.chaos.ledger import Ledger, Slot
-from tests.chaos.world import UNDO_ATTEMPTS, Booking, ChaosSaga
+from saga_orchestrator.kernel.step_status import Failed, Missed
+from tests.chaos.case import Case
+from tests.chaos.graphs import TOLERATED, effects_of, place_of
+from tests.chaos.kin import check_kin, waits_for_a_person
+from tests.chaos.ledger import Ledger
+from tests.chaos.tables import Booking, ChaosSaga
 
 _EXPLAINED = re.compile(
     r"chaos: |timed out|the worker was lost|aborted while in flight|probe: |quarantined: \d+ owners"
     r"|DBAPIError|InterfaceError|OperationalError|ConnectionError"  # of a step that works in the database itself
+    r"|child saga \S+ (\('stay'\) )?is (COMPENSATED|FAILED)"  # which `check_kin` holds against the child
 )
 _TURNED_AWAY = "chaos: turned away"
 _STRANDED = """
@@ -66,39 +69,6 @@ class Findings:
         getattr(self, name).append(rest)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One saga, from both sides."""
-
-    saga: SagaSnapshot
-    steps: Mapping[str, StepStatus]
-    past: list[HistoryRow]
-    slots: Mapping[str, Slot]
-    bookings: int = 0
-
-    @property
-    def unbooked(self) -> bool:
-        """Return whether its booking was undone."""
-        return type(self.steps.get("book")).__name__ == "Undone"
-
-    @property
-    def standing(self) -> set[str]:
-        """The steps whose effects stand, as the ledger says."""
-        return {step_id for step_id, slot in self.slots.items() if slot.stands}
-
-    def in_doubt(self, step_id: str) -> bool:
-        """Return whether the history admits that nobody knows whether the step, or its undo, has acted."""
-        return any(row.step_id == step_id and row.status == "IN_DOUBT" for row in self.past)
-
-    def undo_failed(self, step_id: str) -> bool:
-        """Return whether an undo of the step has failed for good at some time."""
-        failures = [r for r in self.past if (r.step_id, r.phase) == (step_id, "COMPENSATE") and r.status != "SUCCESS"]
-        return len(failures) >= UNDO_ATTEMPTS or any("PermanentError" in (row.error or "") for row in failures)
-
-    def ordered(self, name: str) -> bool:
-        return any(row.phase == "ORDER" and row.step_id.partition(":")[0] == name for row in self.past)
-
-
 async def audit(engine: AsyncEngine, orchestrator: SagaOrchestrator[ChaosSaga], ledger: Ledger) -> Findings:
     """Hold the tables against the ledger."""
     findings = Findings()
@@ -116,8 +86,9 @@ async def audit(engine: AsyncEngine, orchestrator: SagaOrchestrator[ChaosSaga], 
     for case in cases.values():
         for check in _CHECKS:
             findings.wrong += [f"{case.saga.id} {case.saga.status.value}: {what}" for what in check(case)]
-        if case.saga.status not in _OVER:
+        if case.saga.status not in _OVER and not waits_for_a_person(case, cases):
             findings.stranded.append(f"{case.saga}")
+    findings.wrong += check_kin(cases)
     _check_undo_order(ledger, cases, findings)
     named = "\n".join(findings.all)
     findings.evidence = [line for saga_id, case in cases.items() if saga_id in named for line in _evidence(case)]
@@ -135,9 +106,6 @@ async def _cases(
     orchestrator: SagaOrchestrator[ChaosSaga], ledger: Ledger, bookings: Mapping[UUID, int]
 ) -> dict[str, Case]:
     admin, store = SagaAdmin(orchestrator.engine), orchestrator.engine.store
-    slots: dict[str, dict[str, Slot]] = defaultdict(dict)
-    for (saga, step), slot in ledger.slots.items():
-        slots[saga][step] = slot
     cases, cursor = {}, None
     while True:
         page = await admin.list_sagas(limit=500, cursor=cursor)
@@ -145,9 +113,15 @@ async def _cases(
         for saga in page.items:
             head = await store.head(saga.id)
             assert head is not None
-            steps = dict(decode(head.state).all())
-            booked = bookings.get(saga.id, 0)
-            cases[str(saga.id)] = Case(saga, steps, pasts[saga.id], slots.get(str(saga.id), {}), booked)
+            cases[str(saga.id)] = Case(
+                saga,
+                dict(decode(head.state).all()),
+                pasts[saga.id],
+                ledger.sagas.get(str(saga.id), {}),
+                bookings.get(saga.id, 0),
+                head.parent_id,
+                frozenset(effects_of(saga.saga_name, json.loads(head.context)["initial_data"]["steps"])),
+            )
         cursor = page.next_cursor
         if cursor is None:
             return cases
@@ -180,9 +154,9 @@ def _check_promises(ledger: Ledger, cases: Mapping[str, Case], findings: Finding
                 findings.wrong.append(f"{note['number']} was rolled back, and is there")
             case "wrongly refused":
                 findings.wrong.append(f"{note['number']} was refused: {note['error']}")
-    for saga, step in ledger.slots:
+    for saga, steps in ledger.sagas.items():
         if saga not in cases:
-            findings.lost.append(f"step {step} of {saga} was called, and the saga is not there")
+            findings.lost.append(f"steps {sorted(steps)} of {saga} were called, and the saga is not there")
 
 
 def _check_orders(ledger: Ledger, cases: Mapping[str, Case], findings: Findings) -> None:
@@ -210,10 +184,10 @@ def _obeyed(case: Case, note: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _status_tells_the_truth(case: Case) -> Iterator[str]:
-    every, standing, residue = set(GRAPHS[case.saga.saga_name]), case.standing, set(case.saga.residue)
+    wanted, standing, residue = case.effects - case.missed(), case.standing, set(case.saga.residue)
     match case.saga.status:
-        case SagaStatus.COMPLETED if standing != every:
-            yield f"{every - standing} do not stand"
+        case SagaStatus.COMPLETED if standing - residue != wanted:
+            yield f"{wanted ^ (standing - residue)} do not stand, or stand and are not wanted"
         case SagaStatus.COMPENSATED if standing:
             yield f"{standing} stand"
         case SagaStatus.COMPENSATED if not any(slot.undone for slot in case.slots.values()) and not case.unbooked:
@@ -226,7 +200,7 @@ def _status_tells_the_truth(case: Case) -> Iterator[str]:
 
 def _steps_tell_the_truth(case: Case) -> Iterator[str]:
     """Each step's status, and the residue, against the ledger."""
-    for step_id in GRAPHS[case.saga.saga_name]:
+    for step_id in case.effects:
         status = case.steps.get(step_id)
         name, stands = type(status).__name__ if status else "Pending", step_id in case.standing
         stated = step_id in case.saga.residue
@@ -234,11 +208,11 @@ def _steps_tell_the_truth(case: Case) -> Iterator[str]:
             yield f"{step_id} is Succeeded, and does not stand"
         if name in ("Pending", "Undone", "Passed") and stands:
             yield f"{step_id} is {name}, and stands"
-        if name in ("Failed", "UndoFailed") and stands and not stated:
+        if name in ("Failed", "Missed", "UndoFailed") and stands and not stated:
             yield f"{step_id} is {status}, stands, and is not stated in the residue"
         if stated and not stands and not case.in_doubt(step_id):
             yield f"{step_id} is stated in the residue; it does not stand, and was never in doubt"
-        if isinstance(status, Failed) and case.saga.status is SagaStatus.COMPLETED:
+        if isinstance(status, Failed) and not isinstance(status, Missed) and case.saga.status is SagaStatus.COMPLETED:
             yield f"{step_id} has failed"
         if name in ("Running", "Probing", "Retrying", "Undoing", "UndoRetrying"):
             yield f"{step_id} is still {name}"
@@ -271,17 +245,28 @@ def _bookings_are_what_is_said(case: Case) -> Iterator[str]:
         yield f"book is {name}, and there are {case.bookings} bookings"
 
 
+def _no_more_is_missed_than_may_be(case: Case) -> Iterator[str]:
+    for place, missed in Counter(map(place_of, case.missed())).items():
+        if missed > TOLERATED.get(place, 0):
+            yield f"{missed} of {place} were missed"
+
+
 _CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     _status_tells_the_truth,
     _steps_tell_the_truth,
     _outputs_are_the_effects,
     _history_is_explained,
     _bookings_are_what_is_said,
+    _no_more_is_missed_than_may_be,
 )
 
 
 def _check_undo_order(ledger: Ledger, cases: Mapping[str, Case], findings: Findings) -> None:
-    """A step was undone while one that depends on it stood: only if that one's own undo had failed."""
+    """A step was undone while one that depends on it stood: only if that one's own undo had failed.
+
+    Or it is a child that an operator has set going again.
+    """
+    revived = {(str(case.parent), case.saga.saga_name) for case in cases.values() if case.revived()}
     for saga, step, dependent in ledger.early_undos:
-        if saga in cases and not cases[saga].undo_failed(dependent):
+        if saga in cases and not cases[saga].undo_failed(dependent) and (saga, dependent) not in revived:
             findings.wrong.append(f"{saga}: {step} was undone before {dependent}, whose undo had not failed")

@@ -13,11 +13,12 @@ import asyncio
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from tests.chaos.graphs import GRAPHS
+from tests.chaos.graphs import CHILD, GRAPHS, PARENT, TOLERATED, of_place, place_of
 
 LOOPBACK = "127.0.0.1"
 
@@ -39,7 +40,10 @@ class Ledger:
     """The books, and the service through which participants write in them."""
 
     journal: Path
-    slots: dict[tuple[str, str], Slot] = field(default_factory=dict)
+    sagas: dict[str, dict[str, Slot]] = field(default_factory=dict)
+    """By saga, and by step."""
+    numbers: dict[str, str] = field(default_factory=dict)
+    """The sagas by the numbers that they were started for; a child's is its parent's and its step."""
     notes: list[dict[str, Any]] = field(default_factory=list)
     ready: set[int] = field(default_factory=set)
     """The ids of the actors that have said so."""
@@ -62,10 +66,6 @@ class Ledger:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join(30)
-
-    def of(self, saga: str) -> dict[str, Slot]:
-        """Return what each step of a saga has done."""
-        return {step: slot for (owner, step), slot in self.slots.items() if owner == saga}
 
     async def _live(self, ready: threading.Event) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
@@ -96,7 +96,8 @@ class Ledger:
                 self.ready.add(request["pid"])
             return {}
         saga, step = request["saga"], request["step"]
-        slot = self.slots.setdefault((saga, step), Slot())
+        self.numbers[request["number"]] = saga
+        slot = self.sagas.setdefault(saga, {}).setdefault(step, Slot())
         return getattr(self, f"_{request['op']}")(saga, step, slot, request)
 
     def _do(self, saga: str, step: str, slot: Slot, request: dict[str, Any]) -> dict[str, Any]:
@@ -116,12 +117,18 @@ class Ledger:
         return {"effect": slot.effect, "repeated": False}
 
     def _check_before(self, saga: str, step: str, request: dict[str, Any]) -> None:
-        """An effect needs those of its predecessors to stand, and was given exactly their outputs."""
-        before = {i: self.slots.get((saga, i), Slot()) for i in GRAPHS[request["saga_name"]][step]}
+        """An effect needs those of its predecessors to stand, and was given exactly their outputs.
+
+        Of items that may be missed it was given those that were not.
+        """
+        given: dict[str, str] = request["inputs"]["of"]
+        slots = self.sagas[saga]
+        names = [i for place in GRAPHS[request["saga_name"]][place_of(step)] for i in of_place(slots, place)]
+        before = {i: slots.get(i, Slot()) for i in names if i in given or place_of(i) not in TOLERATED}
         if not all(slot.stands for slot in before.values()):
             self._violated(f"wrong: {saga}/{step} acted although not all of {before} stand")
-        if request["inputs"]["of"] != {i: slot.effect for i, slot in before.items()}:
-            self._violated(f"wrong: {saga}/{step} was given {request['inputs']['of']}, not the outputs of {before}")
+        if given != {i: slot.effect for i, slot in before.items()}:
+            self._violated(f"wrong: {saga}/{step} was given {given}, not the outputs of {before}")
 
     def _undo(self, saga: str, step: str, slot: Slot, request: dict[str, Any]) -> dict[str, Any]:
         if request["effect"] not in (None, slot.effect):
@@ -132,12 +139,21 @@ class Ledger:
             self.counts["repeated undos"] += 1
         elif slot.stands:
             self.counts["undos"] += 1
-            after = (i for i, before in GRAPHS[request["saga_name"]].items() if step in before)
-            self.early_undos += [(saga, step, i) for i in after if self.slots.get((saga, i), Slot()).stands]
+            self.early_undos += [(saga, step, i) for i in self._standing_after(saga, step, request)]
         else:
             self.counts["tombstones"] += 1
         slot.stands, slot.undone = False, True
         return {}
+
+    def _standing_after(self, saga: str, step: str, request: dict[str, Any]) -> Iterator[str]:
+        """Return the steps that depend on one, and stand; that which has a child stands while anything of it does."""
+        slots = self.sagas[saga]
+        for place, before in GRAPHS[request["saga_name"]].items():
+            if place_of(step) in before:
+                yield from (i for i in of_place(slots, place) if slots.get(i, Slot()).stands)
+        child = self.numbers.get(f"{request['number']}/{CHILD}", "")
+        if request["saga_name"] == PARENT and step == "ticket":
+            yield from [CHILD] * any(slot.stands for slot in self.sagas.get(child, {}).values())
 
     def _look(self, saga: str, step: str, slot: Slot, request: dict[str, Any]) -> dict[str, Any]:
         self.counts["probes"] += 1

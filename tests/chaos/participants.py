@@ -45,7 +45,8 @@ class _Participant:
 
     async def ask(self, op: str, ctx: StepContext, **facts: object) -> dict[str, Any]:
         try:
-            return await ask(self.port, op, saga=str(ctx.saga_id), step=ctx.step_id, saga_name=ctx.saga_name, **facts)
+            who = {"saga": str(ctx.saga_id), "number": ctx.aggregation_id, "saga_name": ctx.saga_name}
+            return await ask(self.port, op, step=ctx.step_id, **who, **facts)
         except OSError as error:
             raise OutcomeUnknown("chaos: the ledger did not answer") from error
 

@@ -22,10 +22,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStateError, SagaStatus
 from tests.chaos.audit import Findings, audit
+from tests.chaos.graphs import CHILD
+from tests.chaos.kin import waits_for_stuck
 from tests.chaos.ledger import Ledger
 from tests.chaos.monkey import Monkey
+from tests.chaos.tables import Base, ChaosSaga
 from tests.chaos.troupe import Troupe
-from tests.chaos.world import Base, ChaosSaga, connect, orchestrate
+from tests.chaos.world import connect, orchestrate
 from tests.support.postgres import PostgresServer
 
 Database = Literal["postgresql", "sqlite"]
@@ -153,10 +156,16 @@ async def _behind_the_stage(url: str, ledger: Ledger) -> AsyncIterator[tuple[Asy
 
 
 async def _unfinished(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
-    """Return what still has to move; those that lost too many owners are released, as a person would."""
+    """Return what still has to move; those that lost too many owners are released, as a person would.
+
+    What waits for a child that is stuck has to wait until a person has looked at that.
+    """
     moving = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
-    page = await SagaAdmin(orchestrator.engine).list_sagas(status=moving, limit=1000)
-    return [(saga.id, saga.revision) for saga in page.items] + await _release_quarantined(orchestrator)
+    admin = SagaAdmin(orchestrator.engine)
+    page = await admin.list_sagas(status=moving, limit=1000)
+    stuck = await admin.list_sagas(status=SagaStatus.STUCK, saga_name=CHILD, limit=1000)
+    left = [saga for saga in page.items if not waits_for_stuck(saga, stuck.items)]
+    return [(saga.id, saga.revision) for saga in left] + await _release_quarantined(orchestrator)
 
 
 async def _release_quarantined(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
