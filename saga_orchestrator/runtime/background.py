@@ -25,6 +25,25 @@ else:
         return asyncio.get_running_loop().create_task(work)
 
 
+_PATIENCE = 10.0
+"""Seconds that a task may take to end that was cut off; SQLite alone waits five for a lock that somebody else holds."""
+
+
+async def cut_off(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks, and wait until they have ended.
+
+    Some drivers, to cancel a statement, wait for the server that is at it, and that may be gone: such a task is left
+    behind. It is not cancelled twice, for a connection that is being closed must not be closed by force as well.
+    """
+    left = {task for task in tasks if task is not None and not task.done()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=_PATIENCE)
+    if left:
+        logger.warning("{} tasks do not end, although they were cut off", len(left))
+
+
 class Background:
     """Runs work in tasks of its own, and holds on to them until they end."""
 
@@ -47,8 +66,8 @@ class Background:
         return await answer
 
     async def join(self) -> None:
-        """Wait until nothing is left."""
-        if self._tasks:
+        """Wait until nothing is left, nor anything that it has begun meanwhile."""
+        while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _answer(

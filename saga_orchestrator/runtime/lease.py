@@ -22,6 +22,7 @@ from uuid import UUID
 from loguru import logger
 
 from ..storage.contract import Store
+from .background import cut_off
 from .clock import DatabaseClock
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class LeaseKeeper:
         self._drivers = drivers
         self._task: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._overdue = 0.0
+        """When it has had its time, and a moment to end."""
 
     def wake(self) -> None:
         """Beat from now on, until no saga is left."""
@@ -62,16 +65,11 @@ class LeaseKeeper:
 
     def trusted_until(self, lease_until: float) -> datetime:
         """Return until when, by the database's clock, a lease can be believed in that ends then by the loop's."""
-        left = lease_until - asyncio.get_running_loop().time() - self.lease.total_seconds() * _MARGIN
-        return self._clock.now() + timedelta(seconds=left)
+        return self._clock.at(lease_until - self.lease.total_seconds() * _MARGIN)
 
     async def aclose(self) -> None:
         """Stop beating."""
-        tasks = [task for task in (self._task, self._renewing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cut_off(self._task, self._renewing)
 
     async def _keep(self) -> None:
         """Beat on time, however long a renewal takes: what cannot be renewed has to be let go of all the same."""
@@ -79,10 +77,17 @@ class LeaseKeeper:
             while self._drivers:
                 await asyncio.sleep(self.lease.total_seconds() / _BEATS_PER_LEASE)
                 self._let_go()
-                if self._renewing is None or self._renewing.done():
-                    self._renewing = asyncio.get_running_loop().create_task(self._renew_old(), name="saga-renewal")
+                self._renew_soon()
         finally:
             self._task = None
+
+    def _renew_soon(self) -> None:
+        """Begin a renewal, unless one is on its way; one that does not end with its time is no reason to wait."""
+        loop, length = asyncio.get_running_loop(), self.lease.total_seconds()
+        if self._renewing is not None and not self._renewing.done() and loop.time() < self._overdue:
+            return
+        self._overdue = loop.time() + length * (1 + 1 / _BEATS_PER_LEASE)
+        self._renewing = loop.create_task(self._renew_old(), name="saga-renewal")
 
     def _let_go(self) -> None:
         """Stop the steps of every saga whose lease may end before the next beat."""

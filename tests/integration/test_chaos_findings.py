@@ -295,3 +295,117 @@ def no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+class Deaf:
+    """A store whose first renewal does not end when it is cut off, as one that waits for a dead server may not.
+
+    It ends when it is cut off once more.
+    """
+
+    def __init__(self, store: SagaStore) -> None:
+        self.store = store
+        self.asked, self.cut, self.renewed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def renew(self, *arguments: Any) -> dict[Any, int]:
+        if not self.asked.is_set():
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            self.cut.set()
+            await asyncio.Event().wait()
+        self.renewed.set()
+        return await self.store.renew(*arguments)
+
+
+def impatient(engine: AsyncEngine, store: Any) -> SagaOrchestrator[FoundSaga]:
+    """Return an orchestrator with short leases, whose sagas last until they are cut off."""
+    builder = SagaBuilder()
+    builder.add_step(step=Blocking("execute"), input_map=number_of)
+    orchestrator = SagaOrchestrator[FoundSaga](
+        model_class=FoundSaga,
+        session_maker=async_sessionmaker(engine),
+        execution_lease=timedelta(seconds=0.6),
+        store=store,
+    )
+    orchestrator.register("found", builder.build())
+    return orchestrator
+
+
+async def start_again_and_again(orchestrator: SagaOrchestrator[FoundSaga]) -> None:
+    """Start sagas, one whenever the last has lost its lease."""
+    for number in range(1_000):
+        await orchestrator.start(saga_name="found", initial_data={"number": number}, aggregation_id=f"a-{number}")
+
+
+async def test_a_renewal_that_does_not_end_is_not_the_last_one(engine: AsyncEngine) -> None:
+    """A crash of PostgreSQL leaves one in a driver that waits for the dead server; no later lease was ever renewed."""
+    store = Deaf(SagaStore(FoundSaga, engine))
+    async with impatient(engine, store) as orchestrator:
+        starting = asyncio.ensure_future(start_again_and_again(orchestrator))
+        async with asyncio.timeout(60):
+            await store.cut.wait()
+            await store.renewed.wait()
+        starting.cancel()
+
+
+async def test_closing_does_not_wait_for_a_renewal_that_does_not_end(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut off, and left behind if that is of no use."""
+    monkeypatch.setattr("saga_orchestrator.runtime.background._PATIENCE", 0.01)
+    store = Deaf(SagaStore(FoundSaga, engine))
+    orchestrator = impatient(engine, store)
+    starting = asyncio.ensure_future(start_again_and_again(orchestrator))
+    async with asyncio.timeout(60):
+        await store.asked.wait()
+        starting.cancel()
+        await orchestrator.aclose()
+    assert store.cut.is_set()
+
+
+class Late:
+    """A store whose orders are answered when it is opened, although they are carried out."""
+
+    def __init__(self, store: SagaStore) -> None:
+        self.store = store
+        self.ordered, self.opened = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def advance(self, *arguments: Any) -> Any:
+        answer = await self.store.advance(*arguments)
+        self.ordered.set()
+        await self.opened.wait()
+        return answer
+
+
+async def test_closing_waits_for_what_an_order_in_flight_sets_going(engine: AsyncEngine) -> None:
+    """A task that tells an aborted child's parent begins while the engine closes; it once ran on behind its back."""
+    parent, child = SagaBuilder(), SagaBuilder()
+    parent.add_child("waiting", input_map=lambda ctx: dict(ctx.initial_data))
+    child.add_event("never", step_id="never")
+    async with orchestrator_on(engine, parent.build()) as first:
+        first.register("waiting", child.build())
+        await first.start(saga_name="found", initial_data={"number": 1}, aggregation_id="a")
+        while not (waiting := await SagaAdmin(first.engine).list_sagas(awaiting="event:never")).items:
+            pass
+    late = Late(SagaStore(FoundSaga, engine))
+    second = orchestrator_on(engine, parent.build(), late)
+    second.register("waiting", child.build())
+    ordering = asyncio.ensure_future(SagaAdmin(second.engine).abort(waiting.items[0].id, actor="somebody"))
+    await late.ordered.wait()
+    before = {*asyncio.all_tasks()}
+    closing = asyncio.ensure_future(second.aclose())
+    await turns()
+    late.opened.set()
+    await closing
+    await ordering
+    assert {*asyncio.all_tasks()} <= before
+    async with engine.connect() as connection:
+        owners = await connection.execute(text("SELECT lease_owner FROM found_saga"))
+        assert [*owners.scalars()] == [None, None]
