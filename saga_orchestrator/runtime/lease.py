@@ -65,7 +65,8 @@ class LeaseKeeper:
 
     def trusted_until(self, lease_until: float) -> datetime:
         """Return until when, by the database's clock, a lease can be believed in that ends then by the loop's."""
-        return self._clock.at(lease_until - self.lease.total_seconds() * _MARGIN)
+        left = lease_until - asyncio.get_running_loop().time() - self.lease.total_seconds() * _MARGIN
+        return self._clock.now() + timedelta(seconds=left)
 
     async def aclose(self) -> None:
         """Stop beating."""
