@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -18,7 +18,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class Backing(Protocol):
     """What stands behind an attempt: its saga's history, and the lease under which it is made."""
 
-    async def once(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> Any:
+    def once(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> Coroutine[Any, Any, Any]:
         """See `StepContext.once`."""
         ...
 
@@ -67,44 +67,47 @@ class StepContext:
     _backing: Backing | None = field(default=None, repr=False, compare=False)
 
     @overload
-    async def once(self, key: str, act: Callable[[], Awaitable[Any] | Any]) -> Any: ...
+    def once(self, key: str, act: Callable[[], Awaitable[Any] | Any]) -> Coroutine[Any, Any, Any]: ...
 
     @overload
-    async def once(self, key: str, act: Callable[[], Awaitable[Any] | Any], *, returns: type[ModelT]) -> ModelT: ...
+    def once(
+        self, key: str, act: Callable[[], Awaitable[Any] | Any], *, returns: type[ModelT]
+    ) -> Coroutine[Any, Any, ModelT]: ...
 
-    async def once(
+    def once(
         self, key: str, act: Callable[[], Awaitable[Any] | Any], *, returns: type[BaseModel] | None = None
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Do a part of the step, and remember what it returned: later attempts are given that, and do not do it again.
 
-        When this returns, the result is durable. The part is done at least once: a crash after its effect and before
-        the record of it has it done again, so give it a key of its own where it has an effect elsewhere, such as
-        ``f"{ctx.idempotency_key}/{key}"``. Callers of one key at the same time take turns, and all but the first are
-        given the result. What raises is not remembered.
+        When this has been awaited, the result is durable. The part is done at least once: a crash after its effect and
+        before the record of it has it done again, so give it a key of its own where it has an effect elsewhere, such
+        as ``f"{ctx.idempotency_key}/{key}"``. Callers of one key at the same time take turns, and all but the first
+        are given the result. What raises is not remembered. Parts side by side belong into a TaskGroup: what
+        `asyncio.gather` leaves running when one of them fails goes on beside the next attempt.
 
-        A step of which a part is remembered has acted, even if it raises: it is in doubt then, and is probed, tried
-        again, or undone.
+        A step of which a part is begun and has not failed has acted, even if it raises, and whatever its `probe` says:
+        it is in doubt then, and is tried again, or undone.
 
         Args:
-            key: What the part is called, within this step and its phase.
+            key: What the part is called. `execute` and `on_event` share their names, across all attempts; so do those
+                of the compensation, which has names of its own.
             act: Synchronous or not; called without arguments. What it returns must be JSON-able.
             returns: The model to return the result as; without one it comes as plain JSON values, on the first call
-                too.
+                too, as the database keeps them (PostgreSQL keeps ``1e22`` as a whole number, and sorts the keys).
 
         Raises:
-            OutcomeUnknown: The part is done, but could not be remembered.
-            SagaStateError: The step is transactional, or this is its probe: neither has parts to remember.
+            OutcomeUnknown: The part is done, but could not be remembered: it is no JSON, or its attempt is over.
+            SagaStateError: The step is transactional, or this is its probe, or a thread: none of them has parts.
         """
         if self._backing is not None:
-            return await self._backing.once(key, act, returns)
-        found = act()
-        return await found if inspect.isawaitable(found) else found
+            return self._backing.once(key, act, returns)
+        return _simply(act)
 
     @property
     def remembered(self) -> Mapping[str, Any]:
         """What `once` has remembered on the step's way forward, by key, as plain JSON values.
 
-        So a compensation without the step's output still knows what was done.
+        So a compensation without the step's output still knows what was done. A `confirm` has a way of its own.
         """
         return {} if self._backing is None else self._backing.remembered()
 
@@ -130,6 +133,11 @@ class StepContext:
         engine.
         """
         return None if self._backing is None else self._backing.heartbeat_deadline()
+
+
+async def _simply(act: Callable[[], Any]) -> Any:
+    found = act()
+    return await found if inspect.isawaitable(found) else found
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class Returned:
 class Asked:
     """An attempt, or a compensation, has asked and waits, for an event of one of the `types` or only for a time.
 
-    `output`: what it waits for, for people to read. `resumes`: when the time is up it goes on.
+    `output`: what it waits for, for people to read. `resumes`: when the time is up it goes on. `acted`: a part of the
+    step is done already.
     """
 
     step_id: str
@@ -66,6 +67,7 @@ class Asked:
     input: str | None = None
     output: str | None = None
     started_at: datetime | None = None
+    acted: bool = False
 
 
 @value(frozen=True, slots=True)

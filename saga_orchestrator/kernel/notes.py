@@ -16,12 +16,17 @@ ONCE, ONCE_UNDO = "once", "once-undo"
 """What history calls a note, before a colon and the step: of its way forward, and of its undo."""
 
 
+def name_of(step_id: str, *, undoing: bool) -> str:
+    """Return what history calls a step's notes."""
+    return f"{ONCE_UNDO if undoing else ONCE}:{step_id}"
+
+
 def keep(draft: Draft, note: Noted) -> Verdict:
     """Keep what an attempt has done, if it is in flight; that it got that far is progress."""
-    wanted, what = (Undoing, ONCE_UNDO) if note.undoing else (Running, ONCE)
+    wanted, name = Undoing if note.undoing else Running, name_of(note.step_id, undoing=note.undoing)
     status = draft.of(note.step_id) if note.step_id in draft.graph.nodes else None
     if not isinstance(status, wanted) or status.attempt != note.attempt:
         return Verdict.STALE
     draft.recoveries = 0
-    draft.record(Phase.ORDER, RecordStatus.SUCCESS, f"{what}:{note.step_id}", note.attempt, input=note.content)
+    draft.record(Phase.ORDER, RecordStatus.SUCCESS, name, note.attempt, input=note.content)
     return Verdict.APPLIED

@@ -29,7 +29,7 @@ def ask(draft: Draft, status: Running | Undoing, reply: Asked) -> None:
     asking: Asking | UndoAsking
     if isinstance(status, Running):
         phase = Phase.EXECUTE
-        acted = status.tainted or node.undoable or node.kind.is_final
+        acted = status.tainted or reply.acted or node.undoable or node.kind.is_final
         asking = Asking(*wait, limit=limit, tainted=acted)
     else:
         phase = Phase.COMPENSATE

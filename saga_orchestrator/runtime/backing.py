@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -15,8 +15,8 @@ from ..definition.io import Payloads
 from ..errors import OutcomeUnknown, PayloadError, SagaStateError
 from ..kernel.effects import Compensate, Probe, Work
 from ..kernel.events import Noted
-from ..kernel.notes import ONCE, ONCE_UNDO
-from .notes import note_of
+from ..kernel.notes import name_of
+from .notes import NoteBook, note_of
 from .progress import ProgressBoard, said
 from .texts import check_name
 
@@ -24,64 +24,109 @@ if TYPE_CHECKING:
     from .tenure import Tenure
 
 
-class Backing:
-    """The backing of one call of an author's code.
+class BackingTools(NamedTuple):
+    """What all backings of an engine share.
 
-    Args:
+    Attributes:
         board: Where progress is shown.
         trusted_until: Returns until when a lease can be believed in that ends then, by the event loop's clock.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        tenure: Tenure,
-        payloads: Payloads,
-        board: ProgressBoard,
-        trusted_until: Callable[[float], datetime],
-    ) -> None:
-        self._work, self._tenure, self._payloads, self._trusted_until = work, tenure, payloads, trusted_until
-        self._board, self._loop = board, asyncio.get_running_loop()  # a synchronous step reports from a thread
-        self._undoing = isinstance(work, Compensate)
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+    payloads: Payloads
+    board: ProgressBoard
+    trusted_until: Callable[[float], datetime]
 
-    async def once(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> Any:
+
+class Backing:
+    """The backing of one call of an author's code. `session`: of a transactional step, that of its transaction."""
+
+    def __init__(self, work: Work, tenure: Tenure, session: object | None, tools: BackingTools) -> None:
+        self._tenure, self._session, self._tools = tenure, session, tools
+        self._step_id, self._attempt, self._is_probe = work.step_id, work.attempt, isinstance(work, Probe)
+        self._undoing = isinstance(work, Compensate)
+        self._name = name_of(work.step_id, undoing=self._undoing)
+        self._loop = asyncio.get_running_loop()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._at_it: dict[str, asyncio.Task[Any] | None] = {}
+        self._unwritten: dict[str, str] = {}
+        """What parts came to whose notes are not committed yet: asked for again, they are not done again."""
+
+    def once(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> Coroutine[Any, Any, Any]:
         self._check(key)
-        name = f"{ONCE_UNDO if self._undoing else ONCE}:{self._work.step_id}"
+        return self._once(key, act, returns)
+
+    async def _once(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> Any:
+        if self._at_it.get(key) is asyncio.current_task():
+            raise SagaStateError(f"Step '{self._step_id}' asks for once({key!r}) while it does just that part.")
         async with self._turns[key]:
-            stored = self._tenure.known_past.notes.get(name, {}).get(key) or await self._done(key, act)
-        return self._payloads.load(stored) if returns is None else self._payloads.load_model(returns, stored)
+            self._at_it[key] = asyncio.current_task()
+            try:
+                stored = self._notes().get(key) or await self._done(key, act)
+            finally:
+                del self._at_it[key]
+        payloads = self._tools.payloads
+        return payloads.load(stored) if returns is None else payloads.load_model(returns, stored)
 
     def _check(self, key: str) -> None:
         check_name("The key of once()", key)
-        if self._tenure.session is not None:
+        if self._session is not None:
             raise SagaStateError(
-                f"Step '{self._work.step_id}' is transactional: all that it does is done once as it is, and once() "
-                "would wait for its own transaction."
+                f"Step '{self._step_id}' is transactional: all that it does is done once as it is, and once() would "
+                "wait for its own transaction."
             )
-        if isinstance(self._work, Probe):
-            raise SagaStateError(f"The probe of step '{self._work.step_id}' only looks; once() is for what acts.")
+        if self._is_probe:
+            raise SagaStateError(f"The probe of step '{self._step_id}' only looks; once() is for what acts.")
+        if not self._is_on_loop():
+            raise SagaStateError(
+                f"Step '{self._step_id}' calls once() from a thread; it is awaited on the engine's event loop, so make "
+                "the step asynchronous."
+            )
+
+    def _is_on_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _notes(self) -> Mapping[str, str]:
+        return self._tenure.known_past.notes.get(self._name, {})
 
     async def _done(self, key: str, act: Callable[[], Any]) -> str:
-        """Do a part, and return what came of it as it is stored; the note of it is durable then."""
-        value = act()
-        value = await value if inspect.isawaitable(value) else value
-        what = f"What step '{self._work.step_id}' did as {key!r}"
+        """Have a part done, unless it is, and return what is remembered of it; the note of it is durable then."""
+        if key not in self._unwritten:
+            self._unwritten[key] = await self._do(key, act)
+        content = note_of(key, self._unwritten[key])
+        await self._book().write(Noted(self._step_id, self._attempt, content, self._undoing))
+        return self._notes()[key]
+
+    async def _do(self, key: str, act: Callable[[], Any]) -> str:
+        """Do a part, and return what came of it as it is stored."""
+        place = (self._step_id, self._attempt, self._undoing)
+        self._book().begin(place)
         try:
-            stored = self._payloads.dump(value, what=what)
+            value = act()
+            value = await value if inspect.isawaitable(value) else value
+        except Exception as error:
+            if not isinstance(error, OutcomeUnknown):
+                self._book().fail(place)
+            raise
+        what = f"What step '{self._step_id}' did as {key!r}"
+        try:
+            return self._tools.payloads.dump(value, what=what)
         except PayloadError as error:
             raise OutcomeUnknown(f"{what} is done, and cannot be remembered: {error}") from error
-        assert self._tenure.note is not None
-        await self._tenure.note(Noted(self._work.step_id, self._work.attempt, note_of(key, stored), self._undoing))
-        return stored
+
+    def _book(self) -> NoteBook:
+        assert self._tenure.book is not None
+        return self._tenure.book
 
     def remembered(self) -> Mapping[str, Any]:
-        notes = self._tenure.known_past.notes.get(f"{ONCE}:{self._work.step_id}", {})
-        return {key: self._payloads.load(stored) for key, stored in notes.items()}
+        notes = self._tenure.known_past.notes.get(name_of(self._step_id, undoing=False), {})
+        return {key: self._tools.payloads.load(stored) for key, stored in notes.items()}
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
-        place = self._work.step_id, self._work.attempt
-        self._loop.call_soon_threadsafe(self._board.show, self._tenure, place, said(done, total, message))
+        place = (self._step_id, self._attempt, self._undoing)
+        self._loop.call_soon_threadsafe(self._tools.board.show, self._tenure, place, said(done, total, message))
 
     def heartbeat_deadline(self) -> datetime:
-        return self._trusted_until(self._tenure.lease_until)
+        return self._tools.trusted_until(self._tenure.lease_until)

@@ -68,8 +68,12 @@ class DatabaseClock:
 
     def now(self) -> datetime:
         """Return the database's time, as far as it is known."""
+        return self.at(asyncio.get_running_loop().time())
+
+    def at(self, moment: float) -> datetime:
+        """Return what the database's time is when the event loop's clock says `moment`."""
         assert self._zero is not None, "the clock is made ready before the first saga is touched"
-        return datetime.fromtimestamp(self._zero + asyncio.get_running_loop().time(), UTC)
+        return datetime.fromtimestamp(self._zero + moment, UTC)
 
     def _narrowed(self, earliest: datetime, latest: datetime, at: float) -> tuple[datetime, datetime]:
         """Return what old and new bounds allow for the time at the loop's zero; when they disagree, a clock was set."""

@@ -53,7 +53,7 @@ class Driver:
         self._bell: asyncio.Future[None] | None = None
         self._alarm = Alarm(tenure, tools.now, self.put)
         self._notes = NoteBook(self.put)
-        tenure.note = self._notes.write
+        tenure.book = self._notes
         self._left_behind: set[asyncio.Task[Outcome]] = set()
         self._stale = False
         self._lost = False
@@ -78,6 +78,7 @@ class Driver:
                     await self._advance(mail)
         finally:
             self._cancel_all()
+            self._notes.close()
             self._is_driven = False
             if self._stopped is not None:
                 self._stopped.set()

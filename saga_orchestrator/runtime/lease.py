@@ -65,8 +65,7 @@ class LeaseKeeper:
 
     def trusted_until(self, lease_until: float) -> datetime:
         """Return until when, by the database's clock, a lease can be believed in that ends then by the loop's."""
-        left = lease_until - asyncio.get_running_loop().time() - self.lease.total_seconds() * _MARGIN
-        return self._clock.now() + timedelta(seconds=left)
+        return self._clock.at(lease_until - self.lease.total_seconds() * _MARGIN)
 
     async def aclose(self) -> None:
         """Stop beating."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,12 +22,11 @@ from ..definition.retry import RetryPolicy
 from ..definition.step import StepDefinition
 from ..definition.waiting import Event, WaitFor
 from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
-from ..kernel.effects import Compensate, Execute, Probe, Work
+from ..kernel.effects import Compensate, Execute, Probe
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
-from ..kernel.notes import ONCE
 from ..kernel.step_status import Skipped, Succeeded
 from .arguments import arguments
-from .backing import Backing
+from .backing import Backing, BackingTools
 from .calls import Outcome, call
 from .ids import idempotency_key
 from .letters import opened
@@ -53,7 +52,8 @@ class Performer:
         board: ProgressBoard,
         trusted_until: Callable[[float], datetime],
     ) -> None:
-        self._payloads, self._children, self._board, self._trusted_until = payloads, children, board, trusted_until
+        self._payloads, self._children = payloads, children
+        self._tools = BackingTools(payloads, board, trusted_until)
 
     def perform(
         self, work: Calling, tenure: Tenure, started: datetime, session: AsyncSession | None = None
@@ -65,36 +65,37 @@ class Performer:
             started: Now.
             session: Of a transactional step, that of its transaction.
         """
-        tenure = tenure if session is None else replace(tenure, session=session)
         match work:
             case Execute():
-                return self._execute(work, tenure, started)
+                return self._execute(work, tenure, started, session)
             case Probe():
-                return self._probe(work, tenure, started)
+                return self._probe(work, tenure, started, session)
             case _:
-                return self._compensate(work, tenure, started)
+                return self._compensate(work, tenure, started, session)
 
-    async def _execute(self, work: Execute, tenure: Tenure, started: datetime) -> Reply:
+    async def _execute(self, work: Execute, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
             inp = self._input(step, tenure) if work.heard else step.make_input(*arguments(step, tenure, self._payloads))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
-            begin = self._call_of(work, step, tenure, inp, started)
+            ctx = partial(self._context, work, tenure, started, session)
+            begin = self._call_of(work, step, tenure, inp, ctx)
         except Exception as error:  # noqa: BLE001 - the author's code
             shown = describe(error, f"input_map of step '{work.step_id}'")
             return Raised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
         outcome = await call(begin, step.timeout)
         if outcome.error is None:
-            return self._returned(work, step, outcome.value, stored, started)
-        has_acted = f"{ONCE}:{work.step_id}" in tenure.known_past.notes
-        failure = _failure(outcome, step.retry_policy, has_acted=has_acted)
+            reply = self._returned(work, step, outcome.value, stored, started)
+            if isinstance(reply, Asked):
+                return replace(reply, acted=tenure.has_parts(work.step_id, work.attempt))
+            return reply
+        failure = _failure(outcome, step.retry_policy, has_acted=tenure.has_parts(work.step_id, work.attempt))
         return Raised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
 
     def _call_of(
-        self, work: Execute, step: StepDefinition, tenure: Tenure, inp: BaseModel, started: datetime
+        self, work: Execute, step: StepDefinition, tenure: Tenure, inp: BaseModel, ctx: Callable[[], StepContext]
     ) -> Callable[[], Awaitable[Any]]:
         """Return the call of the author's code: of `on_event` where an event has come for the step."""
-        ctx = partial(self._context, work, tenure, started, step.timeout)
         if step.confirms is not None:
             return partial(self._confirm, tenure.definition.step(step.confirms), tenure, ctx)
         if not work.heard:
@@ -153,16 +154,19 @@ class Performer:
             )
         return self._payloads.dump(value, what=f"The output of step '{step.step_id}'")
 
-    async def _probe(self, work: Probe, tenure: Tenure, started: datetime) -> Reply:
+    async def _probe(self, work: Probe, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
             inp = self._input(step, tenure)
         except Exception as error:  # noqa: BLE001 - the author's code
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
-        ctx = partial(self._context, work, tenure, started, step.timeout)
+        ctx = partial(self._context, work, tenure, started, session)
         outcome = await call(partial(step.probe, inp, ctx), step.timeout)
         if outcome.error is not None:
             shown = describe(outcome.error, "probe")
+            return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown, started_at=started)
+        if outcome.value is None and tenure.has_parts(work.step_id, work.attempt):
+            shown = "probe: not done, and yet a part of it is"
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown, started_at=started)
         return self._probed(work, step, outcome.value, inp, started)
 
@@ -177,13 +181,15 @@ class Performer:
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, stored, error=shown, started_at=started)
         return Probed(work.step_id, work.attempt, ProbeOutcome.DONE, stored, output, started_at=started)
 
-    async def _compensate(self, work: Compensate, tenure: Tenure, started: datetime) -> Reply:
+    async def _compensate(
+        self, work: Compensate, tenure: Tenure, started: datetime, session: AsyncSession | None
+    ) -> Reply:
         step = tenure.definition.step(work.step_id)
         policy, timeout = step.node.compensation_retry, step.node.compensation_timeout
         try:
             inp = self._input(step, tenure)
             out = self._output(step, tenure) if work.with_output else None
-            ctx = partial(self._context, work, tenure, started, timeout)
+            ctx = partial(self._context, work, tenure, started, session)
             begin = partial(step.compensate, inp, out, ctx)
             if work.heard:
                 begin = partial(step.on_event, inp, self._event(step, tenure), ctx)
@@ -219,13 +225,14 @@ class Performer:
     def _output(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
         return self._payloads.load_model(step.output_model, tenure.known_past.output(step.step_id))
 
-    def _context(self, work: Work, tenure: Tenure, started: datetime, timeout: timedelta | None) -> StepContext:
+    def _context(self, work: Calling, tenure: Tenure, started: datetime, session: AsyncSession | None) -> StepContext:
         heard, spent = getattr(work, "heard", 0), tenure.state.spent.get(work.step_id, 0)
         step = tenure.definition.step(work.step_id)
         step_id = step.confirms or work.step_id
         phase: Literal["execute", "compensate", "confirm"] = "confirm" if step.confirms else "execute"
+        timeout = step.timeout
         if isinstance(work, Compensate):
-            phase = "compensate"
+            phase, timeout = "compensate", step.node.compensation_timeout
         begun_under = idempotency_key(tenure.saga_id, step_id, _what("execute", 0, spent))
         return StepContext(
             saga_id=tenure.saga_id,
@@ -239,9 +246,9 @@ class Performer:
             initial_data=tenure.initial_data(self._payloads, tenure.definition.step(step_id).scope),
             deadline=None if timeout is None else started + timeout,
             phase=phase,
-            session=tenure.session,
+            session=session,
             _kin=Kin(self._children, begun_under, work.attempt - 1 - heard - spent),
-            _backing=Backing(work, tenure, self._payloads, self._board, self._trusted_until),
+            _backing=Backing(work, tenure, session, self._tools),
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,16 +22,20 @@ from loguru import logger
 from ..definition.io import clean_text
 from ..errors import SagaStateError
 from ..kernel.state import State
+from ..kernel.step_status import StepStatus
+from ..kernel.undo_status import Undoing
 from ..storage.contract import Store
 from ..storage.rows import Head
 from .background import cut_off
 
 if TYPE_CHECKING:
+    from .notes import Place
     from .tenure import Tenure
 
 _EVERY = 1.0
 """Seconds between two writes at the least."""
 _LONGEST_MESSAGE = 500
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +55,21 @@ class ProgressBoard:
         self._owner, self._store, self._now = owner, store, now
         self._changed: dict[UUID, Tenure] = {}
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
-    def show(self, tenure: Tenure, place: tuple[str, int], said: Mapping[str, Any]) -> None:
-        """Show from now on how far an attempt has come. `place`: the step, and the attempt."""
-        step_id, attempt = place
-        tenure.progress[step_id] = {"attempt": attempt, **said, "at": self._now().isoformat()}
+    def show(self, tenure: Tenure, place: Place, said: Mapping[str, Any]) -> None:
+        """Show from now on how far an attempt has come; of one whose saga is no longer this owner's, nothing."""
+        if self._is_closed or tenure.book is None or tenure.book.is_closed:
+            return
+        step_id, attempt, undoing = place
+        tenure.progress[step_id] = {"attempt": attempt, "undoing": undoing, **said, "at": self._now().isoformat()}
         self._changed[tenure.saga_id] = tenure
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._write(), name="saga-progress")
 
     async def aclose(self) -> None:
         """Write no more."""
+        self._is_closed = True
         await cut_off(self._task)
 
     async def _write(self) -> None:
@@ -85,11 +93,16 @@ def said(done: float, total: float | None, message: str | None) -> dict[str, Any
         SagaStateError: It is no number.
     """
     for name, value in (("done", done), ("total", total)):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number and not (name == "total" and value is None):
+        if not _is_finite(value) and not (name == "total" and value is None):
             raise SagaStateError(f"progress() takes numbers; {name} is {value!r:.60}.")
     shown = None if message is None else clean_text(str(message), _LONGEST_MESSAGE)
     return {"done": done, "total": total, "message": shown}
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value is a number that JSON has."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= _LARGEST  # which NaN is not, either
 
 
 def progress_of(head: Head, state: State) -> dict[str, StepProgress]:
@@ -98,7 +111,15 @@ def progress_of(head: Head, state: State) -> dict[str, StepProgress]:
         return {}
     shown = json.loads(head.progress)
     live = {i: status for i, status in state.open.items() if status.is_live and i in shown}
-    return {i: _read(shown[i]) for i, status in live.items() if shown[i]["attempt"] == getattr(status, "attempt", None)}
+    return {i: _read(shown[i]) for i, status in live.items() if _place(shown[i]) == _place_of(status)}
+
+
+def _place(said: Mapping[str, Any]) -> tuple[int, bool]:
+    return said["attempt"], said["undoing"]
+
+
+def _place_of(status: StepStatus) -> tuple[int | None, bool]:
+    return getattr(status, "attempt", None), isinstance(status, Undoing)
 
 
 def _read(said: Mapping[str, Any]) -> StepProgress:

@@ -16,8 +16,7 @@ from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import SagaStateError
 from ..kernel.effects import Phase, Record, RecordStatus
-from ..kernel.events import Noted
-from ..kernel.notes import ONCE, ONCE_UNDO
+from ..kernel.notes import ONCE, ONCE_UNDO, name_of
 from ..kernel.projection import status_of
 from ..kernel.rewind import REWIND, REWOUND
 from ..kernel.state import State
@@ -26,7 +25,7 @@ from ..kernel.waits import SIGNAL, TIMEOUT
 from ..storage.contract import Store
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, HistoryRow
-from .notes import noted
+from .notes import NoteBook, noted
 
 T = TypeVar("T")
 _PAUSE = 0.1
@@ -60,9 +59,14 @@ class Past:
                 if row.status == RecordStatus.IN_DOUBT:
                     self.doubted.add(row.step_id)
                 if row.output is not None and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
-                    self.outputs[row.step_id], self.latest_event = row.output, None
+                    self._learn_output(row.step_id, row.output)
             elif row.phase == Phase.ORDER:
                 self._learn_event(row)
+
+    def _learn_output(self, step_id: str, output: str) -> None:
+        self.outputs[step_id], self.latest_event = output, None
+        if self.notes:  # what an undo has done without this output is to be done with it
+            self.notes.pop(name_of(step_id, undoing=True), None)
 
     def _learn_event(self, row: Record | HistoryRow) -> None:
         what, _, step_id = row.step_id.partition(":")
@@ -123,12 +127,10 @@ class Tenure:
     known_past: Past = field(default_factory=Past)
     past_is_known: bool = False
     parent_id: UUID | None = None
-    note: Callable[[Noted], Awaitable[None]] | None = None
-    """Makes a note of a step durable; its driver's."""
+    book: NoteBook | None = None
+    """What the steps at work do in parts; its driver's."""
     progress: dict[str, Any] = field(default_factory=dict)
     """How far the steps at work have come, as they say."""
-    session: Any = None
-    """That of the transaction which the work at hand is done in, if it is."""
 
     @classmethod
     def of_newborn(cls, head: Head, initial: str, definition: SagaDefinition, state: State, store: Store) -> Tenure:
@@ -163,6 +165,11 @@ class Tenure:
                 found.learn(rows)
                 self.known_past, self.past_is_known = found, True
         return self.known_past
+
+    def has_parts(self, step_id: str, attempt: int) -> bool:
+        """Return whether a part of a step is done, or may be, by this attempt or an earlier one."""
+        is_noted = name_of(step_id, undoing=False) in self.known_past.notes
+        return is_noted or (self.book is not None and self.book.has_begun((step_id, attempt, False)))
 
     @property
     def has_ended(self) -> bool:

@@ -399,7 +399,7 @@ MUTANTS = (
     Mutant(
         "asking is not acting",
         "waits",
-        "acted = status.tainted or node.undoable or node.kind.is_final",
+        "acted = status.tainted or reply.acted or node.undoable or node.kind.is_final",
         "acted = status.tainted",
         1,
     ),
@@ -649,7 +649,7 @@ MUTANTS = (
     Mutant(
         "a note is lost",
         "notes",
-        'draft.record(Phase.ORDER, RecordStatus.SUCCESS, f"{what}:{note.step_id}", note.attempt, input=note.content)',
+        "draft.record(Phase.ORDER, RecordStatus.SUCCESS, name, note.attempt, input=note.content)",
         "pass",
         8,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -224,3 +225,10 @@ def test_a_step_that_has_asked_has_acted_whatever_its_probe_says() -> None:
     assert lost.of("a").tainted  # type: ignore[attr-defined]
     failed = decide(graph, lost, Raised("a", 3, retryable=False), now=NOW).state
     assert type(failed.of("a")).__name__ == "Undoing"
+
+
+def test_who_asks_after_a_part_has_acted() -> None:
+    """Also a step without a compensation: when its wait runs out, what it did stands, and is named."""
+    graph = saga(undoable=False, undo_without_output=False)
+    state = after(graph, replace(ASKED, acted=True), Collected("a", 1), Ticked(), at=HOUR)
+    assert (status_of(graph, state), residue(graph, state)) == (SagaStatus.STUCK, ("a",))
