@@ -9,7 +9,7 @@ act on participants outside, whose ledger, and not the saga rows, says at the en
 
 ==================  ====================================================================================================
 `plan`              which faults happen how often: all drawn from the seed, most of them absent (swarm testing)
-`sagas`             random definitions: sequences, branches, pivots, probes, confirms, every policy
+`sagas`             random definitions: sequences, branches, pivots, probes, confirms, families, every policy
 `participants`      the steps, and the services that they act on
 `moods`             how a call of a service can go
 `ledger`            what really happened, by idempotency key, and who was doing what at the same time

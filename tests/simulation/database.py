@@ -48,6 +48,7 @@ CHILD = "ChildSaga"
 UNBOOKED = (CHILD, "Commit")
 KNOWN_ERRORS = (
     "child saga ",
+    "can only go forward",
     "still active for aggregation_id",
     "choose answered 'nowhere'",
     "rejected by ",

@@ -22,6 +22,7 @@ from saga_orchestrator.kernel import backward_orders, claim, rewind
 from saga_orchestrator.kernel.step_status import Running
 from saga_orchestrator.runtime import deciding, tenure
 from saga_orchestrator.runtime.alarm import Alarm
+from saga_orchestrator.runtime.children import SagaChildren
 from saga_orchestrator.runtime.claims import Claims
 from saga_orchestrator.runtime.driver import Driver
 from saga_orchestrator.runtime.lease import LeaseKeeper
@@ -68,6 +69,9 @@ DECISIONS = Plan(
     sagas=16, rewinds=150, decisions=40, holds=40, slow_calls=0.1, slowness=1.0, crashes_at_store=0.03, seconds=60.0
 )
 """People who commit sagas and reject them, while others have them go back."""
+
+FAMILIES = Plan(sagas=10, families=True, rewinds=20, orders=10, unruly=0.2, crashes_in_steps=0.03, seconds=60.0)
+"""Sagas that have children, and are undone with them."""
 
 DEPLOYMENTS = Plan(sagas=8, shutdowns=8, slowness=5.0)
 """Nothing but machines that are asked to stop."""
@@ -243,6 +247,14 @@ def what_is_committed_is_not_confirmed(right: Any) -> Any:
 @mutant(deciding, "rewound", DECISIONS)
 def a_decision_outlives_a_rewind(right: Any) -> Any:
     return lambda row: []
+
+
+@mutant(SagaChildren, "undo", FAMILIES)
+def a_child_is_not_undone_with_its_parent(right: Any) -> Any:
+    async def wrong(self: SagaChildren, child: Any) -> None:
+        return None
+
+    return wrong
 
 
 @mutant(Finish, "rest", DECISIONS)

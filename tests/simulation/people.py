@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ RETURNS = ("rewind", "rewind", "rewind_and_patch", "compensate_step")
 PAUSE = "pause"
 ASKED = "event:saga.commit"
 _ROUNDS = 20
+_PATIENCE = 5
+"""How often a stuck saga is seen to until what stands of it is accepted: a child past its pivot is never undone."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class People:
     def __init__(self, world: World) -> None:
         self._world = world
         self.promised: dict[UUID, Wish] = {}
+        self._tries = Counter[UUID]()
         self._old_tokens: list[tuple[UUID, UUID]] = []
 
     # --- callers --------------------------------------------------------------------------------------------
@@ -181,7 +185,8 @@ class People:
                 self._world.blame(f"{self._world.label(saga_id)}: no order brings it to an end; {head.last_error}")
 
     async def _resolve(self, machine: Machine, saga_id: UUID) -> None:
-        for name in ("retry_step", "compensate_step"):
+        self._tries[saga_id] += 1
+        for name in ("retry_step", "compensate_step") if self._tries[saga_id] % _PATIENCE else ():
             with self._shrugging(f"{name} {self._world.label(saga_id)}"):
                 await self._give(machine.admin, saga_id, name)
                 self._world.simulation.note(f"{name} {self._world.label(saga_id)}: done")

@@ -6,7 +6,7 @@ once hides the bugs that need one fault at a bad moment and good luck for the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 LEASE = 10.0
@@ -31,6 +31,8 @@ class Plan:
             does a definition open an undo window.
         decisions: How often somebody commits a saga, or rejects it. Only where there are any has a step a confirm, or a
             saga to be committed.
+        families: Sagas may have a child, which is a saga of its own. Then every machine knows every definition: who
+            runs a parent must know its child.
     """
 
     machines: int = 3
@@ -55,6 +57,7 @@ class Plan:
     holds: int = 0
     rewinds: int = 0
     decisions: int = 0
+    families: bool = False
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -63,7 +66,7 @@ class Plan:
         def sometimes(most: float) -> float:
             return random.choice((0.0, random.uniform(0, most)))
 
-        return cls(
+        drawn = cls(
             machines=random.choice((2, 3, 3)),
             sagas=random.randint(4, 16),
             crashes_at_store=sometimes(0.06),
@@ -85,3 +88,4 @@ class Plan:
             rewinds=random.choice((0, random.randint(1, 40))),
             decisions=random.choice((0, 0, random.randint(1, 20))),
         )
+        return replace(drawn, families=True, old_releases=0.0) if random.random() < 0.3 else drawn

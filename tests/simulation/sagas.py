@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
     from .world import World
 
 
-def drawn(world: World, random: Random) -> SagaDefinition:
-    """Draw a definition: layers of one to three steps side by side, then perhaps a pivot and what comes after it."""
+def drawn(world: World, random: Random, child: str | None = None) -> SagaDefinition:
+    """Draw a definition: layers of one to three steps side by side, then perhaps a pivot and what comes after it.
+
+    One that has a child, of the name that is given, has it after these layers.
+    """
     builder = SagaBuilder(
         compensate_on_failure=random.random() < 0.85,
         version=random.choice((1, 2)),
@@ -50,6 +54,8 @@ def drawn(world: World, random: Random) -> SagaDefinition:
     for _ in range(random.randint(1, 3)):
         width = random.choice((1, 1, 2, 3))
         layer = [_reversible(builder, world, random, layer) for _ in range(width)]
+    if child is not None:
+        layer = [builder.add_child(child, input_map=_for_a_child, after=layer, **_undo_options(random))]
     if random.random() < 0.3:
         layer = [_choice(builder, world, random, layer)]
         layer = [_reversible(builder, world, random, layer)]
@@ -107,6 +113,18 @@ def family(world: World) -> dict[str, SagaDefinition]:
     layer = [parent.add_child("child", input_map=_for_a_child, after=layer)]
     parent.add_step(step=Failing(world), **_inputs(layer, []))
     return {"a": parent.build(), "child": child.build()}
+
+
+def drawn_family(world: World, random: Random) -> dict[str, SagaDefinition]:
+    """Draw a saga that has a child, and the child.
+
+    The child is undone after its end by its parent alone: who did that behind its parent's back would answer for it.
+    """
+    child = drawn(world, random)
+    return {
+        "parent": drawn(world, random, "child"),
+        "child": replace(child, graph=replace(child.graph, undo_window=None)),
+    }
 
 
 def _for_a_child(ctx: InputContext) -> dict[str, Any]:

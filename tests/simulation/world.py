@@ -266,7 +266,8 @@ def witnessed(world: World) -> Iterator[None]:
 def drawn_definitions(world: World) -> dict[str, SagaDefinition]:
     """Draw the definitions of a run."""
     random = Random(f"{world.simulation.seed}/sagas")
-    return {f"d{number}": sagas.drawn(world, random) for number in range(random.randint(1, 3))}
+    drawn = {f"d{number}": sagas.drawn(world, random) for number in range(random.randint(1, 3))}
+    return {**drawn, **sagas.drawn_family(world, random)} if world.plan.families else drawn
 
 
 def simulate(
