@@ -259,6 +259,9 @@ class SagaEngine(Generic[ModelT]):
     async def _drive(self, tenure: Tenure) -> None:
         driver = driver_of(tenure, self._tools, self._claims, self.payloads)
         if (older := self.drivers.get(saga_id := tenure.saga_id)) is not None:
+            if older.tenure.revision > tenure.revision:  # the answer came so late that the saga was taken again since
+                await self._driven(saga_id)
+                return
             older.lose()  # its lease ran out, and it was this engine that took the saga
         self.drivers[saga_id] = driver
         self._leases.wake()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -253,3 +255,21 @@ async def test_a_claim_whose_answer_is_late_is_taken_anew(database: Site, world:
     assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
     assert world.calls == ["flight", "hotel", "car"]
     assert len(asked) > 1
+
+
+async def test_a_claim_that_is_answered_after_a_later_one_stops_nobody(on_sqlite: Site, world: World) -> None:
+    """Of two claims by one process the later one counts, whichever answer comes first."""
+    orchestrator, gate = on_sqlite.joins(trip(world)), world.gate("hotel")
+    running = asyncio.create_task(orchestrator.start(**ORDER))
+    await gate.wait_reached()
+    (driver,) = orchestrator.engine.drivers.values()
+    earlier = replace(driver.tenure, revision=driver.tenure.revision - 1, token=uuid4())
+
+    late = asyncio.create_task(orchestrator.engine._drive(earlier))
+    await asyncio.sleep(0)
+    gate.open()
+    saga_id = await soon(running)
+    await soon(late)
+
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+    assert world.calls == ["flight", "hotel", "car"]
