@@ -55,6 +55,7 @@ class Driver:
         self._notes = NoteBook(self.put)
         tenure.book = self._notes
         self._left_behind: set[asyncio.Task[Outcome]] = set()
+        self._cut: set[asyncio.Task[Outcome]] = set()
         self._stale = False
         self._lost = False
         self._fenced = False
@@ -245,7 +246,7 @@ class Driver:
         self._alarm.forget(step_id)
         task = self._tasks.pop(step_id, None)
         if task is not None and not task.done():
-            task.cancel()
+            self._cut_off(task)
             self._left_behind.add(task)
             task.add_done_callback(self._left_behind.discard)
 
@@ -268,4 +269,10 @@ class Driver:
     def _cancel_all(self) -> None:
         self._alarm.cancel()
         for task in (*self._tasks.values(), *self._left_behind):
+            self._cut_off(task)
+
+    def _cut_off(self, task: asyncio.Task[Outcome]) -> None:
+        """Cancel work, once: what it does about that, closing a connection in good order, is not to be cut off, too."""
+        if task not in self._cut:
+            self._cut.add(task)
             task.cancel()

@@ -409,3 +409,34 @@ async def test_closing_waits_for_what_an_order_in_flight_sets_going(engine: Asyn
     async with engine.connect() as connection:
         owners = await connection.execute(text("SELECT lease_owner FROM found_saga"))
         assert [*owners.scalars()] == [None, None]
+
+
+class Tidying(BaseStep[Number, Number]):
+    """Takes some turns to close what it has open, when it is cut off."""
+
+    def __init__(self) -> None:
+        self.begun, self.is_tidy = asyncio.Event(), False
+
+    async def execute(self, inp: Number) -> Number:
+        try:
+            self.begun.set()
+            await asyncio.Event().wait()
+        finally:
+            await turns()
+            self.is_tidy = True
+        return inp
+
+
+async def test_closing_cuts_a_step_off_once(engine: AsyncEngine) -> None:
+    """It has its time to close what it has open; a second cancellation, a turn later, would end that, too."""
+    step = Tidying()
+    builder = SagaBuilder()
+    builder.add_step(step=step, input_map=number_of)
+    orchestrator = orchestrator_on(engine, builder.build())
+    starting = asyncio.ensure_future(
+        orchestrator.start(saga_name="found", initial_data={"number": 1}, aggregation_id="a")
+    )
+    await step.begun.wait()
+    await orchestrator.aclose()
+    await starting
+    assert step.is_tidy
