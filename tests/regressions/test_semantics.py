@@ -456,7 +456,7 @@ async def test_a_success_that_comes_after_its_undo_is_undone_again(
     timeless: Scene, ledger: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that will not be cut off, and acts after it has been given up and undone, is undone once more."""
-    monkeypatch.setattr("saga_orchestrator.runtime.driver._GRACE", timedelta(0))
+    monkeypatch.setattr("saga_orchestrator.runtime.alarm.GRACE", timedelta(0))
     undone, act, acted = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def deaf(ctx: StepContext) -> None:
