@@ -68,7 +68,8 @@ class DatabaseClock:
 
     def now(self) -> datetime:
         """Return the database's time, as far as it is known."""
-        return self.at(asyncio.get_running_loop().time())
+        assert self._zero is not None, "the clock is made ready before the first saga is touched"
+        return datetime.fromtimestamp(self._zero + asyncio.get_running_loop().time(), UTC)
 
     def at(self, moment: float) -> datetime:
         """Return what the database's time is when the event loop's clock says `moment`."""

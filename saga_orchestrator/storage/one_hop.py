@@ -24,9 +24,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import chain
 from threading import Lock
 from typing import Any
 from uuid import UUID
@@ -47,10 +46,10 @@ _BIRTH, _STEP, _MOVE, _ENTRY = range(4)
 """What a row of the view is for."""
 _WIDTH = 1 + max(len(_HEAD), len(_SENT))
 _NO_MOVE: _Row = (None,) * (_WIDTH - 1 - len(_HEAD))
-_NOTHING: _Row = (None,) * _WIDTH
 _MOST_ROWS = 32_766 // _WIDTH
 """SQLite takes no more parameters than this makes."""
 _FEW, _STRIDE = 4, 16
+_EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 _PATIENCE = 0.001
 _UNUSUAL = """
 SELECT 1 FROM main.sqlite_schema WHERE tbl_name IN (?, ?) AND (type = 'trigger' OR sql LIKE '%CONFLICT%')
@@ -103,10 +102,10 @@ class OneHop(DirectBatch):
         await _set_isolation(driver, self._was)
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
-        rows = _rows(births, moves)
-        if len(rows) > _MOST_ROWS:
+        count, values = _values(births, moves)
+        if count > _MOST_ROWS:
             return None
-        sql, values, begun = _insert(self._view, len(rows)), tuple(chain.from_iterable(rows)), Lock()
+        sql, begun = _insert(self._view, count), Lock()
         begun.acquire()
         hop = driver._execute  # noqa: SLF001 - there is no other way to run a function there; `fits` looks for it
         fits = await _AtOnce(hop(_transact, driver._conn, self._schema, sql, values, begun), begun)  # noqa: SLF001
@@ -228,14 +227,22 @@ def _sent(name: str) -> str:
     return f"NEW.value{1 + _SENT.index(name)}"
 
 
-def _rows(births: Sequence[Birth], moves: Sequence[Move]) -> list[_Row]:
-    """Return the rows of a batch, filled up to one of few lengths: each length is a statement that SQLite keeps."""
-    rows = [_born(birth) for birth in births]
+def _values(births: Sequence[Birth], moves: Sequence[Move]) -> tuple[int, list[Any]]:
+    """Return how many rows a batch has, and their values one after the other.
+
+    They are filled up to one of few numbers of rows: each is a statement that SQLite keeps.
+    """
+    values: list[Any] = []
+    for birth in births:
+        values += _born(birth)
     for move in moves:
-        rows += _moved(move)
-    if len(rows) > _FEW:
-        rows += [_NOTHING] * (-len(rows) % _STRIDE)
-    return rows
+        values += _moved(move)
+    count = len(values) // _WIDTH
+    if count > _FEW:
+        missing = -count % _STRIDE
+        values += (None,) * (missing * _WIDTH)
+        count += missing
+    return count, values
 
 
 def _born(birth: Birth) -> _Row:
@@ -264,7 +271,8 @@ def _born(birth: Birth) -> _Row:
     )
 
 
-def _moved(move: Move) -> list[_Row]:
+def _moved(move: Move) -> _Row:
+    """Return the values of a move's row, and of one for each further entry of its history."""
     saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, history, _ = move
     kind = _STEP if status is SagaStatus.RUNNING else _MOVE
     owned: _Row = KEPT
@@ -272,11 +280,14 @@ def _moved(move: Move) -> list[_Row]:
         kind = _MOVE
         new_token, owner, deadline_at, awaiting, finished_at = ownership
         owned = (True, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
-    here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at)
+    here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at), *owned
+    if len(history) == 1:
+        return (kind, *here, *_entry(history[0]))
     if not history:
-        return [(kind, *here, *owned, *NO_ENTRY)]
-    rows = [(_ENTRY, *here, *owned, *_entry(record)) for record in history]
-    rows[0] = (kind, *rows[0][1:])
+        return (kind, *here, *NO_ENTRY)
+    rows: _Row = (kind, *here, *_entry(history[0]))
+    for record in history[1:]:
+        rows += (_ENTRY, *here, *_entry(record))
     return rows
 
 
@@ -290,6 +301,12 @@ def _hex(value: UUID | None) -> str | None:
 
 
 def _text(moment: datetime | None) -> str | None:
+    """Return a time as a text; most times of a batch are of the same second, so that much of it is known."""
     if moment is None:
         return None
-    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat(" ", "microseconds")[:26]
+    return f"{_second((moment - _EPOCH) // _SECOND)}.{moment.microsecond:06}"
+
+
+@lru_cache(maxsize=64)
+def _second(since_1970: int) -> str:
+    return (_EPOCH + since_1970 * _SECOND).isoformat(" ")[:19]
