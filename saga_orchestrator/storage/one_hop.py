@@ -15,8 +15,6 @@ own, since SQLite writes an index anew for whatever column a statement so much a
 No BEGIN and no COMMIT stand around the statement, each of which would be another wait for the interpreter's lock: it is
 a transaction by itself. Not so where an application has triggers of its own on the tables, or conflict clauses: what
 they refuse with FAIL stays half done. There the statement does get both.
-
-The types are written as SQLAlchemy writes them: UUIDs as 32 hexadecimal digits, times as UTC texts.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -34,22 +31,12 @@ import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ..kernel.effects import Record
-from ..kernel.status import SagaStatus
-from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, DirectBatch, advanced, moved, quoted
+from .direct import ENTRY, PAST, DirectBatch, advanced, moved, quoted
 from .rows import Birth, Move
+from .sent_rows import BIRTH, FURTHER, MOVED, SENT, SENT_HEAD, STEP, WIDTH, values_of
 
-_Row = tuple[Any, ...]
-_HEAD = (*HEAD, "updated_at")
-_SENT = (*MOVE, *(f"entry_{name}" for name in ENTRY))
-_BIRTH, _STEP, _MOVE, _ENTRY = range(4)
-"""What a row of the view is for."""
-_WIDTH = 1 + max(len(_HEAD), len(_SENT))
-_NO_MOVE: _Row = (None,) * (_WIDTH - 1 - len(_HEAD))
-_MOST_ROWS = 32_766 // _WIDTH
+_MOST_ROWS = 32_766 // WIDTH
 """SQLite takes no more parameters than this makes."""
-_FEW, _STRIDE = 4, 16
-_EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 _PATIENCE = 0.001
 _UNUSUAL = """
 SELECT 1 FROM main.sqlite_schema WHERE tbl_name IN (?, ?) AND (type = 'trigger' OR sql LIKE '%CONFLICT%')
@@ -102,7 +89,7 @@ class OneHop(DirectBatch):
         await _set_isolation(driver, self._was)
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
-        count, values = _values(births, moves)
+        count, values = values_of(births, moves)
         if count > _MOST_ROWS:
             return None
         sql, begun = _insert(self._view, count), Lock()
@@ -177,13 +164,13 @@ def _transact(connection: sqlite3.Connection, schema: _Schema, sql: str, values:
 def _insert(view: str, count: int) -> str:
     """Return the statement for so many rows; the same text again is one that SQLite need not read again."""
     names = ", ".join(_names())
-    row = f"({', '.join('?' * _WIDTH)})"
+    row = f"({', '.join('?' * WIDTH)})"
     rows = ", ".join([row] * count)
     return f"INSERT INTO temp.{view} ({names}) VALUES {rows}"
 
 
 def _names() -> list[str]:
-    return ["kind", *(f"value{place}" for place in range(1, _WIDTH))]
+    return ["kind", *(f"value{place}" for place in range(1, WIDTH))]
 
 
 def _setup(quote: Callable[[str], str], head: str, past: str) -> str:
@@ -192,7 +179,7 @@ def _setup(quote: Callable[[str], str], head: str, past: str) -> str:
     script = [f"DROP VIEW IF EXISTS temp.{view}; CREATE TEMP VIEW {view} AS SELECT {columns};"]
     entry = _entry_sql(quote(past))
     step, move = _move_sql(quote(head), steps=True), _move_sql(quote(head), steps=False)
-    actions = {_BIRTH: _birth_sql(quote(head)), _STEP: f"{step}; {entry}", _MOVE: f"{move}; {entry}", _ENTRY: entry}
+    actions = {BIRTH: _birth_sql(quote(head)), STEP: f"{step}; {entry}", MOVED: f"{move}; {entry}", FURTHER: entry}
     for kind, sql in actions.items():
         event = f"INSTEAD OF INSERT ON {view} WHEN NEW.kind = {kind}"
         script.append(f"CREATE TEMP TRIGGER {quote(f'{head} batch {kind}')} {event} BEGIN {sql}; END;")
@@ -200,10 +187,10 @@ def _setup(quote: Callable[[str], str], head: str, past: str) -> str:
 
 
 def _birth_sql(head: str) -> str:
-    values = ", ".join(f"NEW.value{place}" for place, _ in enumerate(_HEAD, 1))
+    values = ", ".join(f"NEW.value{place}" for place, _ in enumerate(SENT_HEAD, 1))
     arrived = f"EXISTS (SELECT 1 FROM {head} WHERE id = NEW.value1)"
     return (
-        f"INSERT INTO {head} ({quoted(_HEAD)}) VALUES ({values}); "
+        f"INSERT INTO {head} ({quoted(SENT_HEAD)}) VALUES ({values}); "
         f"SELECT RAISE(ABORT, 'a saga has not arrived') WHERE NOT {arrived}"
     )
 
@@ -224,89 +211,4 @@ def _move_sql(head: str, *, steps: bool) -> str:
 
 
 def _sent(name: str) -> str:
-    return f"NEW.value{1 + _SENT.index(name)}"
-
-
-def _values(births: Sequence[Birth], moves: Sequence[Move]) -> tuple[int, list[Any]]:
-    """Return how many rows a batch has, and their values one after the other.
-
-    They are filled up to one of few numbers of rows: each is a statement that SQLite keeps.
-    """
-    values: list[Any] = []
-    for birth in births:
-        values += _born(birth)
-    for move in moves:
-        values += _moved(move)
-    count = len(values) // _WIDTH
-    if count > _FEW:
-        missing = -count % _STRIDE
-        values += (None,) * (missing * _WIDTH)
-        count += missing
-    return count, values
-
-
-def _born(birth: Birth) -> _Row:
-    head = birth.head
-    created = _text(head.created_at)
-    return (
-        _BIRTH,
-        head.id.hex,
-        head.saga_name,
-        head.definition_version,
-        head.fingerprint,
-        head.aggregation_id,
-        head.trace_id,
-        head.status.value,
-        head.state,
-        head.context,
-        _hex(head.step_execution_token),
-        head.lease_owner,
-        _text(head.deadline_at),
-        head.idempotency_key,
-        _hex(head.parent_id),
-        head.priority,
-        created,
-        created,
-        *_NO_MOVE,
-    )
-
-
-def _moved(move: Move) -> _Row:
-    """Return the values of a move's row, and of one for each further entry of its history."""
-    saga_id, revision, token, status, state, index, failures, error, updated_at, ownership, history, _ = move
-    kind = _STEP if status is SagaStatus.RUNNING else _MOVE
-    owned: _Row = KEPT
-    if ownership is not None:
-        kind = _MOVE
-        new_token, owner, deadline_at, awaiting, finished_at = ownership
-        owned = (True, _hex(new_token), owner, _text(deadline_at), awaiting, _text(finished_at))
-    here = saga_id.hex, revision, _hex(token), status.value, state, index, failures, error, _text(updated_at), *owned
-    if len(history) == 1:
-        return (kind, *here, *_entry(history[0]))
-    if not history:
-        return (kind, *here, *NO_ENTRY)
-    rows: _Row = (kind, *here, *_entry(history[0]))
-    for record in history[1:]:
-        rows += (_ENTRY, *here, *_entry(record))
-    return rows
-
-
-def _entry(record: Record) -> _Row:
-    seq, phase, status, *facts, started_at = record
-    return seq, phase.value, status.value, *facts, _text(started_at)
-
-
-def _hex(value: UUID | None) -> str | None:
-    return None if value is None else value.hex
-
-
-def _text(moment: datetime | None) -> str | None:
-    """Return a time as a text; most times of a batch are of the same second, so that much of it is known."""
-    if moment is None:
-        return None
-    return f"{_second((moment - _EPOCH) // _SECOND)}.{moment.microsecond:06}"
-
-
-@lru_cache(maxsize=64)
-def _second(since_1970: int) -> str:
-    return (_EPOCH + since_1970 * _SECOND).isoformat(" ")[:19]
+    return f"NEW.value{1 + SENT.index(name)}"

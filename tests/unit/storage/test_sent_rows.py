@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from saga_orchestrator.storage.one_hop import _text
+from saga_orchestrator.storage.sent_rows import _text
 
 
 @pytest.mark.parametrize(
