@@ -14,9 +14,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    migrations.upgrade(op, since=0, to=1, table="order_saga")
+    migrations.upgrade(op, since=0, to=2, table="order_saga")
     op.add_column("order_saga", sa.Column("customer", sa.String(100)))
 
 
 def downgrade() -> None:
-    migrations.downgrade(op, since=1, to=0, table="order_saga")
+    migrations.downgrade(op, since=2, to=0, table="order_saga")

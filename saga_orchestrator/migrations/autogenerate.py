@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..storage.types import Json, UtcDateTime
+from ..storage.types import ExactJson, Json, UtcDateTime
 
 
 def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:
@@ -17,5 +17,6 @@ def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[Fal
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, Json):
         autogen_context.imports.add("from sqlalchemy.dialects import postgresql")
-        return 'sa.Text().with_variant(postgresql.JSONB(), "postgresql")'
+        on_postgresql = "JSON" if isinstance(item, ExactJson) else "JSONB"
+        return f'sa.Text().with_variant(postgresql.{on_postgresql}(), "postgresql")'
     return False

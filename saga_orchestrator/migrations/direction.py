@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import SagaError
-from . import v0001
+from . import v0001, v0002
 
-VERSIONS = (v0001,)
+VERSIONS = (v0001, v0002)
 HEAD = len(VERSIONS)
 """The version of the tables that this release of the library works with."""
 DIALECTS = ("postgresql", "sqlite")

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, Uuid, text
 from sqlalchemy.sql.elements import conv
 
-from .types import Json, UtcDateTime
+from .types import ExactJson, UtcDateTime
 
 WAITS = "status = 'BUFFERED'"
 
@@ -64,8 +64,8 @@ def _history_columns(head: Table) -> list[Column[Any]]:
         Column("step_name", String(255), nullable=False),
         Column("attempt", Integer, nullable=False),
         Column("token", Uuid),
-        Column("input", Json(none_as_null=True)),
-        Column("output", Json(none_as_null=True)),
+        Column("input", ExactJson(none_as_null=True)),
+        Column("output", ExactJson(none_as_null=True)),
         Column("error", Text),
         Column("skipped", Boolean, nullable=False, server_default=text("false")),
         Column("actor", String(255)),
@@ -81,7 +81,7 @@ def _inbox_columns(head: Table) -> list[Column[Any]]:
         Column("type", String(255), nullable=False),
         Column("event_id", String(255)),
         Column("correlation_id", String(255)),
-        Column("content", Json, nullable=False),
+        Column("content", ExactJson, nullable=False),
         Column("saga_id", Uuid, _owner(head)),
         Column("status", String(16), nullable=False),
         Column("reason", Text),

@@ -30,7 +30,7 @@ from sqlalchemy.sql.elements import conv
 from ..errors import SagaDefinitionError
 from ..kernel.state import SagaStatus
 from .companions import history_table, inbox_table, partial_index, route_table
-from .types import Json, UtcDateTime
+from .types import ExactJson, Json, UtcDateTime
 
 TERMINAL = "status IN ('COMPLETED', 'COMPENSATED', 'FAILED')"
 ACTIVE = f"NOT ({TERMINAL})"
@@ -66,7 +66,7 @@ class SagaStateMixin:
     revision: Mapped[int] = mapped_column(Integer, server_default="0")
     """Grows by one with every write; writes are compare-and-swap on it."""
     state: Mapped[dict[str, Any]] = mapped_column(Json)
-    context: Mapped[dict[str, Any]] = mapped_column(Json)
+    context: Mapped[dict[str, Any]] = mapped_column(ExactJson)
     """``initial_data``; never rewritten."""
     deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When `run_due` must look at this saga again: its lease's end, or its timer. None: nothing is due by time."""
@@ -79,7 +79,7 @@ class SagaStateMixin:
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=_NOW)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    progress: Mapped[dict[str, Any] | None] = mapped_column(Json(none_as_null=True))
+    progress: Mapped[dict[str, Any] | None] = mapped_column(ExactJson(none_as_null=True))
     """How far the steps in flight say that they have come; it lags behind, and nothing is decided by it."""
 
     if TYPE_CHECKING:

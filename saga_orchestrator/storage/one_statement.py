@@ -35,19 +35,20 @@ _TYPES = {
     **dict.fromkeys(("changes", "skipped"), "bool"),
     **dict.fromkeys(("state", "context", "input", "output", "last_error", "error", "reason"), "text"),
 }
-_JSON = ("state", "context", "input", "output")
+_JSON = {"state": "jsonb", **dict.fromkeys(("context", "input", "output"), "json")}
+"""What a text becomes. Only `json` keeps it byte for byte."""
 
 
 class _Column(NamedTuple):
-    """A value that is sent for each row. `name`: what it is called there."""
+    """A value that is sent for each row. `name`: what it is called there. `json`: the kind of JSON that it becomes."""
 
     name: str
     type: str
-    is_json: bool
+    json: str | None
 
 
 def _columns(names: Iterable[str], prefix: str = "") -> tuple[_Column, ...]:
-    return tuple(_Column(prefix + name, _TYPES.get(name, "varchar"), name in _JSON) for name in names)
+    return tuple(_Column(prefix + name, _TYPES.get(name, "varchar"), _JSON.get(name)) for name in names)
 
 
 _BIRTH = _columns(HEAD)
@@ -134,7 +135,7 @@ def _many(columns: Sequence[_Column]) -> str:
 
 
 def _named(column: _Column, value: str) -> str:
-    return f'{value}{"::jsonb" if column.is_json else ""} AS "{column.name}"'
+    return f'{value}{f"::{column.json}" if column.json else ""} AS "{column.name}"'
 
 
 def _names(columns: Iterable[_Column]) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -36,6 +36,7 @@ class Json(TypeDecorator[Any]):
 
     impl = JSON
     cache_ok = True
+    _on_postgresql: type[Any] = JSONB
 
     def __init__(self, *, none_as_null: bool = False) -> None:
         super().__init__(none_as_null=none_as_null)
@@ -44,7 +45,7 @@ class Json(TypeDecorator[Any]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":
             return _JsonInText(none_as_null=self._none_as_null)
-        kind = JSONB if dialect.name == "postgresql" else JSON
+        kind = self._on_postgresql if dialect.name == "postgresql" else JSON
         return dialect.type_descriptor(kind(none_as_null=self._none_as_null))
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
@@ -57,6 +58,16 @@ class Json(TypeDecorator[Any]):
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
         return self.impl_instance.coerce_compared_value(op, value)
+
+
+class ExactJson(Json):
+    """JSON that is read back byte for byte: ``json`` on PostgreSQL, where JSONB reorders keys and rewrites numbers.
+
+    ``->>`` works on it as on JSONB. ``@>``, a GIN index, equality and DISTINCT do not.
+    """
+
+    cache_ok = True
+    _on_postgresql = postgresql.JSON
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -74,11 +74,11 @@ revision = "mine_1"
 down_revision = None
 
 def upgrade():
-    migrations.upgrade(op, since=0, to=1, table="order_saga")
+    migrations.upgrade(op, since=0, to=2, table="order_saga")
     op.add_column("order_saga", sa.Column("tenant", sa.String(50)))
 
 def downgrade():
-    migrations.downgrade(op, since=1, to=0, table="order_saga")
+    migrations.downgrade(op, since=2, to=0, table="order_saga")
 """
 
 OWN = """
@@ -88,7 +88,7 @@ import sqlalchemy as sa
 revision = "mine_1"
 down_revision = None
 branch_labels = ("mine",)
-depends_on = "saga_0001"
+depends_on = "saga_0002"
 
 def upgrade():
     op.add_column("order_saga", sa.Column("tenant", sa.String(50)))
@@ -204,7 +204,7 @@ def test_a_generated_revision_runs_and_imports_nothing_of_this_library(project: 
     generated = project.generate().read_text()
 
     assert "saga_orchestrator" not in generated
-    assert generated.count("postgresql.JSONB()") == 6
+    assert (generated.count("postgresql.JSONB()"), generated.count("postgresql.JSON()")) == (1, 5)
     command.upgrade(project.config, "head")
     assert tables(project.url) == SAGA_TABLES
     command.check(project.config)

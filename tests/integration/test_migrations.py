@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -306,6 +307,33 @@ async def test_alembics_batch_mode_keeps_what_makes_wrong_rows_unrepresentable(s
     assert kept <= after
 
 
+EXACT = '{"to": "z", "at":2.0, "big":1e22, "nil":-0.0}'
+
+
+async def test_payloads_keep_their_bytes_from_version_2_on(database_url: str) -> None:
+    """The first version's JSONB reordered keys and rewrote numbers; its rows come along, up and down again."""
+    metadata, row = one_table(), INSERT.format(id=FIRST, order="1", status="SUSPENDED", awaiting="'retry'")
+
+    def move(connection: sa.Connection, way: Callable[..., None], since: int, to: int) -> None:
+        way(operations(connection, metadata), since=since, to=to, table="order_saga")
+
+    async with opened(database_url) as connection:
+
+        async def context() -> Any:
+            return (await connection.exec_driver_sql("SELECT CAST(context AS TEXT) FROM order_saga")).scalar_one()
+
+        await connection.run_sync(move, migrations.upgrade, 0, 1)
+        await connection.exec_driver_sql(row)
+        await connection.run_sync(move, migrations.upgrade, 1, 2)
+        assert await context() == "{}"
+        await connection.execute(sa.text("UPDATE order_saga SET context = '{}'".format(EXACT.replace(":", "\\:"))))
+        assert await context() == EXACT
+        await connection.run_sync(move, migrations.downgrade, 2, 1)
+        assert json.loads(await context()) == json.loads(EXACT)
+        await connection.run_sync(move, migrations.downgrade, 1, 0)
+        assert await connection.run_sync(portrait) == set()
+
+
 # --- wrong orders ----------------------------------------------------------------------------------------------------
 
 
@@ -375,11 +403,11 @@ def test_saga_db_goes_up_and_down(database_url: str, capsys: pytest.CaptureFixtu
 
     assert codes == [1, 0, 0, 0, 0, 0]
     assert capsys.readouterr().out.splitlines() == [
-        "order_saga: version 0, the latest is 1",
-        "order_saga: version 0 -> 1",
-        "order_saga: version 1",
-        "order_saga: version 1, the latest is 1",
-        "order_saga: version 1 -> 0",
+        f"order_saga: version 0, the latest is {HEAD}",
+        f"order_saga: version 0 -> {HEAD}",
+        f"order_saga: version {HEAD}",
+        f"order_saga: version {HEAD}, the latest is {HEAD}",
+        f"order_saga: version {HEAD} -> 0",
         "order_saga: version 0",
     ]
     assert any("never_stranded" in fact for fact in migrated)
@@ -399,7 +427,7 @@ def test_saga_db_prints_the_sql_that_it_would_run(database_url: str, capsys: pyt
 
     assert saga_db("sql", database_url) == 0
     up = capsys.readouterr().out
-    assert saga_db("sql", database_url, "--since", "1", "--to", "0") == 0
+    assert saga_db("sql", database_url, "--since", str(HEAD), "--to", "0") == 0
     down = capsys.readouterr().out
 
     asyncio.run(run_script(up))
@@ -419,7 +447,7 @@ def test_saga_db_does_not_touch_tables_that_it_did_not_make(
 
     assert saga_db("upgrade", database_url) == 2
     assert "made by create_all or by your own migrations" in capsys.readouterr().err
-    assert [saga_db("stamp", database_url, "--to", "1"), saga_db("upgrade", database_url)] == [0, 0]
+    assert [saga_db("stamp", database_url, "--to", str(HEAD)), saga_db("upgrade", database_url)] == [0, 0]
     assert saga_db("downgrade", database_url, "--to", "0") == 0
     assert run_async(database_url, portrait) == set()
 
@@ -460,7 +488,7 @@ def test_a_migration_is_done_wholly_or_not_at_all(database_url: str, capsys: pyt
         (["upgrade", "--to", "99"], "no way up from version 0 to version 99"),
         (["downgrade", "--to", "1"], "is at version 0 only"),
         (["stamp", "--to", "99"], "There is no version 99"),
-        (["sql", "--since", "1"], "no way"),
+        (["sql", "--since", str(HEAD)], "no way"),
         (["upgrade", "--table", "x" * 49], "too long"),
         (["upgrade", "--database-url", "nowhere"], "no database address"),
         (["upgrade", "--database-url", "mysql+aiomysql://host/name"], "names the driver 'mysql+aiomysql'"),
@@ -486,13 +514,13 @@ def test_saga_db_leaves_the_tables_of_a_newer_release_alone(
 ) -> None:
     """An old release that is deployed again neither breaks nor drops what it does not know."""
     saga_db("upgrade", database_url)
-    later = "INSERT INTO order_saga_schema_version (version) VALUES (2)"
+    later = f"INSERT INTO order_saga_schema_version (version) VALUES ({HEAD + 1})"
     run_async(database_url, lambda connection: connection.exec_driver_sql(later))
 
     assert [saga_db("upgrade", database_url), saga_db("downgrade", database_url, "--to", "0")] == [2, 2]
     said = capsys.readouterr().err.splitlines()
-    assert "at version 2 already, which is later than 1" in said[0]
-    assert "no way down from version 2" in said[1]
+    assert f"at version {HEAD + 1} already, which is later than {HEAD}" in said[0]
+    assert f"no way down from version {HEAD + 1}" in said[1]
 
 
 async def test_two_processes_that_migrate_at_once_take_turns(database_url: str) -> None:
@@ -509,7 +537,7 @@ async def test_two_processes_that_migrate_at_once_take_turns(database_url: str) 
     for engine in engines:
         await engine.dispose()
 
-    assert sorted(since) == [0, 1]
+    assert sorted(since) == [0, HEAD]
 
 
 # --- Alembic is optional ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ...errors import SagaNotFoundError
 from ...runtime.ids import new_id
 from ...storage.contract import Store
 from ...storage.rows import Claimable, Delivery, Fate, Head, Letter, Settled, Want, Whereabouts
-from .samples import KNOWN, Contract, aside, count_in, ending, put, raised_by, read, step, together
+from .samples import EXACT, KNOWN, Contract, aside, count_in, ending, put, raised_by, read, step, together
 
 GO = Want(("go",), None)
 
@@ -23,12 +23,14 @@ class Clerk:
 
     wanted: tuple[Want, ...] | None = (GO,)
     seen: list[UUID] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
 
     def wants(self, head: Head) -> tuple[Want, ...] | None:
         return self.wanted
 
     def read(self, head: Head, letters: Sequence[Letter], now: datetime) -> Delivery:
         self.seen = [letter.id for letter in letters]
+        self.contents = [letter.content for letter in letters]
         taken = tuple(Settled(letter.id, Fate.APPLIED) for letter in letters)
         return Delivery(step(head) if letters else None, taken)
 
@@ -57,6 +59,16 @@ class PostingContract(Contract):
 
         assert await fate(store, posted) == Whereabouts(Fate.BUFFERED, None)
         assert await store.inbox.find(uuid4()) is None
+
+    async def test_a_letter_is_read_byte_for_byte(self, store: Store) -> None:
+        """Whoever waits for it is given what was sent, whichever process delivers it."""
+        head = await put(store)
+        await letter(store, f"saga:{head.id}", content=EXACT)
+
+        clerk = Clerk()
+        await self.beside(store).inbox.deliver(head.id, clerk)
+
+        assert clerk.contents == [EXACT]
 
     async def test_a_letter_is_posted_once_under_its_id(self, store: Store) -> None:
         """The second of one address, type and event id is answered with the first; without an id each is its own."""

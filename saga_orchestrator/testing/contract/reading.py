@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from ...kernel.state import SagaStatus
 from ...storage.contract import Store
 from ...storage.rows import Claimable, Head, SagaFilter
-from .samples import HOUR, KNOWN, Contract, aside, ending, entry, ids, newborn, past_of, put, put_due, read, step
+from .samples import EXACT, HOUR, KNOWN, Contract, aside, ending, entry, ids, newborn, past_of, put, put_due, read, step
 
 
 class ReadingContract(Contract):
@@ -44,6 +44,22 @@ class ReadingContract(Contract):
         await store.write([step(head, history=rows)])
 
         assert tuple(row.output for row in await past_of(store, head.id)) == numbers
+
+    async def test_a_payload_is_read_byte_for_byte(self, store: Store) -> None:
+        """The order of its keys, its spaces and the form of its numbers are those that were written."""
+        heads = [await put(store, context=f'{{"initial_data":{EXACT}}}') for _ in range(3)]
+        births = [newborn(await store.now(), context=EXACT) for _ in range(2)]
+        await store.write(births)
+        heads += [birth.head for birth in births]
+        at = heads[0].created_at
+        rows = tuple(entry(seq, at, input=EXACT, output=f"[{EXACT}]") for seq in range(2))
+        await store.write([step(heads[0], history=rows)])
+        await store.write([step(head, history=rows[:1]) for head in heads[1:]])
+
+        for head in heads:
+            assert (await read(store, head.id)).context == head.context
+            for row in await past_of(store, head.id):
+                assert (row.input, row.output) == (EXACT, f"[{EXACT}]")
 
     async def test_sagas_are_listed_newest_first_and_page_by_page(self, store: Store) -> None:
         """The greatest id comes first; a page begins where the one before ended."""

@@ -20,6 +20,8 @@ T = TypeVar("T")
 NAME = "trip"
 OWNER = "host:1:owner"
 HOUR = timedelta(hours=1)
+EXACT = '{"to": "z", "at":"ö",  "list":[1, 2.0,1e22,-0.0,12345678901234567890], "at2":null}'
+"""A payload of which a database that reads what it is given keeps the meaning, and not the bytes."""
 KNOWN = Claimable({NAME: frozenset({1})})
 
 
