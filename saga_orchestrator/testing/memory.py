@@ -216,9 +216,12 @@ class MemoryStore:
         await asyncio.sleep(0)
         gone = bygones(self.rows, bygone, self._now())[:limit]
         for saga_id in gone:
-            del self.rows[saga_id], self.past[saga_id]
+            self._delete(saga_id)
         self.inbox.forget(gone)
         return len(gone)
+
+    def _delete(self, saga_id: UUID) -> None:
+        del self.rows[saga_id], self.past[saga_id]
 
     async def aclose(self) -> None:
         return None

@@ -13,6 +13,8 @@ act on participants outside, whose ledger, and not the saga rows, says at the en
 `participants`      the steps, and the services that they act on
 `moods`             how a call of a service can go
 `ledger`            what really happened, by idempotency key, and who was doing what at the same time
+`ailments`          what a database raises that is up, and not well
+`states`            the states that rows hold
 `database`          the shared store, which checks the kernel's laws after each write, and each machine's bad line to it
 `machine`           one simulated process
 `people`            callers and operators, who also have sagas go back, and decide what is final

@@ -11,6 +11,8 @@ from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from saga_orchestrator import Event, SagaError, SignalResult, StepContext, WaitFor
 
 from .database import LineIsDeadError
@@ -132,7 +134,7 @@ class Counterpart:
                 event_id=event_id,
                 **how,
             )
-        except (SagaError, ConnectionError, LineIsDeadError) as error:
+        except (SagaError, ConnectionError, LineIsDeadError, DBAPIError, TimeoutError) as error:
             self._world.simulation.note(f"{label}: {type(error).__name__}")
             return
         self._world.simulation.note(f"{label}: {result.value}")
@@ -144,5 +146,5 @@ class Counterpart:
 
         An aggregate may have another saga by now, and whoever waits without a correlation is not found by one.
         """
-        head = self._world.database.rows[place.saga_id]
-        return "saga_id" in how or result is SignalResult.APPLIED or head.status.is_terminal
+        head = self._world.database.rows.get(place.saga_id)
+        return "saga_id" in how or result is SignalResult.APPLIED or head is None or head.status.is_terminal

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from saga_orchestrator import SagaStatus
 from saga_orchestrator.definition.graph import Graph
-from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.projection import residue
 from saga_orchestrator.kernel.state import Course, State
 from saga_orchestrator.kernel.step_status import Missed, Omitted, Succeeded
@@ -17,6 +16,7 @@ from saga_orchestrator.storage.rows import Head
 
 from .database import CHILD, is_booked
 from .ledger import Place
+from .states import decode
 
 if TYPE_CHECKING:
     from .world import World
@@ -25,14 +25,19 @@ if TYPE_CHECKING:
 def faults_of(world: World) -> Iterator[str]:
     """Yield everything that is wrong with how the run has ended."""
     for saga_id, wish in world.people.promised.items():
-        if saga_id not in world.database.rows:
+        if saga_id not in world.database.rows and saga_id not in world.database.purged:
             yield f"the start of {wish.aggregate} returned, and its saga is lost"
-    if not world.database.rows and world.plan.crash_at is None:
+    if not world.database.rows and not world.database.purged and world.plan.crash_at is None:
         yield "no saga was ever born, so nothing is proved"
     yield from _doubled(world)
     for head in world.database.rows.values():
-        for what in _wrong(world, head):
-            yield f"{world.label(head.id)} is {head.status.value}: {what}"
+        yield from faults_of_one(world, head)
+
+
+def faults_of_one(world: World, head: Head) -> Iterator[str]:
+    """Yield everything that is wrong with one saga, which is over or stuck."""
+    for what in _wrong(world, head):
+        yield f"{world.label(head.id)} is {head.status.value}: {what}"
 
 
 def _doubled(world: World) -> Iterator[str]:
@@ -47,7 +52,7 @@ def _wrong(world: World, head: Head) -> Iterator[str]:
         yield f"neither over nor stuck (owner {head.lease_owner is not None}, due {head.deadline_at})"
         return
     yield from _misreported(world, head)
-    graph, state = world.graph(head), decode(head.state, key=str(head.id))
+    graph, state = world.graph(head), decode(head.state)
     for step_id in graph.order if head.status is SagaStatus.COMPLETED else ():
         if not isinstance(state.of(step_id), Omitted | Missed):
             yield from _incomplete(world, graph, state, Place.now(head.id, step_id, state))
@@ -84,7 +89,7 @@ def _misreported(world: World, head: Head) -> Iterator[str]:
     """
     if head.status not in (SagaStatus.COMPENSATED, SagaStatus.COMPLETED):
         return
-    graph, state = world.graph(head), decode(head.state, key=str(head.id))
+    graph, state = world.graph(head), decode(head.state)
     for child in _children(world, head.id):
         step_id = child.aggregation_id.rpartition("/")[2]
         is_meant = child.idempotency_key == _key_of_child(Place.now(head.id, step_id, state))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from saga_orchestrator.definition.graph import Graph, StepKind
-from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.effects import Record, Work
 from saga_orchestrator.kernel.laws import broken_by
 from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import Running, Skipped, Succeeded
 from saga_orchestrator.kernel.undo_status import Undone
+from saga_orchestrator.storage.retention import Bygone
 from saga_orchestrator.storage.rows import (
     Birth,
     Claimable,
@@ -31,8 +31,10 @@ from saga_orchestrator.storage.rows import (
 from saga_orchestrator.testing.memory import MemoryStore, MemoryTransaction
 from saga_orchestrator.testing.memory_inbox import MemoryInbox
 
+from .ailments import SILENCE, a_sick_database, is_quarantined
 from .ledger import CONFIRM, Place
 from .plan import LEASE
+from .states import decode
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -67,6 +69,8 @@ KNOWN_ERRORS = (
     "aborted while in flight",
     "was lost while the attempt was in flight",
     "owners in a row were lost",
+    "did a part, and its attempt is over",
+    "probe: not done, and yet a part of it is",
 )
 TIMED_OUT = "the attempt timed out"
 CLOCK_ERROR = timedelta(seconds=1)
@@ -83,6 +87,7 @@ class WatchedStore(MemoryStore):
         super().__init__(world.simulation.now)
         self._world = world
         self.ordered: set[tuple[UUID, Work]] = set()
+        self.purged: set[UUID] = set()
 
     def _insert(self, birth: Birth) -> Written:
         written = super()._insert(birth)
@@ -101,7 +106,22 @@ class WatchedStore(MemoryStore):
             self._check_error(head, row)
         if head.status is SagaStatus.COMPLETED and not self.rows[head.id].status.is_terminal:
             self._check_window(head)
+        if self._world.plan.spares_owners and is_quarantined(self.rows[head.id]):
+            self._blame(head.id, f"it is quarantined, and its owners are well: {self.rows[head.id].last_error}")
         self._check(head.id)
+
+    def _delete(self, saga_id: UUID) -> None:
+        """Let a saga go that is over, and of which all is told: nobody can ask for it afterwards."""
+        head = self.rows[saga_id]
+        active = {row.id for row in self.rows.values() if not row.status.is_terminal}
+        if saga_id in active or head.parent_id in active or head.deadline_at is not None:
+            self._blame(saga_id, f"it is {head.status.value}, and deleted while somebody needs it")
+        if self._is_window_open(head):
+            self._blame(saga_id, "it is deleted, and may still be undone")
+        self._world.take_leave(head)
+        super()._delete(saga_id)
+        self.purged.add(saga_id)
+        self._world.simulation.note(f"{self._world.label(saga_id)} is deleted")
 
     def _check_error(self, head: Head, row: Record) -> None:
         """Object to an error that nobody in this world has made, and to a timeout before its time."""
@@ -116,15 +136,21 @@ class WatchedStore(MemoryStore):
 
     def _check_window(self, head: Head) -> None:
         """Object to a saga that goes back after its end, where its definition or the time forbids that."""
+        if not self._is_window_open(head) and head.parent_id is None:
+            window = self._world.graph(head).undo_window
+            self._blame(
+                head.id, f"it had COMPLETED at {head.finished_at}, with an undo window of {window}, and goes back"
+            )
+
+    def _is_window_open(self, head: Head) -> bool:
         window, ended = self._world.graph(head).undo_window, head.finished_at
-        is_open = window is not None and ended is not None and self._world.simulation.now() <= ended + window
-        if not is_open and head.parent_id is None:
-            self._blame(head.id, f"it had COMPLETED at {ended}, with an undo window of {window}, and goes back")
+        is_done = head.status is SagaStatus.COMPLETED and window is not None and ended is not None
+        return is_done and self._world.simulation.now() <= ended + window
 
     def _check(self, saga_id: UUID) -> None:
         head = self.rows[saga_id]
         graph = self._world.graph(head)
-        state = decode(head.state, key=str(saga_id))
+        state = decode(head.state)
         self.ordered |= {(saga_id, work) for work in outstanding(state)}
         steps = " ".join(f"{i}:{type(s).__name__}" for i, s in sorted(state.all()))
         label = self._world.label(saga_id)
@@ -237,6 +263,13 @@ class Line:
         yield opened
         await self.ask("commit", opened.commit)
 
+    async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
+        shown = dict(progress)
+        return await self.ask("show", lambda: self._store.show(owner, shown))
+
+    async def purge(self, bygone: Bygone, limit: int) -> int:
+        return await self.ask("purge", lambda: self._store.purge(bygone, limit))
+
     async def next_due(self, claimable: Claimable) -> datetime | None:
         return await self.ask("next_due", lambda: self._store.next_due(claimable))
 
@@ -260,10 +293,25 @@ class Line:
         if self._machine.host is not self._host or not self._host.is_running:
             raise LineIsDeadError
         await self._suffer(name, self._world.plan.refused_calls, "refused")
+        await self._ail(name)
         answer = await operation()
         idle = name == "claim" and not answer
         await self._suffer("next_due" if idle else name, self._world.plan.lost_answers, "did it, answer lost")
         return answer
+
+    async def _ail(self, name: str) -> None:
+        """Perhaps fail for a reason that is the database's own, or say nothing until the call's time is over."""
+        plan, world = self._world.plan, self._world
+        is_spared = name == "renew" and plan.spares_owners
+        if not is_spared and world.rolls(plan.sick_calls):
+            error = a_sick_database(world.random)
+            world.simulation.note(f"{name}: {error.orig}")
+            raise error
+        if world.rolls(plan.silent_calls):
+            self.faults += 1
+            world.simulation.note(f"{name}: silence")
+            await asyncio.sleep(SILENCE)
+            raise TimeoutError(f"{name}: the database has not answered in time")
 
     async def _suffer(self, name: str, errors: float, how: str) -> None:
         """Take some time; then perhaps crash, freeze or fail, as the plan says."""

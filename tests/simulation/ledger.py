@@ -10,7 +10,7 @@ A rewind asks for the same again, under other keys: to the participants that is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,6 +54,14 @@ class Place(NamedTuple):
     def now(cls, saga_id: UUID, step_id: str, state: State) -> Place:
         """Return the step in the life that it has now."""
         return cls(saga_id, step_id, state.spent.get(step_id, 0))
+
+
+class Part(NamedTuple):
+    """A part of a step's work. An undo that has learnt what it undoes may do its part once more."""
+
+    place: Place
+    phase: str
+    knows_output: bool
 
 
 @dataclass(slots=True)
@@ -114,6 +122,7 @@ class Ledger:
         self._receipts = 0
         self.calls: dict[Call, None] = {}
         self.began: dict[tuple[UUID, str, int], datetime] = {}
+        self._remembered: dict[Part, int] = {}
 
     def effect(self, place: Place) -> Effect:
         """Return what is known of a step; nothing, at first."""
@@ -136,6 +145,20 @@ class Ledger:
     def undo(self, place: Place) -> None:
         """Take it back, once; what has not been done will never be."""
         self.effect(place).undone = True
+
+    async def do_part(self, part: Part, call: Call, pause: Callable[[], Awaitable[None]]) -> int:
+        """Do a part, and return a number that no other has."""
+        if part in self._remembered and call.is_believed_in(asyncio.get_running_loop().time()):
+            self._blame(f"a part of {part.place.step_id} ({part.phase}) is done again, and was remembered")
+        await pause()
+        self._receipts += 1
+        return self._receipts
+
+    def remember(self, part: Part, call: Call, told: int) -> None:
+        """Keep what somebody was told of a part: it is durable, so all are told the same."""
+        known = self._remembered.setdefault(part, told)
+        if known != told and call.is_believed_in(asyncio.get_running_loop().time()):
+            self._blame(f"{part.place.step_id} is told {told} of a part, of which {known} was remembered")
 
     def is_under_way(self, place: Place) -> bool:
         """Return whether some call, also one of a frozen machine, may still act."""

@@ -19,6 +19,7 @@ from uuid import UUID
 from saga_orchestrator.definition.constant import Nothing
 from saga_orchestrator.definition.finish import DECISION, Finish
 from saga_orchestrator.kernel import backward_orders, claim, rewind
+from saga_orchestrator.kernel.notes import ONCE
 from saga_orchestrator.kernel.step_status import Running
 from saga_orchestrator.runtime import deciding, tenure
 from saga_orchestrator.runtime.alarm import Alarm
@@ -28,7 +29,8 @@ from saga_orchestrator.runtime.driver import Driver
 from saga_orchestrator.runtime.lease import LeaseKeeper
 from saga_orchestrator.runtime.performer import Performer
 from saga_orchestrator.storage.group_commit import GroupCommit
-from saga_orchestrator.storage.rows import Head, Move, Written
+from saga_orchestrator.storage.rows import Head, HistoryRow, Move, Written
+from saga_orchestrator.testing import memory_retention
 from saga_orchestrator.testing.memory import MemoryStore
 
 from .plan import LEASE, Plan
@@ -72,6 +74,15 @@ DECISIONS = Plan(
 
 FAMILIES = Plan(sagas=10, families=True, rewinds=20, orders=10, unruly=0.2, crashes_in_steps=0.03, seconds=60.0)
 """Sagas that have children, and are undone with them."""
+
+PARTS = Plan(sagas=12, parts=True, crashes_in_steps=0.08, unruly=0.3, seconds=60.0)
+"""Steps that do a part of their work by itself, and machines that die after that."""
+
+PURGES = Plan(sagas=14, purges=60, rewinds=20, families=True, slowness=1.0, seconds=60.0)
+"""Operators who delete what is over, while others have it go back."""
+
+SILENCE = Plan(sagas=12, silent_calls=0.04, seconds=60.0)
+"""Connections that say nothing any more."""
 
 DEPLOYMENTS = Plan(sagas=8, shutdowns=8, slowness=5.0)
 """Nothing but machines that are asked to stop."""
@@ -144,6 +155,11 @@ def a_write_is_answered_before_it_is_durable(right: Any) -> Any:
         return answer
 
     return wrong
+
+
+@mutant(memory_retention, "_is_settled", PURGES)
+def a_purge_takes_what_may_still_be_undone(right: Any) -> Any:
+    return lambda head, finished_at, bygone, now: True
 
 
 # --- claims and leases -------------------------------------------------------------------------------------
@@ -261,6 +277,15 @@ def a_child_is_not_undone_with_its_parent(right: Any) -> Any:
 def the_confirms_do_not_wait_for_the_decision(right: Any) -> Any:
     def wrong(self: Finish, steps: Any) -> Any:
         return right(self, [step for step in steps if step.step_id != DECISION])
+
+    return wrong
+
+
+@mutant(tenure.Past, "_learn_event", PARTS)
+def a_new_owner_forgets_which_parts_are_done(right: Any) -> Any:
+    def wrong(self: tenure.Past, row: Any) -> None:
+        if not (isinstance(row, HistoryRow) and row.step_id.startswith(ONCE)):
+            right(self, row)
 
     return wrong
 

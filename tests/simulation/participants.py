@@ -11,14 +11,14 @@ from pydantic import BaseModel
 
 from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, StepContext, StepKind
 from saga_orchestrator.definition.finish import COMMIT
-from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, Work
 from saga_orchestrator.kernel.state import State
 from saga_orchestrator.kernel.step_status import Succeeded
 from saga_orchestrator.runtime.tenure import Tenure
 
-from .ledger import Place
+from .ledger import Part, Place
 from .moods import COMPENSATING, EXECUTING, PROBING
+from .states import decode
 
 if TYPE_CHECKING:
     from .world import World
@@ -58,6 +58,18 @@ class Blind(Acting):
     """A step that can be undone by its key alone."""
 
     async def compensate(self, inp: Request, out: Receipt | None, ctx: StepContext) -> None:
+        await self.services.compensate(inp, out, ctx)
+
+
+class Parted(Blind):
+    """A step that does a part of its work by itself, before the rest, and so does its undo."""
+
+    async def execute(self, inp: Request, ctx: StepContext) -> Receipt:
+        await self.services.take_part(inp, ctx)
+        return await self.services.execute(inp, ctx)
+
+    async def compensate(self, inp: Request, out: Receipt | None, ctx: StepContext) -> None:
+        await self.services.take_part(inp, ctx, knows=out is not None)
         await self.services.compensate(inp, out, ctx)
 
 
@@ -131,6 +143,13 @@ class Services:
         with self._world.ledger.call(ctx, "compensate", inp.model_dump_json(), self._tenure(ctx.saga_id)):
             mood = self._mood(COMPENSATING, f"compensate {ctx.step_id} #{ctx.attempt}", ctx)
             await mood(self, Place.called(ctx))
+
+    async def take_part(self, inp: Request, ctx: StepContext, *, knows: bool = False) -> None:
+        """Do a part, once: who has been told that it is done need never do it again."""
+        with self._world.ledger.call(ctx, "part", inp.model_dump_json(), self._tenure(ctx.saga_id)) as call:
+            part = Part(call.place, ctx.phase, knows)
+            told = await ctx.once("first", lambda: self._world.ledger.do_part(part, call, self.pause))
+            self._world.ledger.remember(part, call, told)
 
     async def confirm(self, inp: Request, out: Receipt, ctx: StepContext) -> None:
         place, state = Place.called(ctx), self._state(ctx.saga_id)

@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
 
 from saga_orchestrator import (
     ActiveSagaAlreadyExistsError,
@@ -18,10 +21,10 @@ from saga_orchestrator import (
     SagaNotFoundError,
     SagaStatus,
 )
-from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.runtime.reading import open_waits
 
 from .database import LineIsDeadError
+from .states import decode
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -33,6 +36,8 @@ HOLDS = ("pause", "stop", "resume", "step", "step")
 RETURNS = ("rewind", "rewind", "rewind_and_patch", "compensate_step")
 PAUSE = "pause"
 ASKED = "event:saga.commit"
+_BROKEN = (LineIsDeadError, ConnectionError, TimeoutError, DBAPIError)
+_EXPECTED = (ActiveSagaAlreadyExistsError, SagaNotFoundError, SagaError, *_BROKEN)
 _ROUNDS = 20
 _PATIENCE = 5
 """How often a stuck saga is seen to until what stands of it is accepted: a child past its pivot is never undone."""
@@ -81,7 +86,8 @@ class People:
     def _promised(self, saga_id: UUID, wish: Wish) -> None:
         self._world.simulation.note(f"start {wish.aggregate}: returned {self._world.label(saga_id)}")
         self.promised[saga_id] = wish
-        same = {found for found, other in self.promised.items() if other.key == wish.key is not None}
+        there = self.promised.keys() - self._world.database.purged  # whose key is gone starts another saga
+        same = {found for found in there if self.promised[found].key == wish.key is not None}
         if wish.key is not None and len(same) > 1:
             self._world.blame(f"starts under the key {wish.key} returned {len(same)} sagas")
 
@@ -113,7 +119,8 @@ class People:
 
     def _current(self, saga_id: UUID) -> set[UUID | None]:
         """Return the tokens that are good now: the row's, and those of its open waits."""
-        head = self._world.database.rows[saga_id]
+        if (head := self._world.database.rows.get(saga_id)) is None:
+            return set()
         waits = open_waits(saga_id, decode(head.state))
         return {head.step_execution_token, *(wait.token for wait in waits)}
 
@@ -165,6 +172,15 @@ class People:
                 await decide(saga_id, **ACTOR)
                 self._world.simulation.note(f"{decide.__name__} {self._world.label(saga_id)}: done")
 
+    async def purge(self, machine: Machine) -> None:
+        """Delete what has been over for a while."""
+        age = timedelta(seconds=self._world.random.choice((0, 2, 10)))
+        over = self._world.random.choice(((), (SagaStatus.FAILED,)))
+        with self._shrugging("purge"):
+            statuses = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, *over)
+            gone = await machine.admin.purge(older_than=age, statuses=statuses, limit=10, **ACTOR)
+            self._world.simulation.note(f"purge: {gone} are gone")
+
     async def let_go(self, machine: Machine) -> None:
         """Resume every saga that rests in a pause."""
         for saga_id, head in list(self._world.database.rows.items()):
@@ -206,7 +222,7 @@ class People:
         """Take no for an answer, and a broken line for what it is; anything else is a bug."""
         try:
             yield
-        except (ActiveSagaAlreadyExistsError, SagaNotFoundError, SagaError, ConnectionError, LineIsDeadError) as error:
+        except _EXPECTED as error:
             self._world.simulation.note(f"{what}: {type(error).__name__}")
         except asyncio.CancelledError:
             self._world.simulation.note(f"{what}: the caller has gone")

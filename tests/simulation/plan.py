@@ -31,6 +31,10 @@ class Plan:
             does a definition open an undo window.
         decisions: How often somebody commits a saga, or rejects it. Only where there are any has a step a confirm, or a
             saga to be committed.
+        sick_calls: The database refuses a call for a reason of its own: its disk is full, a limit has cut it off.
+        silent_calls: A connection says nothing any more; the call may have been done, and ends with its time limit.
+        parts: Steps do a part of their work by `ctx.once`.
+        purges: How often somebody deletes sagas that have been over for a few seconds.
         families: Sagas may have a child, which is a saga of its own. Then every machine knows every definition: who
             runs a parent must know its child.
     """
@@ -58,6 +62,17 @@ class Plan:
     rewinds: int = 0
     decisions: int = 0
     families: bool = False
+    sick_calls: float = 0.0
+    silent_calls: float = 0.0
+    parts: bool = False
+    purges: int = 0
+
+    @property
+    def spares_owners(self) -> bool:
+        """Whether no fault takes a saga from its owner, so that no saga has a reason to be quarantined."""
+        stopping = (self.crashes_at_store, self.crashes_in_steps, self.freezes, self.shutdowns)
+        delaying = (self.slow_calls, self.slow_renewals, self.silent_calls, self.refused_calls, self.lost_answers)
+        return not any((*stopping, *delaying, self.unruly, self.orders)) and self.crash_at is None
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -88,4 +103,11 @@ class Plan:
             rewinds=random.choice((0, random.randint(1, 40))),
             decisions=random.choice((0, 0, random.randint(1, 20))),
         )
-        return replace(drawn, families=True, old_releases=0.0) if random.random() < 0.3 else drawn
+        drawn = replace(drawn, families=True, old_releases=0.0) if random.random() < 0.3 else drawn
+        return replace(
+            drawn,
+            sick_calls=0.0 * sometimes(0.1),
+            silent_calls=random.choice((0.0, 0.0, random.uniform(0, 0.02))),
+            parts=random.random() < 0.5,
+            purges=random.choice((0, random.randint(1, 20))),
+        )

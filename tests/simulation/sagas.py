@@ -26,6 +26,7 @@ from .participants import (
     Exact,
     Failing,
     Held,
+    Parted,
     ProbedActing,
     ProbedBlind,
     ProbedExact,
@@ -142,6 +143,8 @@ def _reversible(builder: SagaBuilder, world: World, random: Random, layer: list[
         step: Acting = Asking(world, Manner.drawn(random))
     elif world.plan.decisions and random.random() < 0.4:
         step, options = Held(world), {"confirm_retry": _policy(random), "confirm_timeout": _limit(random)}
+    elif world.plan.parts and random.random() < 0.4:
+        step = Parted(world)
     else:
         step = random.choice((Exact, Blind, Blind, ProbedExact, ProbedBlind))(world)
     options |= {**_options(random), **_undo_options(random)}

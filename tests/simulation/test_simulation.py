@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from random import Random
 
 import pytest
@@ -19,12 +20,16 @@ import pytest
 from saga_orchestrator import SagaDefinition
 from tests.simulation import sagas
 from tests.simulation.__main__ import main
-from tests.simulation.mutants import DECISIONS, EVERYTHING, FAMILIES, MUTANTS, RETURNS
+from tests.simulation.mutants import DECISIONS, EVERYTHING, FAMILIES, MUTANTS, PARTS, PURGES, RETURNS, SILENCE
 from tests.simulation.plan import Plan
 from tests.simulation.world import Report, World, simulate
 
 SEEDS, AT_ONCE = 40, 10
 QUIET = {"machines": 2, "sagas": 1, "seconds": 6.0, "slowness": 0.2}
+
+
+lived = cache(simulate)
+"""Live through the world of a seed, once in each test process."""
 
 
 def found(report: Report) -> str:
@@ -37,7 +42,7 @@ def found(report: Report) -> str:
 def test_no_fault_makes_a_saga_lose_double_or_misreport_anything(first: int) -> None:
     """Whatever fails whenever: nothing is lost, doubled, stranded, or said to be what it is not."""
     for seed in range(first, first + AT_ONCE):
-        assert not found(simulate(seed))
+        assert not found(lived(seed))
 
 
 def test_everything_fails_at_once_and_nothing_is_wrong() -> None:
@@ -56,19 +61,19 @@ def test_whatever_goes_back_and_forward_again_is_done_once_more_and_no_oftener()
     assert re.search(r"~\d+ UNDID", traces)
 
 
-def test_a_crash_at_any_boundary_of_a_rewind_loses_and_doubles_nothing() -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_crash_at_any_boundary_of_a_rewind_loses_and_doubles_nothing(seed: int) -> None:
     """Whichever machine is killed when, what is COMPLETED stands once, and what is COMPENSATED not at all."""
 
     def draw(world: World) -> dict[str, SagaDefinition]:
         return {"d": sagas.plain(world, window=timedelta(minutes=1))}
 
     plan = Plan(**{**QUIET, "seconds": 20.0}, rewinds=10)
-    for seed in (1, 2, 3):
-        undisturbed = simulate(seed, plan, draw)
-        assert any("~1 ACTED" in line for line in undisturbed.trace)
-        for boundary in range(undisturbed.boundaries):
-            report = simulate(seed, replace(plan, crash_at=boundary), draw)
-            assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
+    undisturbed = simulate(seed, plan, draw)
+    assert any("~1 ACTED" in line for line in undisturbed.trace)
+    for boundary in range(undisturbed.boundaries):
+        report = simulate(seed, replace(plan, crash_at=boundary), draw)
+        assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
 
 
 def test_what_is_confirmed_was_committed_and_is_never_undone() -> None:
@@ -91,9 +96,22 @@ def test_a_drawn_child_is_started_once_in_each_life_and_undone_with_its_parent()
         assert re.search(what, traces), what
 
 
+@pytest.mark.parametrize(
+    ("plan", "seen"),
+    [(PARTS, "ACTED"), (PURGES, "is deleted"), (SILENCE, "silence")],
+    ids=["parts", "purges", "silence"],
+)
+def test_a_world_of_its_own_loses_doubles_and_misreports_nothing(plan: Plan, seen: str) -> None:
+    """Parts that are done once, sagas that are deleted, connections that say nothing any more."""
+    reports = [simulate(seed, plan) for seed in range(AT_ONCE)]
+
+    assert [found(report) for report in reports] == [""] * AT_ONCE
+    assert seen in "\n".join(line for report in reports for line in report.trace)
+
+
 def test_the_runs_are_full_of_faults_and_of_ends() -> None:
     """The seeds above prove something: they crash, freeze, stop and fail, and their sagas end in every way."""
-    reports = [simulate(seed) for seed in range(SEEDS)]
+    reports = [lived(seed) for seed in range(SEEDS)]
     traces = "\n".join(line for report in reports for line in report.trace)
 
     ends = {end for report in reports for end in report.ends}
@@ -108,6 +126,8 @@ def test_the_runs_are_full_of_faults_and_of_ends() -> None:
         "abort",
         "FENCED",
         "rewind",
+        "is deleted",
+        "silence",
     ):
         assert fault in traces, fault
 
@@ -131,14 +151,14 @@ def test_a_crash_at_any_boundary_changes_no_outcome(make: Callable[[World], Saga
             assert report.ends in ([], undisturbed.ends)  # none: killed before the saga was born
 
 
-def test_a_crash_at_any_boundary_changes_no_outcome_of_a_family() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crash_at_any_boundary_changes_no_outcome_of_a_family(seed: int) -> None:
     """A child is started once, and undone with its parent, whichever machine is killed when."""
-    for seed in range(3):
-        undisturbed = simulate(seed, Plan(**QUIET), sagas.family)
-        for boundary in range(undisturbed.boundaries):
-            report = simulate(seed, Plan(**QUIET, crash_at=boundary), sagas.family)
-            assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
-            assert report.ends in ([], undisturbed.ends)
+    undisturbed = simulate(seed, Plan(**QUIET), sagas.family)
+    for boundary in range(undisturbed.boundaries):
+        report = simulate(seed, Plan(**QUIET, crash_at=boundary), sagas.family)
+        assert not report.violations, f"killed at boundary {boundary} of {undisturbed.boundaries}"
+        assert report.ends in ([], undisturbed.ends)
 
 
 def test_no_fault_makes_a_family_lose_double_or_misreport_anything() -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
+
 from saga_orchestrator import SagaDefinition, SagaStatus
 from saga_orchestrator.definition.graph import Graph
-from saga_orchestrator.kernel.codec import decode
 from saga_orchestrator.kernel.step_status import Missed, Omitted
 from saga_orchestrator.runtime import driver, engine, lease, worker
 from saga_orchestrator.storage.rows import Head
@@ -28,10 +29,11 @@ from .ledger import Ledger
 from .machine import Machine
 from .people import ASKED, PAUSE, People, Wish
 from .plan import Plan
+from .states import decode
 
 _PATIENCE = 600
 """Virtual seconds after the last fault in which everything has to come to rest."""
-_EXCUSES = (ConnectionError, TimeoutError, LineIsDeadError)
+_EXCUSES = (ConnectionError, TimeoutError, LineIsDeadError, DBAPIError)
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,16 @@ class World:
         return f"{'?' if head is None else head.aggregation_id}~{saga_id.hex[-4:]}"
 
     def _is_aborted(self, saga_id: UUID) -> bool:
-        return any(row.step_id == "abort" for row in self.database.past[saga_id])
+        return any(row.step_id == "abort" for row in self.database.past.get(saga_id, ()))
 
     def _patches(self, saga_id: UUID) -> int:
-        return sum(row.step_id.startswith("rewind:") and row.input is not None for row in self.database.past[saga_id])
+        past = self.database.past.get(saga_id, ())
+        return sum(row.step_id.startswith("rewind:") and row.input is not None for row in past)
+
+    def take_leave(self, head: Head) -> None:
+        """Audit a saga that is about to be deleted."""
+        for what in audit.faults_of_one(self, head):
+            self.blame(what)
 
     # --- the run --------------------------------------------------------------------------------------------
 
@@ -199,6 +207,8 @@ class World:
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.hold)
         for _ in range(plan.rewinds):
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.go_back)
+        for _ in range(plan.purges):
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.purge)
         for _ in range(plan.decisions):
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.decide)
 
