@@ -13,7 +13,7 @@ from ..errors import SagaStateError
 from ..kernel.order_events import CompensateOrdered, FailureOrdered, Order
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
-from ..runtime.failing import DIRTY, CompensationResult, call_hook, dirty_state_of, is_dirty
+from ..runtime.failing import DIRTY, CompensationResult, dirty_state_of, hook_of, is_dirty, without_hook
 from ..runtime.texts import check_characters, check_name
 from ..runtime.watching import ended
 from ..storage.rows import SagaFilter
@@ -54,11 +54,13 @@ class DirtySagas:
     ) -> CompensationResult:
         """Do one of four things about a dirty saga, and return what has come of it.
 
-        A saga that is not dirty is left alone: so nothing is compensated twice. REVERT undoes it by its compensations,
-        and waits until that has ended; CLOSE_ALL calls the definition's `close_all`. Both leave it clean only if they
-        have succeeded, and can be tried again otherwise. ALERT_HUMAN calls `alert_human`; it and NOOP leave it dirty.
-        What has been done stands in the history, with who and why; CLOSE_ALL needs an `actor`, who answers for what the
-        saga leaves behind.
+        A saga that is not dirty is left alone, and so is one on which an action is under way: nothing is compensated
+        twice. An action is claimed in the saga's row before its hook is called; until the hook has ended, the saga
+        obeys no other order, and after a crash the next owner calls the same hook again. REVERT undoes the saga by its
+        compensations, and waits until that has ended; CLOSE_ALL calls the definition's `close_all`. Both leave it clean
+        only if they have succeeded, and can be tried again otherwise. ALERT_HUMAN calls `alert_human`; it and NOOP
+        leave the saga dirty. What has been done stands in the history, with who and why; CLOSE_ALL needs an `actor`,
+        who answers for what the saga leaves behind.
 
         Raises:
             Exception: Whatever a hook raises; the saga stays dirty.
@@ -75,8 +77,8 @@ class DirtySagas:
             return CompensationResult(False, f"saga {saga_id} is not dirty")
         if action == FailureAction.REVERT:
             return await self._revert(saga_id, CompensateOrdered(actor=actor, reason=reason))
-        is_closing = action == FailureAction.CLOSE_ALL
-        order = FailureOrdered(action=str(action), closed=is_closing, actor=actor, reason=reason)
+        is_closing, calls = action == FailureAction.CLOSE_ALL, action != FailureAction.NOOP
+        order = FailureOrdered(action=str(action), calls=calls, closes=is_closing, actor=actor, reason=reason)
         if is_closing and not actor:
             return CompensationResult(False, "CLOSE_ALL needs the name of the operator who answers for it: actor=")
         return await self._call(dirty, order)
@@ -94,9 +96,18 @@ class DirtySagas:
         definition = head and self._engine.registry.find(head.saga_name, head.definition_version)
         if not definition:
             return CompensationResult(False, f"'{dirty.saga_name}' is not registered in this process")
-        result = await call_hook(definition.failure, FailureAction(order.action), dirty)
-        refusal = await self._refused(dirty.saga_id, order) if result.success else None
-        return refusal or result
+        if not order.calls:
+            return await self._refused(dirty.saga_id, order) or CompensationResult(True, "left as it is")
+        action = FailureAction(order.action)
+        if hook_of(definition.failure, action) is None:
+            return CompensationResult(False, without_hook(dirty.saga_name, action))
+        try:
+            result, error = await self._engine.deal(dirty.saga_id, order)
+        except SagaStateError as refused:
+            return CompensationResult(False, str(refused))
+        if error is not None:
+            raise error
+        return result
 
     async def _refused(self, saga_id: UUID, order: Order) -> CompensationResult | None:
         try:

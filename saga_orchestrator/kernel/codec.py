@@ -7,6 +7,8 @@ names the steps that succeeded at once, as most do, in one text: no id holds a s
 theirs to sort. A step's facts stand in the order of its class's fields, trailing defaults cut; with none left the code
 stands alone. Time is whole microseconds since 1970 (UTC). A document is read strictly: what this module would have
 written otherwise is refused, since it shows that somebody else has, and nobody knows what he meant.
+
+Version 2 adds ``"x":[name,actor,reason,closes,again,lost]``, the action that is under way.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from functools import lru_cache
 from typing import Any
 
 from .codes import CLASSES, CODES
-from .state import Course, Rewind, State
+from .state import Action, Course, Rewind, State
 from .step_status import SUCCEEDED, Running, StepStatus
 
-VERSION = 1
+VERSION = 2
+"""The newest version that is read. A document says the oldest that can hold it, so that older processes read it, too;
+version 2 differs by ``x`` alone."""
 
 _FACTS = {cls: tuple((f.name, f.default) for f in fields(cls)) for cls in CODES}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,12 +52,13 @@ def encode(state: State) -> str:
     names = "/".join(at_once)
     succeeded = f',"d":{_quoted(names) if len(names) < _LONG else _to_text(names)}' if names else ""
     steps = ",".join([_entry(step_id, status) for step_id, status in (*others, *state.open.items())])
-    return f'{{"v":{VERSION},"c":"{state.course.value}","n":{state.recorded}{_rare(state)}{succeeded},"s":{{{steps}}}}}'
+    version = 1 if state.action is None else 2
+    return f'{{"v":{version},"c":"{state.course.value}","n":{state.recorded}{_rare(state)}{succeeded},"s":{{{steps}}}}}'
 
 
 def _rare(state: State) -> str:
     """Return what few states have to say; most pass by here at every step of a saga, so they are asked once."""
-    is_held = state.quarantined or state.paused or state.stops or state.rewind is not None
+    is_held = state.quarantined or state.paused or state.stops or state.rewind is not None or state.action is not None
     if not (is_held or state.recoveries or state.deadline is not None or state.overdue or state.fans or state.spent):
         return ""
     recoveries = f',"r":{state.recoveries}' if state.recoveries else ""
@@ -65,7 +70,12 @@ def _rare(state: State) -> str:
     rewind = f',"w":{_to_text([state.rewind.to, state.rewind.tried])}' if state.rewind is not None else ""
     paused = ',"p":1' if state.paused else ""
     stops = f',"b":{_to_text("/".join(state.stops))}' if state.stops else ""
-    return f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{paused}{stops}"
+    action = f',"x":{_to_text(_facts_of(state.action))}' if state.action is not None else ""
+    return f"{recoveries}{quarantined}{time}{overdue}{fans}{spent}{rewind}{paused}{stops}{action}"
+
+
+def _facts_of(action: Action) -> list[Any]:
+    return [_plain(getattr(action, field.name)) for field in fields(Action)]
 
 
 def decode(text: str, *, key: str = "") -> State:
@@ -112,7 +122,16 @@ def _decode(document: dict[str, Any], key: str) -> State:
         _decode_rewind(document.get("w")),
         document.get("p", 0) == 1,
         tuple(document["b"].split("/")) if "b" in document else (),
+        _decode_action(document.get("x")),
     )
+
+
+def _decode_action(document: Any) -> Action | None:
+    if document is None:
+        return None
+    name, actor, reason, closes, again, lost = document
+    who, why = (None if said is None else _text(said) for said in (actor, reason))
+    return Action(_text(name), who, why, closes == 1, again == 1, _natural(lost))
 
 
 def _counts(document: dict[str, Any]) -> dict[str, int]:

@@ -37,7 +37,7 @@ class Draft:
 
     __slots__ = (
         *("before", "course", "deadline", "done", "fans", "graph", "now"),
-        *("base", "rewind", "spent"),
+        *("action", "base", "rewind", "spent"),
         *("open", "overdue", "paused", "quarantined", "records", "recoveries", "stops", "touched"),
     )
 
@@ -47,7 +47,7 @@ class Draft:
         self.open, self.done = dict(before.open), dict(before.done)
         self.course, self.recoveries, self.quarantined = before.course, before.recoveries, before.quarantined
         self.deadline, self.overdue, self.fans = before.deadline, before.overdue, before.fans
-        self.paused, self.stops = before.paused, before.stops
+        self.paused, self.stops, self.action = before.paused, before.stops, before.action
         self.records: list[Record] = []
         self.touched: list[str] = []
 
@@ -154,6 +154,7 @@ class Draft:
             self.rewind,
             self.paused,
             self.stops,
+            self.action,
         )
         return Decision(state, self._new_work(), tuple(self.records), Verdict.APPLIED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..definition.graph import Graph
+from .action_laws import an_action_is_claimed_by_an_order, nothing_crosses_an_action, what_was_not_closed_stands
 from .attempt_laws import (
     a_claim_burns_nothing,
     a_note_is_kept_and_moves_nothing,
@@ -62,7 +63,8 @@ def _over_stays_over(graph: Graph, before: State, event: object, decision: Decis
     reopens = status is SagaStatus.COMPLETED and (in_time or getattr(event, "by_parent", False))
     proved = status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED) and not reopens
     resting = status.is_terminal or status is SagaStatus.STUCK
-    may_move = not resting or (isinstance(event, Order) and not proved)
+    is_lost = before.action is not None and isinstance(event, Claimed)
+    may_move = not resting or (isinstance(event, Order) and not proved) or is_lost
     return may_move or (decision.state == before and not decision.records)
 
 
@@ -169,4 +171,7 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     nothing_passes_a_breakpoint,
     a_pause_begins_and_ends_for_a_reason,
     a_step_begins_something,
+    nothing_crosses_an_action,
+    an_action_is_claimed_by_an_order,
+    what_was_not_closed_stands,
 )

@@ -59,10 +59,24 @@ class WaiveOrdered(Order):
 
 @value(frozen=True, slots=True, kw_only=True)
 class FailureOrdered(Order):
-    """Record what was done about a saga that has failed. `closed`: nothing of it stands any more."""
+    """Do something about a saga that has failed.
+
+    `calls`: a hook of the author's is called, and the action is under way until `ActionEnded`. `closes` and `again`: as
+    of `state.Action`.
+    """
 
     action: str
-    closed: bool = False
+    calls: bool = False
+    closes: bool = False
+    again: bool = False
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class ActionEnded(Order):
+    """The hook of the action that is under way has returned, or raised. `came_off`: it did what it is for."""
+
+    came_off: bool = False
+    error: str | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)

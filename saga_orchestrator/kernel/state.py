@@ -25,6 +25,24 @@ class Rewind:
 
 
 @value(frozen=True, slots=True)
+class Action:
+    """An action on a saga that has failed is under way: what, and who ordered it, and why.
+
+    Attributes:
+        closes: The effects of the saga are waived when the action comes off.
+        again: The engine orders the action once more if it does not come off.
+        lost: How many owners have vanished while it was under way.
+    """
+
+    name: str
+    actor: str | None = None
+    reason: str | None = None
+    closes: bool = False
+    again: bool = False
+    lost: int = 0
+
+
+@value(frozen=True, slots=True)
 class State:
     """Everything that is true of one saga, save its payloads.
 
@@ -37,6 +55,7 @@ class State:
         rewind: Where it is going back to, to go forward from there.
         recoveries: How many owners it has lost in a row; `quarantined`: too many, only an operator lets it go on.
         paused: By an order: it begins nothing; `stops`: the steps before which it is to be paused.
+        action: The action that is under way; until it ends, no order moves the saga.
     """
 
     key: str = ""
@@ -53,6 +72,7 @@ class State:
     rewind: Rewind | None = None
     paused: bool = False
     stops: tuple[str, ...] = ()
+    action: Action | None = None
 
     def of(self, step_id: str) -> StepStatus:
         """Return this step's status; a step never heard of is pending."""

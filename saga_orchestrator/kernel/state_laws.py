@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..definition.graph import Graph
+from .action_laws import an_action_is_of_what_has_failed, crash_loops_of_an_action_end
 from .choice_laws import one_branch_at_most
 from .fan_laws import fans_are_unfolded, no_more_missed_than_tolerated
 from .pause_laws import what_is_over_is_not_paused
@@ -171,6 +172,8 @@ STATE_LAWS: tuple[StateLaw, ...] = (
     asking_is_acting,
     time_is_kept,
     what_is_over_is_not_paused,
+    an_action_is_of_what_has_failed,
+    crash_loops_of_an_action_end,
 )
 
 STRUCTURAL_LAWS: tuple[StateLaw, ...] = (

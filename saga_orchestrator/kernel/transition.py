@@ -9,6 +9,7 @@ from .claim import count_crash, take_over
 from .draft import Draft
 from .effects import Decision, Phase, RecordStatus, Verdict
 from .events import Claimed, Event, Noted, Notified, Signalled, Ticked
+from .failure_orders import lose
 from .notes import keep
 from .order_events import Order
 from .orders import obey
@@ -39,6 +40,9 @@ def decide(graph: Graph, state: State, event: Event, *, now: datetime) -> Decisi
 def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
     if isinstance(event, Order):
         return obey(draft, event)
+    if draft.action is not None and isinstance(event, Claimed):
+        lose(draft, draft.action, crashed=event.crashed)
+        return Verdict.APPLIED, ""
     if draft.quarantined:
         return _ignored(event), ""
     match event:

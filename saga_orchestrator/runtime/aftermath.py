@@ -1,47 +1,49 @@
-"""The owner of a saga that has failed, and whose definition wants its own code to be called about that.
+"""The owner of a saga that has failed, while a hook of its author's is called about that.
 
-That it is still to be called is said by the row itself, since the commit by which the saga failed: it has FAILED and is
-due all the same. So whoever finds it takes it under a lease, as any other saga, calls the hook, and records this; then
-the row is due no more. A process that dies in between leaves it due, and the hook is called again.
+Which hook is called stands in the row: the action is claimed under a lease before the call, by the order of an operator
+or, where the definition wants it, by the owner that finds the saga FAILED and due. A process that dies in between
+leaves the claim and a row that is due, so the next owner calls the same hook again, and no other action begins before.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from ..definition.failure import DirtyState, FailureAction
 from ..definition.io import Payloads
-from ..errors import SagaStateError
-from ..kernel.order_events import FailureOrdered
+from ..kernel.order_events import ActionEnded
+from ..kernel.state import Action, SagaStatus
 from ..storage.rows import Head, Move
-from .claims import Claims, Intake
+from .claims import Claims, grip_of
 from .driver import Driver
-from .failing import call_hook, dirty_state_of
-from .moves import is_at_work, is_left_to_act, put_off
+from .failing import CompensationResult, Outcome, call_hook, dirty_state_of
+from .moves import compose, fold, is_at_work, is_left_to_act, put_off, read_state, released
 
 if TYPE_CHECKING:
     from .tenure import Tenure
     from .tools import Tools
 
-ENGINE = "engine"
-"""Who has given the order, where nobody did but the definition."""
 _SOONEST, _LATEST = timedelta(seconds=1), timedelta(hours=1)
 
 
 class Aftermath(Driver):
-    """Carries out what is to be done about one saga that has failed. One that does not come off is tried again."""
+    """Carries out the action that is claimed on one saga, and ends the claim.
+
+    Attributes:
+        outcome: What the hook has come to; None if the call was cut off, and the claim stands.
+    """
 
     def __init__(self, tenure: Tenure, tools: Tools, claims: Claims, payloads: Payloads) -> None:
         super().__init__(tenure, tools)
         self._claims, self._payloads = claims, payloads
-        self._is_done = self._has_come_off = False
+        self.outcome: Outcome | None = None
 
     async def run(self) -> None:
-        """Call the hook, and record that it has come off, or put it off until later."""
+        """Call the hook, and record what it has come to."""
         self._is_driven = True
         try:
             await self._act()
@@ -51,61 +53,66 @@ class Aftermath(Driver):
                 self._stopped.set()
 
     async def release(self) -> None:
-        """Cut the hook off, and leave the saga to whoever looks next."""
+        """Cut the hook off, and leave the saga, with the claim, to the next owner."""
         await super().release()
-        if not self._is_done:
-            await self._put_off(timedelta(0))
+        if self.outcome is None:
+            await self.tenure.store.advance(self.tenure.saga_id, self._judge_release)
 
     def refresh(self) -> None:
-        """Nobody else's move matters here: what it comes to is judged by the row."""
+        """Ignore the moves of others: no order moves the saga while its action is claimed."""
 
     async def _act(self) -> None:
         tenure = self.tenure
+        action = tenure.state.action
+        assert action is not None
         dirty = await dirty_state_of(tenure.store, self._claims.registry, self._payloads, tenure.saga_id)
         if self._lost:
             return
-        hook = asyncio.get_running_loop().create_task(self._call(dirty))
-        self._tasks[tenure.definition.failure.action] = hook  # what alone is cut off, and no transaction of ours
+        hook: asyncio.Task[Any] = asyncio.get_running_loop().create_task(self._call(action, dirty))
+        self._tasks[action.name] = hook  # what alone is cut off, and no transaction of ours
         await asyncio.wait([hook])
-        if hook.cancelled():
-            return
-        self._is_done = True
-        await (self._record() if self._has_come_off else self._put_off(None))
+        if not hook.cancelled():
+            self.outcome = outcome = hook.result()
+            came_off, message = outcome.result.success, outcome.result.message
+            end = ActionEnded(came_off=came_off, error=message, actor=action.actor, reason=action.reason)
+            await tenure.store.advance(tenure.saga_id, lambda head, now: self._judge_end(head, now, end))
 
-    async def _call(self, dirty: DirtyState | None) -> None:
-        if dirty is None:  # somebody was quicker
-            return
-        plan = self.tenure.definition.failure
+    async def _call(self, action: Action, dirty: DirtyState | None) -> Outcome:
+        saga_id = self.tenure.saga_id
+        if dirty is None:
+            return Outcome(CompensationResult(False, f"saga {saga_id} is not dirty"))
         try:
-            result = await call_hook(plan, plan.action, dirty)
+            result = await call_hook(self.tenure.definition.failure, FailureAction(action.name), dirty)
         except Exception as error:  # noqa: BLE001 - the author's code
-            logger.opt(exception=error).warning("saga {}: its {} failed", dirty.saga_id, plan.action.value)
-            return
-        self._has_come_off = result.success
+            logger.opt(exception=error).warning("saga {}: its {} failed", saga_id, action.name)
+            return Outcome(CompensationResult(False, repr(error)), error)
         if not result.success:
-            logger.warning("saga {}: {}", dirty.saga_id, result.message)
+            logger.warning("saga {}: {}", saga_id, result.message)
+        return Outcome(result)
 
-    async def _record(self) -> None:
-        action = self.tenure.definition.failure.action
-        closed, reason = action is FailureAction.CLOSE_ALL, f"on_failure={action.value}"
-        order = FailureOrdered(action=action.value, closed=closed, actor=ENGINE, reason=reason)
-        intake = Intake(self._claims, order)
-        head, _ = await self.tenure.store.advance(self.tenure.saga_id, intake.judge)
-        try:
-            intake.raise_if_refused(head)
-        except SagaStateError as error:  # an operator has set it going meanwhile
-            logger.warning("saga {}: {} was called, and not recorded: {}", head.id, action.value, error)
+    def _judge_end(self, head: Head, now: datetime, end: ActionEnded) -> Move | None:
+        """End the claim, unless another owner has the saga by now; have the engine's own action tried again later."""
+        if head.step_execution_token != self.tenure.token:
+            logger.warning("saga {}: its hook ended after the lease, and another owner has the saga", head.id)
+            return None
+        definition = self.tenure.definition
+        action = self.tenure.state.action
+        done = fold(definition.graph, read_state(definition, head), head.last_error, [end], now)
+        if not done.moved or action is None:
+            return None
+        ownership = released(definition.graph, done.state, now)
+        if head.status is SagaStatus.FAILED and not (end.came_off and action.closes):
+            ownership = ownership._replace(finished_at=head.finished_at)
+        is_done = end.came_off and action.name == definition.failure.action
+        if action.again and not is_done and is_left_to_act(definition, done.state):
+            pause = min(max(now - (head.finished_at or now), _SOONEST), _LATEST)
+            ownership = ownership._replace(deadline_at=now + pause)
+        return compose(grip_of(head, definition), done, now, ownership)
 
-    async def _put_off(self, pause: timedelta | None) -> None:
-        """Have somebody look again; without a pause that is said, when as much time has passed as since it failed."""
-
-        def judge(head: Head, now: datetime) -> Move | None:
-            if head.step_execution_token != self.tenure.token:
-                return None
-            grown = min(max(now - (head.finished_at or now), _SOONEST), _LATEST)
-            return put_off(head, now, now + (grown if pause is None else pause))
-
-        await self.tenure.store.advance(self.tenure.saga_id, judge)
+    def _judge_release(self, head: Head, now: datetime) -> Move | None:
+        if head.step_execution_token != self.tenure.token:
+            return None
+        return put_off(head, now, now)
 
 
 def driver_of(tenure: Tenure, tools: Tools, claims: Claims, payloads: Payloads) -> Driver:

@@ -67,7 +67,7 @@ class Recall(Intake):
     def event_for(self, head: Head, definition: SagaDefinition, state: State) -> Event | None:
         is_over = status_of(definition.graph, state).is_terminal
         is_undone = state.course is Course.BACKWARD and state.rewind is None
-        if is_undone or (is_over and not standing(definition, state)):
+        if is_undone or state.action is not None or (is_over and not standing(definition, state)):
             return None
         actor, reason = f"saga {head.parent_id}", "its parent is undone"
         if is_over:
@@ -137,6 +137,8 @@ class SagaChildren:
         if definition is None or not head.status.is_terminal:
             return Child(head.id, head.status.value, is_over=False, is_known=definition is not None)
         state = read_state(definition, head)
+        if state.action is not None:  # its effects may be closed: it tells its end again then
+            return Child(head.id, head.status.value, is_over=False)
         output = await self._output(head, definition) if head.status is SagaStatus.COMPLETED else None
         effects = standing(definition, state)
         return Child(head.id, head.status.value, is_over=True, output=output, error=head.last_error, standing=effects)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from ..definition.failure import FailureAction
 from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError
@@ -26,6 +27,7 @@ from .moves import (
     Grip,
     compose,
     fold,
+    fold_on,
     is_at_work,
     is_left_to_act,
     left_by_owner,
@@ -36,6 +38,8 @@ from .moves import (
 from .registry import Registry
 from .tenure import Tenure, initial_of
 
+ENGINE = "engine"
+"""Who has given an order that the definition gives."""
 _DEFERRED = timedelta(minutes=1)
 """How long a saga that this process cannot run, although it knows its name and version, is left to others."""
 
@@ -82,28 +86,30 @@ class Claims:
         state = _sound_state(definition, head)
         event = Claimed(crashed=head.lease_owner is not None)
         done = fold(definition.graph, state, head.last_error, [event], now)
-        if is_left_to_act(definition, done.state):
-            ownership = taken(self.owner, now + self.lease)._replace(finished_at=head.finished_at or now)
-            return compose(_grip(head, definition), done, now, ownership)
+        if state.action is None and is_left_to_act(definition, done.state):
+            done = fold_on(definition.graph, done, [by_definition(definition)], now)
         move = self.owned(head, definition, done, now)
-        return _with_token_of(head, move) if done.state == state and not is_at_work(state) else move
+        is_put_back = done.state == state and state.action is None and not is_at_work(state)
+        return _with_token_of(head, move) if is_put_back else move
 
     def owned(self, head: Head, definition: SagaDefinition, done: Fold, now: datetime) -> Move:
-        """Return the move that takes the saga if it has work, and releases it otherwise."""
-        ownership = (
-            taken(self.owner, now + self.lease)
-            if is_at_work(done.state)
-            else released(definition.graph, done.state, now)
-        )
-        return compose(_grip(head, definition), done, now, ownership)
+        """Return the move that takes the saga if it has work, or an action under way, and releases it otherwise."""
+        if is_at_work(done.state):
+            ownership = taken(self.owner, now + self.lease)
+        elif done.state.action is not None:
+            finished = (head.finished_at or now) if head.status.is_terminal else None
+            ownership = taken(self.owner, now + self.lease)._replace(finished_at=finished)
+        else:
+            ownership = released(definition.graph, done.state, now)
+        return compose(grip_of(head, definition), done, now, ownership)
 
     def moved(self, head: Head, definition: SagaDefinition, before: State, done: Fold, now: datetime) -> Move:
         """Return the move that leaves a saga at work to its owner, as long as it is, and else takes it if it is now."""
         if head.deadline_at is not None and is_left_to_act(definition, done.state) and head.status.is_terminal:
-            return compose(_grip(head, definition), done, now, None)
+            return compose(grip_of(head, definition), done, now, None)
         if not is_at_work(before):
             return self.owned(head, definition, done, now)
-        return compose(_grip(head, definition), done, now, left_by_owner(definition, done.state, now))
+        return compose(grip_of(head, definition), done, now, left_by_owner(definition, done.state, now))
 
     def known(self, head: Head) -> SagaDefinition | None:
         """Return the definition that a saga was started with; None if this process does not have it, step by step."""
@@ -200,6 +206,8 @@ class Intake:
         """Return the event that is meant for a saga in this state; None if none is."""
         if isinstance(self.event, CompensateOrdered | RewindOrdered):
             return replace(self.event, finished_at=head.finished_at)
+        if isinstance(self.event, FailureOrdered):
+            return replace(self.event, again=head.deadline_at is not None and is_left_to_act(definition, state))
         return self.event
 
     def _definition(self, head: Head) -> SagaDefinition:
@@ -212,7 +220,15 @@ class Intake:
         return definition
 
 
-def _grip(head: Head, definition: SagaDefinition) -> Grip:
+def by_definition(definition: SagaDefinition) -> FailureOrdered:
+    """Return the order of an action that no operator has given, but the definition."""
+    action = definition.failure.action
+    closes, reason = action is FailureAction.CLOSE_ALL, f"on_failure={action.value}"
+    return FailureOrdered(action=action.value, calls=True, closes=closes, again=True, actor=ENGINE, reason=reason)
+
+
+def grip_of(head: Head, definition: SagaDefinition) -> Grip:
+    """Return what is known of a row that has just been read."""
     return Grip(definition, head.id, head.revision, head.step_execution_token, head.parent_id)
 
 

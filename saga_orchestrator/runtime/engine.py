@@ -24,19 +24,21 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from ..definition.io import PayloadCodec, Payloads
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.events import Event
+from ..kernel.order_events import FailureOrdered
 from ..storage.contract import Store
 from ..storage.dialect import Clock
 from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
-from .aftermath import driver_of, leaves_more
+from .aftermath import Aftermath, driver_of, leaves_more
 from .background import Background
 from .birth import Beginning
 from .children import SagaChildren
 from .claims import Claims, Intake
 from .clock import DatabaseClock
 from .driver import Driver
+from .failing import CUT_OFF, CompensationResult, Outcome
 from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
@@ -233,6 +235,27 @@ class SagaEngine(Generic[ModelT]):
             await asyncio.wait([task])
         return intake.verdict.value
 
+    async def deal(self, saga_id: UUID, order: FailureOrdered) -> Outcome:
+        """Claim an action on a saga that has failed, durably, and then call its hook; return what has come of it.
+
+        Raises:
+            SagaNotFoundError: No saga has this id.
+            SagaStateError: The order is refused, and no hook was called; the message names what is under way.
+        """
+        await self.ready()
+        return await self.background.outcome(self._deal, saga_id, Intake(self._claims, order))
+
+    async def _deal(self, saga_id: UUID, intake: Intake) -> Outcome:
+        since = asyncio.get_running_loop().time()
+        head, move = await self.store.advance(saga_id, intake.judge)
+        intake.raise_if_refused(head)
+        drivers: list[Driver] = []
+        task = None if move is None else self._launch(head, move, since + self.lease.total_seconds(), drivers)
+        if task is not None:
+            await asyncio.wait([task])
+        found = [driver.outcome for driver in drivers if isinstance(driver, Aftermath) and driver.outcome is not None]
+        return found[0] if found else Outcome(CompensationResult(False, CUT_OFF))
+
     async def signal(self, letter: Letter, session: AsyncSession | None = None) -> Sending:
         """Keep an event durably, in the session's transaction if there is one, and deliver it: `Mailroom.signal`."""
         await self.ready()
@@ -247,17 +270,21 @@ class SagaEngine(Generic[ModelT]):
             driver.refresh()
         return task
 
-    def _launch(self, head: Head, move: Move, lease_until: float) -> asyncio.Task[None] | None:
-        """Drive a saga that a move has just given to this engine; None if it did not."""
+    def _launch(
+        self, head: Head, move: Move, lease_until: float, drivers: list[Driver] | None = None
+    ) -> asyncio.Task[None] | None:
+        """Drive a saga that a move has just given to this engine; None if it did not. `drivers` gets its driver."""
         if move.letters:
             self._mailroom.look_soon(head.parent_id)
         if move.ownership is None or move.ownership.lease_owner != self.owner:
             return None
         tenure = self._claims.tenure(head, move, self.store, lease_until)
-        return self.background.begin(self._drive(tenure))
+        return self.background.begin(self._drive(tenure, drivers))
 
-    async def _drive(self, tenure: Tenure) -> None:
+    async def _drive(self, tenure: Tenure, drivers: list[Driver] | None = None) -> None:
         driver = driver_of(tenure, self._tools, self._claims, self.payloads)
+        if drivers is not None:
+            drivers.append(driver)
         if (older := self.drivers.get(saga_id := tenure.saga_id)) is not None:
             if older.tenure.revision > tenure.revision:  # the answer came so late that the saga was taken again since
                 await self._driven(saga_id)

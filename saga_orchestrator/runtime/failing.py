@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..definition.failure import DirtyState, FailureAction, FailurePlan
@@ -26,6 +26,16 @@ from .texts import check_saga_id
 
 DIRTY = frozenset({SagaStatus.FAILED, SagaStatus.STUCK})
 _BAD = (RecordStatus.ERROR, RecordStatus.IN_DOUBT)
+
+
+class Outcome(NamedTuple):
+    """What the call of a hook has come to. `error`: what the hook raised."""
+
+    result: CompensationResult
+    error: Exception | None = None
+
+
+CUT_OFF = "the call of the hook was cut off, so it may have acted; the next owner of the saga calls it again"
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,9 @@ async def dirty_state_of(store: Store, registry: Registry, payloads: Payloads, s
 
 async def call_hook(plan: FailurePlan, action: FailureAction, dirty: DirtyState) -> CompensationResult:
     """Call what the definition has for this action, and say what has come of it. What a hook raises passes through."""
-    if action is FailureAction.NOOP:
-        return CompensationResult(True, "left as it is")
-    name = action.value.lower()
-    hook = getattr(plan, name)
+    hook = hook_of(plan, action)
     if hook is None:
-        return CompensationResult(False, f"'{dirty.saga_name}' was built without {name}=")
+        return CompensationResult(False, without_hook(dirty.saga_name, action))
     if action is FailureAction.ALERT_HUMAN:
         await _called(hook, dirty.saga_id, dirty)
         return CompensationResult(True, "somebody has been told; the saga stays dirty until it is dealt with")
@@ -80,6 +87,17 @@ async def call_hook(plan: FailurePlan, action: FailureAction, dirty: DirtyState)
     if closed is not True:
         return CompensationResult(False, f"close_all answered {closed!r}, and not True; the saga stays dirty")
     return CompensationResult(True, "everything is closed")
+
+
+def hook_of(plan: FailurePlan, action: FailureAction) -> Callable[..., Any] | None:
+    """Return what the definition has for an action."""
+    hook: Callable[..., Any] | None = getattr(plan, action.value.lower())
+    return hook
+
+
+def without_hook(saga_name: str, action: FailureAction) -> str:
+    """Return why an action cannot be ordered for which the definition has no hook."""
+    return f"'{saga_name}' was built without {action.value.lower()}="
 
 
 async def _called(hook: Callable[..., Any], *arguments: Any) -> Any:

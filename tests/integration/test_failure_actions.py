@@ -18,9 +18,11 @@ from saga_orchestrator import (
     SagaBuilder,
     SagaDefinition,
     SagaOrchestrator,
+    SagaStateError,
     SagaStatus,
     StepKind,
 )
+from saga_orchestrator.kernel.order_events import FailureOrdered
 from saga_orchestrator.testing import ManualClock
 from tests.support.sagas import NAME, Deed, Gate, Input, OneWay, Site, TripSaga, World, soon, trip, until
 
@@ -92,9 +94,16 @@ async def is_dirty(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> b
 
 
 async def signed(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> list[tuple[Any, ...]]:
-    """Return the orders in a saga's history: what, by whom, and why."""
+    """Return the orders that a saga's history says were carried out: what, by whom, and why."""
     history = (await admin_of(orchestrator).get_saga(saga_id)).step_history
-    return [(row.step_id, row.actor, row.reason) for row in history if row.phase == "ORDER"]
+    done = [row for row in history if row.phase == "ORDER" and row.status == "SUCCESS"]
+    return [(row.step_id, row.actor, row.reason) for row in done]
+
+
+async def trail(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> list[str]:
+    """Return every line of a saga's history about an order, with how the order stood."""
+    history = (await admin_of(orchestrator).get_saga(saga_id)).step_history
+    return [f"{row.status} {row.step_id} by {row.actor}" for row in history if row.phase == "ORDER"]
 
 
 async def test_d2_d4_a_half_done_saga_says_what_failed_and_what_stands(database: Site, world: World) -> None:
@@ -321,21 +330,194 @@ async def test_d6_what_a_hook_raises_passes_through(database: Site, world: World
     assert await signed(orchestrator, saga_id) == []
 
 
-async def test_d6_what_an_operator_did_meanwhile_is_not_overwritten(database: Site, world: World) -> None:
-    """A saga that was reverted while its hook was at work is not closed as well: the action answers that it is not."""
+@pytest.mark.parametrize("by_definition", [False, True])
+@pytest.mark.parametrize("where", ["in one process", "in two"])
+async def test_while_a_saga_is_closed_every_other_order_is_refused(
+    database: Site, world: World, where: str, by_definition: bool
+) -> None:
+    """Whoever ordered it, in whatever process it is at work: the saga is compensated in one way, once."""
     hooks = Hooks()
     hooks.gate = Gate()
+    definition = acting(world, hooks, "CLOSE_ALL") if by_definition else by_hand(world, hooks)
+    first = database.joins(definition)
+    second = first if where == "in one process" else database.joins(definition)
+    world.plan("hotel", FULL)
+    closing: asyncio.Task[Any] = asyncio.create_task(first.start(**ORDER))
+    if not by_definition:
+        saga_id = await soon(closing)
+        closing = asyncio.create_task(admin_of(first).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
+    await hooks.gate.wait_reached()
+    (saga_id,) = await admin_of(second).dirty_sagas()
+    who = "engine" if by_definition else "ann"
+    under_way = f"CLOSE_ALL, ordered by {who}, is under way"
+
+    admin = admin_of(second)
+    for action in FailureAction:
+        result = await soon(admin.execute_compensation(saga_id, action, actor="bob"))
+        assert not result.success
+        assert under_way in result.message
+    for order in (
+        admin.compensate_step(saga_id),
+        admin.retry_step(saga_id),
+        admin.skip_step(saga_id, step_id="hotel"),
+        admin.abort(saga_id),
+        admin.cancel(saga_id),
+        admin.rewind(saga_id, "flight"),
+        admin.waive_step(saga_id, "flight", actor="bob"),
+        admin.pause(saga_id),
+        admin.resume(saga_id),
+    ):
+        with pytest.raises(SagaStateError, match=under_way):
+            await soon(order)
+    hooks.gate.open()
+    await soon(closing)
+
+    assert (hooks.calls, world.calls) == ([saga_id], ["flight", "hotel"])
+    assert not await is_dirty(second, saga_id)
+    lines = [f"{status} failure:CLOSE_ALL by {who}" for status in ("WAITING", "SUCCESS")]
+    assert await trail(second, saga_id) == lines
+
+
+async def test_of_two_who_close_a_saga_at_once_one_calls_the_hook(database: Site, world: World) -> None:
+    """The claim is decided under the saga's lock; the other is told who is at it."""
+    hooks = Hooks()
+    hooks.gate = Gate()
+    engines = [database.joins(by_hand(world, hooks)) for _ in range(2)]
+    saga_id = await failed(engines[0], world)
+    both = [
+        asyncio.create_task(admin_of(each).execute_compensation(saga_id, "CLOSE_ALL", actor=actor))
+        for each, actor in zip(engines, ("ann", "bob"), strict=True)
+    ]
+    done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    (refused,) = [task.result() for task in done]
+    hooks.gate.open()
+    results = await soon(asyncio.gather(*both))
+
+    assert "is under way" in refused.message
+    assert sorted(result.success for result in results) == [False, True]
+    assert hooks.calls == [saga_id]
+
+
+async def test_a_saga_that_is_being_reverted_is_not_closed(database: Site, world: World) -> None:
+    """The other way round, too."""
+    hooks = Hooks()
     orchestrator = database.joins(by_hand(world, hooks))
     saga_id = await failed(orchestrator, world)
-    closing = asyncio.create_task(admin_of(orchestrator).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
+    gate = world.gate("undo flight")
+    reverting = asyncio.create_task(admin_of(orchestrator).execute_compensation(saga_id, "REVERT", **WHO))
+    await gate.wait_reached()
+
+    refused = await soon(admin_of(orchestrator).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
+    order = FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor="bob")  # by who looked before
+    with pytest.raises(SagaStateError, match="only what is STUCK or has FAILED is dealt with"):
+        await soon(orchestrator.engine.deal(saga_id, order))
+    gate.open()
+    assert (await soon(reverting)).success
+
+    assert (refused, hooks.calls) == (CompensationResult(False, f"saga {saga_id} is not dirty"), [])
+    assert world.calls == ["flight", "hotel", "undo flight"]
+
+
+@pytest.mark.parametrize("end", ["stops", "dies"])
+async def test_an_action_whose_process_is_gone_is_carried_out_by_the_next(
+    database: Site, world: World, end: str
+) -> None:
+    """By the same claim: until it has ended no other action begins, whichever way the process went."""
+    hooks, heirs = Hooks(), Hooks()
+    hooks.gate = Gate()
+    first, heir = (database.joins(by_hand(world, each)) for each in (hooks, heirs))
+    saga_id = await failed(first, world)
+    closing = asyncio.create_task(admin_of(first).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
     await hooks.gate.wait_reached()
-    assert (await soon(admin_of(orchestrator).execute_compensation(saga_id, "REVERT", **WHO))).success
+    if end == "stops":
+        await soon(first.aclose())
+        assert "cut off" in (await soon(closing)).message
+    else:
+        await database.make_due(saga_id)
 
+    meanwhile = await admin_of(heir).execute_compensation(saga_id, "REVERT", **WHO)
+    assert "CLOSE_ALL, ordered by ann, is under way" in meanwhile.message
+    assert await soon(heir.run_due()) == 1
     hooks.gate.open()
-    result = await soon(closing)
+    await soon(closing)
 
+    assert heirs.calls == [saga_id]
+    assert world.calls == ["flight", "hotel"]
+    assert not await is_dirty(heir, saga_id)
+    assert await signed(heir, saga_id) == [("failure:CLOSE_ALL", "ann", "ticket 12")]
+
+
+async def test_an_action_whose_end_was_not_recorded_is_carried_out_again(database: Site, world: World) -> None:
+    """The hook has returned, the process dies before the record: the next owner calls the same hook."""
+    hooks, store = Hooks(), database.meddling_store()
+    first, heir = database.joins(by_hand(world, hooks), store=store), database.joins(by_hand(world, hooks))
+    saga_id = await failed(first, world)
+
+    async def away_after_the_claim(real: Any, *args: Any) -> Any:
+        if hooks.calls:
+            raise ConnectionError("the process is gone")
+        return await real(*args)
+
+    store.around["advance"] = away_after_the_claim
+    await soon(admin_of(first).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
+    meanwhile = await admin_of(heir).execute_compensation(saga_id, "REVERT", **WHO)
+    assert "CLOSE_ALL, ordered by ann, is under way" in meanwhile.message
+    await database.make_due(saga_id)
+    assert await soon(heir.run_due()) == 1
+
+    assert (hooks.calls, world.calls) == ([saga_id, saga_id], ["flight", "hotel"])
+    assert not await is_dirty(heir, saga_id)
+
+
+async def test_an_action_that_kills_its_processes_is_given_up(database: Site, world: World) -> None:
+    """After as many losses as a saga may have: it is in doubt, and the saga is the operators' again."""
+    hooks = Hooks()
+    hooks.gate = Gate()
+    definition = journey(world, on_failure="CLOSE_ALL", close_all=hooks.close_all, max_recoveries=1)
+    victims = [database.joins(definition) for _ in range(2)]
+    heir = database.joins(definition)
+    world.plan("hotel", FULL)
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(victims[0].start(**ORDER))]
+    await until(lambda: len(hooks.calls) == 1)
+    (saga_id,) = await admin_of(heir).dirty_sagas()
+    await database.make_due(saga_id)
+    tasks.append(asyncio.create_task(victims[1].run_due()))
+    await until(lambda: len(hooks.calls) == 2)
+    await database.make_due(saga_id)
+    await soon(heir.run_due())
+    hooks.gate.open()
+    await soon(asyncio.gather(*tasks))
+
+    assert len(hooks.calls) == 2
+    assert await trail(heir, saga_id) == ["WAITING failure:CLOSE_ALL by engine", "IN_DOUBT failure:CLOSE_ALL by engine"]
+    assert (await orchestrator_error(heir, saga_id)) == "PermanentError('full')"
+    assert (await soon(admin_of(heir).execute_compensation(saga_id, "REVERT"))).success
+
+
+async def orchestrator_error(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> str | None:
+    return (await orchestrator.get_snapshot(saga_id)).last_error
+
+
+async def test_an_action_of_an_operator_that_fails_leaves_the_definitions_own_to_come(
+    database: Site, world: World
+) -> None:
+    """What the engine was to try again it still tries, and no sooner; both failures stand in the history."""
+    hooks, clock = Hooks(False, False), ManualClock()
+    orchestrator = database.joins(acting(world, hooks, "CLOSE_ALL"), clock=clock)
+    saga_id = await failed(orchestrator, world)
+
+    result = await soon(admin_of(orchestrator).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
     assert not result.success
-    assert "it is COMPENSATED" in result.message
+    assert await trail(orchestrator, saga_id) == [
+        *(f"{status} failure:CLOSE_ALL by engine" for status in ("WAITING", "ERROR")),
+        *(f"{status} failure:CLOSE_ALL by ann" for status in ("WAITING", "ERROR")),
+    ]
+    assert (await orchestrator_error(orchestrator, saga_id)) == "PermanentError('full')"
+    clock.advance(timedelta(hours=2))
+    assert await soon(orchestrator.run_due()) == 1
+
+    assert len(hooks.calls) == 3
+    assert not await is_dirty(orchestrator, saga_id)
 
 
 async def test_d1_a_definition_has_everything_closed_by_itself(database: Site, world: World) -> None:

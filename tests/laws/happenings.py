@@ -49,7 +49,7 @@ def clock_jumps(world: World) -> None:
 
 
 def owner_crashes(world: World) -> None:
-    if world.k.is_live(world.state):
+    if world.k.is_live(world.state) or world.state.action is not None:
         world.change_owner(world.k.Claimed(crashed=True))
 
 
@@ -89,9 +89,19 @@ def operator_orders(world: World) -> None:
         k.AbortOrdered(),
         k.RewindOrdered(step_id=step_id, finished_at=finished),
         k.RewindOrdered(step_id=tape.pick((*world.graph.nodes, "nowhere")), finished_at=finished),
-        k.FailureOrdered(action="CLOSE_ALL", closed=True, actor=tape.pick(("ann", None))),
+        about_failure(world),
     )
     give(world, tape.pick(orders), step_id)
+
+
+def about_failure(world: World) -> Any:
+    """Return the order that claims an action, or the end of the one that is under way."""
+    k, actor = world.k, world.tape.pick(("ann", None))
+    if world.state.action is not None:
+        return k.ActionEnded(came_off=actor is not None, error="no", actor=actor)
+    if actor is None:
+        return k.FailureOrdered(action="ALERT_HUMAN", calls=True)
+    return k.FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor=actor)
 
 
 def operator_holds(world: World) -> None:
@@ -111,7 +121,7 @@ def give(world: World, order: Any, step_id: str) -> None:
         prepare_by_hand(world, order)
     elif isinstance(order, k.WaiveOrdered) and will_apply(world, order):
         ledger.waived.add(world.key(step_id))
-    elif isinstance(order, k.FailureOrdered) and will_apply(world, order):
+    elif isinstance(order, k.ActionEnded) and will_apply(world, order):
         after = k.decide(world.graph, world.state, order, now=world.now).state
         ledger.waived |= {world.key(i) for i, status in after.all() if isinstance(status, k.Waived)}
     decision = world.tell(order)
@@ -131,7 +141,7 @@ def is_due(status: Any, now: datetime) -> bool:
 
 def facts(state: Any) -> tuple[Any, ...]:
     """Return what an order may change."""
-    return dict(state.all()), state.course, state.quarantined, state.rewind, state.paused, state.stops
+    return dict(state.all()), state.course, state.quarantined, state.rewind, state.paused, state.stops, state.action
 
 
 def will_apply(world: World, order: Any) -> bool:

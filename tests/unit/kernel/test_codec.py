@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from saga_orchestrator.kernel import codes
 from saga_orchestrator.kernel import step_status as steps
 from saga_orchestrator.kernel import undo_status as undo
 from saga_orchestrator.kernel.codec import NewerStateError, UnreadableStateError, decode, encode
-from saga_orchestrator.kernel.state import Course, Rewind, State
+from saga_orchestrator.kernel.state import Action, Course, Rewind, State
 from saga_orchestrator.kernel.step_status import (
     Failed,
     Omitted,
@@ -32,7 +33,7 @@ from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Un
 
 from .sagas import NOW, state
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "state-v1"
+GOLDEN = Path(__file__).parents[2] / "golden"
 counts = st.integers(0, 2**40)
 ids = st.text(min_size=1).filter(lambda text: "/" not in text)
 times = st.none() | st.integers(0, 2**52).map(lambda n: NOW + timedelta(microseconds=n))
@@ -77,6 +78,9 @@ def states(draw: st.DrawFn) -> State:
         draw(st.none() | st.builds(Rewind, ids, st.dictionaries(ids, counts, max_size=2))),
         draw(st.booleans()),
         draw(st.lists(ids, max_size=2).map(tuple)),
+        draw(
+            st.none() | st.builds(Action, ids, st.none() | ids, st.none() | ids, st.booleans(), st.booleans(), counts)
+        ),
     )
 
 
@@ -102,7 +106,7 @@ def test_the_usual_saga_is_small() -> None:
     assert encode(went) == '{"v":1,"c":"F","n":0,"d":"a/b","s":{"c":"R"}}'
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("state-v*/*.json")), ids=lambda path: path.stem)
 def test_documents_of_released_versions_are_read_and_written_alike(path: Path) -> None:
     """These files are history: a change that fails here needs a new version, not new files."""
     document = path.read_text(encoding="utf-8").removesuffix("\n")
@@ -111,8 +115,8 @@ def test_documents_of_released_versions_are_read_and_written_alike(path: Path) -
 
 def test_the_released_documents_hold_every_code() -> None:
     """No status can change its form unnoticed."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.glob("*.json")]
-    assert all(any(key in document for document in found) for key in "dfawpb")
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.glob("state-v*/*.json")]
+    assert all(any(key in document for document in found) for key in "dfawpbx")
     assert {facts[0] for document in found for facts in document["s"].values()} == set(codes.CODES.values())
 
 
@@ -122,11 +126,21 @@ def document(**changes: Any) -> str:
 
 def test_a_document_of_a_newer_version_is_left_to_newer_processes() -> None:
     """It is not nonsense: somebody can read it."""
-    with pytest.raises(NewerStateError, match="version 2; this library reads up to 1"):
-        decode(document(v=2, shape="whatever"))
+    with pytest.raises(NewerStateError, match="version 3; this library reads up to 2"):
+        decode(document(v=3, shape="whatever"))
+
+
+def test_only_a_document_with_an_action_is_of_version_2() -> None:
+    """So a process of an older version leaves the saga alone, and no other saga."""
+    before = state(a=Succeeded())
+    assert '"v":1,' in encode(before)
+    with_action = replace(before, action=Action("CLOSE_ALL", "ann", None, closes=True, lost=1))
+    assert encode(with_action) == '{"v":2,"c":"F","n":0,"x":["CLOSE_ALL","ann",null,1,0,1],"d":"a","s":{}}'
 
 
 NONSENSE = {
+    "an action in a document of version 1": document(x=["CLOSE_ALL", None, None, 0, 0, 0]),
+    "an action without a name": document(v=2, x=[1, None, None, 0, 0, 0]),
     "nothing": "",
     "no JSON": "{",
     "no object": "[]",

@@ -22,9 +22,9 @@ from saga_orchestrator.kernel.events import (
     Ticked,
 )
 from saga_orchestrator.kernel.laws import MOVE_LAWS, STATE_LAWS, STRUCTURAL_LAWS, broken_by, broken_by_move
-from saga_orchestrator.kernel.order_events import CancelOrdered, RetryOrdered
+from saga_orchestrator.kernel.order_events import ActionEnded, CancelOrdered, FailureOrdered, RetryOrdered
 from saga_orchestrator.kernel.pause import ResumeOrdered, StepOrdered
-from saga_orchestrator.kernel.state import Rewind, SagaStatus, State
+from saga_orchestrator.kernel.state import Action, Rewind, SagaStatus, State
 from saga_orchestrator.kernel.step_status import (
     Asking,
     Failed,
@@ -48,11 +48,15 @@ CHOICE = Graph.of(read("c"), step("x", "c", branches=(("c", "x"),)), step("y", "
 SPLIT = State("", {"a": Running()}, {"a": Succeeded()})
 FAN = Graph.of(read("f"), read("e", "f"), fans={"f": Fan(item=read("f.*", "f"), end="e")})
 
+CLOSING = Action("CLOSE_ALL", "ann", closes=True)
+
 BAD_STATES = [
     ("_known_steps", GRAPH, state(z=Running())),
     ("_known_steps", GRAPH, SPLIT),
     ("_never_stranded", GRAPH, state(a=Succeeded())),
     ("what_is_over_is_not_paused", GRAPH, replace(state(a=Succeeded(), b=Succeeded()), paused=True)),
+    ("an_action_is_of_what_has_failed", GRAPH, replace(state(a=Running()), action=CLOSING)),
+    ("crash_loops_of_an_action_end", GRAPH, replace(halted(a=Succeeded()), action=replace(CLOSING, lost=2))),
     ("_over_is_over", GRAPH, back(a=Retrying(1, 1, LATER), b=UndoFailed(1))),
     ("_completed_means_all", GRAPH, state(a=Succeeded(), b=Undone())),
     ("_crash_loops_end", GRAPH, state(a=Running(), recoveries=2)),
@@ -137,6 +141,11 @@ BLIND = back(a=UndoFailed(1, with_output=False))
 REWINDS = replace(back(a=Succeeded(), b=UndoFailed(1)), rewind=Rewind("b"))
 AGAIN = replace(state(a=Succeeded(), b=Running(2)), spent={"b": 1})
 RETRIES, AT_B = state(a=Retrying(1, 1, LATER)), state(a=Succeeded(), b=Running())
+LEFT = halted(a=Succeeded())
+CLOSES = replace(LEFT, action=CLOSING)
+OTHER = Action("ALERT_HUMAN", "ann", closes=True, lost=1)
+CLOSE = FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor="ann")
+
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, Execute("a", 1), verdict=STALE)),
@@ -205,6 +214,13 @@ BAD_MOVES = [
     ("a_step_begins_something", GRAPH, RETRIES, StepOrdered(), moved(paused(state(a=Running(2))))),
     ("a_step_begins_something", GRAPH, paused(RUNS), StepOrdered(), moved(paused(RUNS))),
     ("a_step_begins_something", GRAPH, paused(RETRIES), StepOrdered(), moved(state(a=Running(2)))),
+    ("nothing_crosses_an_action", GRAPH, CLOSES, CancelOrdered(), moved(LEFT)),
+    ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(), moved(replace(LEFT, action=replace(CLOSING, lost=1)))),
+    ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(crashed=True), moved(replace(CLOSES, done={"a": Waived()}))),
+    ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(crashed=True), moved(replace(LEFT, action=OTHER))),
+    ("an_action_is_claimed_by_an_order", GRAPH, LEFT, Claimed(), moved(CLOSES)),
+    ("an_action_is_claimed_by_an_order", GRAPH, LEFT, CLOSE, moved(replace(CLOSES, done={"a": Waived()}))),
+    ("what_was_not_closed_stands", GRAPH, CLOSES, ActionEnded(), moved(halted(a=Waived()))),
 ]
 
 

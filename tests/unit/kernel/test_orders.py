@@ -6,20 +6,23 @@ import pytest
 
 from saga_orchestrator.definition.graph import Graph
 from saga_orchestrator.kernel.effects import Compensate, Decision, Execute, Phase, Probe, Verdict
-from saga_orchestrator.kernel.events import Compensated, CompensationRaised
+from saga_orchestrator.kernel.events import Claimed, Compensated, CompensationRaised
 from saga_orchestrator.kernel.laws import broken_by, broken_by_move
 from saga_orchestrator.kernel.order_events import (
     AbortOrdered,
+    ActionEnded,
     CancelOrdered,
     CompensateOrdered,
     FailureOrdered,
     Order,
     RetryOrdered,
+    RewindOrdered,
     SkipOrdered,
     WaiveOrdered,
 )
-from saga_orchestrator.kernel.projection import residue, status_of
-from saga_orchestrator.kernel.state import SagaStatus, State
+from saga_orchestrator.kernel.pause import PauseOrdered, ResumeOrdered, StepOrdered
+from saga_orchestrator.kernel.projection import last_error, residue, status_of
+from saga_orchestrator.kernel.state import Action, SagaStatus, State
 from saga_orchestrator.kernel.step_status import Failed, Probing, Retrying, Running, Skipped, Succeeded
 from saga_orchestrator.kernel.transition import decide
 from saga_orchestrator.kernel.undo_status import Passed, UndoFailed, Undoing, Undone, UndoRetrying, Waived
@@ -373,7 +376,8 @@ def test_a_waiver_ends_a_quarantine() -> None:
     assert carried_out(graph, before, WaiveOrdered(step_id="b", actor="ann")).work == (Compensate("a", 1),)
 
 
-CLOSED = FailureOrdered(action="CLOSE_ALL", closed=True, actor="ann", reason="sold off")
+CLOSING = FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor="ann", reason="sold off")
+CLOSED = ActionEnded(came_off=True, actor="ann", reason="sold off")
 
 
 def test_what_was_done_about_a_failure_is_recorded() -> None:
@@ -389,9 +393,13 @@ def test_where_everything_was_closed_nothing_stands(situation: str) -> None:
     """The saga is over, whichever way it went: nothing of it goes on, and nothing is left to undo."""
     _, before = SITUATIONS[situation]
     if situation == "failed, nothing acted":
-        assert "nothing of it stands" in decide(GRAPH, before, CLOSED, now=NOW).reason
+        assert "nothing of it stands" in decide(GRAPH, before, CLOSING, now=NOW).reason
         return
-    done = carried_out(GRAPH, before, CLOSED)
+    begun = carried_out(GRAPH, before, CLOSING)
+    assert rows(begun) == ["ORDER WAITING failure:CLOSE_ALL"]
+    assert begun.state.action == Action("CLOSE_ALL", "ann", "sold off", closes=True)
+    done = carried_out(GRAPH, begun.state, CLOSED)
+    assert done.state.action is None
     assert (done.work, residue(GRAPH, done.state)) == ((), ())
     assert status_of(GRAPH, done.state).is_terminal
     assert rows(done)[-1] == "ORDER SUCCESS failure:CLOSE_ALL"
@@ -399,11 +407,89 @@ def test_where_everything_was_closed_nothing_stands(situation: str) -> None:
 
 def test_to_close_everything_needs_a_name_and_a_failure() -> None:
     """Somebody answers for what was left; and a saga that goes on is not dealt with behind its back."""
-    nobody = FailureOrdered(action="CLOSE_ALL", closed=True)
+    nobody = FailureOrdered(action="CLOSE_ALL", calls=True, closes=True)
     assert "actor=" in decide(GRAPH, halted(a=Succeeded(), b=Failed()), nobody, now=NOW).reason
     for situation, (status, before) in SITUATIONS.items():
         if status not in DIRTY:
-            assert "STUCK or has FAILED" in decide(GRAPH, before, CLOSED, now=NOW).reason, situation
+            assert "STUCK or has FAILED" in decide(GRAPH, before, CLOSING, now=NOW).reason, situation
+
+
+def under_way() -> State:
+    return carried_out(GRAPH, halted(a=Succeeded(), b=Failed()), CLOSING).state
+
+
+EVERY_ORDER = [
+    CLOSING,
+    FailureOrdered(action="NOOP"),
+    FailureOrdered(action="ALERT_HUMAN", calls=True),
+    RetryOrdered(),
+    SkipOrdered(),
+    CompensateOrdered(),
+    CompensateOrdered(by_parent=True),
+    CancelOrdered(),
+    AbortOrdered(),
+    RewindOrdered(step_id="a"),
+    WaiveOrdered(step_id="a", actor="bob"),
+    PauseOrdered(),
+    ResumeOrdered(),
+    StepOrdered(),
+]
+
+
+@pytest.mark.parametrize("order", EVERY_ORDER, ids=lambda order: type(order).__name__)
+@pytest.mark.parametrize("situation", [name for name, (status, _) in SITUATIONS.items() if status in DIRTY])
+def test_while_an_action_is_under_way_every_order_is_refused(situation: str, order: Order) -> None:
+    """What is under way is named, with who ordered it: two ways to compensate never meet."""
+    begun = carried_out(GRAPH, SITUATIONS[situation][1], FailureOrdered(action="ALERT_HUMAN", calls=True, actor="ann"))
+    said = decide(GRAPH, begun.state, order, now=NOW)
+    assert said.verdict is Verdict.REFUSED
+    assert "ALERT_HUMAN, ordered by ann, is under way; wait until it has ended" in said.reason
+
+
+def test_an_action_that_does_not_come_off_leaves_the_saga_as_it_was() -> None:
+    """The history says that it failed, and why; another action can be ordered then."""
+    done = carried_out(GRAPH, under_way(), ActionEnded(error="away", actor="ann"))
+    assert (rows(done), done.records[0].error) == (["ORDER ERROR failure:CLOSE_ALL"], "away")
+    assert (done.state.action, residue(GRAPH, done.state)) == (None, ("a",))
+    assert carried_out(GRAPH, done.state, CompensateOrdered()).work == (Compensate("a", 1),)
+
+
+def test_only_an_action_that_is_under_way_can_end() -> None:
+    """The end that comes twice is refused the second time."""
+    before = halted(a=Succeeded(), b=Failed())
+    assert "no action is under way" in decide(GRAPH, before, CLOSED, now=NOW).reason
+
+
+def test_an_action_whose_owner_vanished_is_the_next_owners() -> None:
+    """It stays claimed, whoever takes the saga; when it has cost too many owners it is given up, in doubt."""
+    graph = Graph.of(step("a"), step("b"), max_recoveries=1)
+    claimed = carried_out(graph, halted(a=Succeeded(), b=Failed()), CLOSING).state
+    assert decide(graph, claimed, Claimed(), now=NOW).state == claimed
+    once = decide(graph, claimed, Claimed(crashed=True), now=NOW)
+    assert (once.records, once.state.action and once.state.action.lost) == ((), 1)
+    twice = decide(graph, once.state, Claimed(crashed=True), now=NOW)
+    assert (rows(twice), twice.state.action) == (["ORDER IN_DOUBT failure:CLOSE_ALL"], None)
+    assert "2 owners were lost while CLOSE_ALL was under way; it may have acted" in str(twice.records[0].error)
+    assert residue(graph, twice.state) == ("a",)
+
+
+def test_the_orders_that_end_a_saga_say_so_in_its_error() -> None:
+    """Who, and why; and what its error was before."""
+    for order, said in (
+        (AbortOrdered(actor="ann", reason="fraud"), "aborted by ann: fraud"),
+        (AbortOrdered(), "aborted by an operator"),
+        (CancelOrdered(actor="ann", reason="fraud"), "cancelled by ann: fraud"),
+    ):
+        before = state(a=Running())
+        done = carried_out(GRAPH, before, order)
+        assert last_error(None, before, done) == said
+        assert last_error("full", before, done) == (f"{said}; before that: full" if order.reason else "full")
+    resting = halted(a=Succeeded(), b=Failed())
+    undone = carried_out(GRAPH, resting, CompensateOrdered(actor="ann", reason="fraud"))
+    assert last_error(None, resting, undone) == "undone by ann: fraud"
+    assert last_error("full", resting, undone) == "full"
+    ended = carried_out(GRAPH, under_way(), ActionEnded(error="away", actor="ann"))
+    assert last_error("full", under_way(), ended) == "full"
 
 
 def test_an_order_of_a_newer_version_is_refused() -> None:
