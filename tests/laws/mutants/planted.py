@@ -16,6 +16,31 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    # --- actions on a failed saga
+    Mutant(
+        "an order crosses an action that is under way",
+        "orders",
+        "if draft.action is not None and not isinstance(order, ActionEnded):",
+        "if draft.action is not None and not draft.open and not isinstance(order, ActionEnded):",
+    ),
+    Mutant(
+        "an action that failed has closed the saga",
+        "failure_orders",
+        "if order.came_off and action.closes:",
+        "if action.closes:",
+    ),
+    Mutant(
+        "a new owner forgets the action of the one that vanished",
+        "failure_orders",
+        "draft.action = replace(action, lost=lost)",
+        "draft.action = None",
+    ),
+    Mutant(
+        "an action that kills its owners is never given up",
+        "failure_orders",
+        "if lost <= draft.graph.max_recoveries:",
+        "if lost:",
+    ),
     # --- replies
     Mutant(
         "the reply of a stale attempt is accepted",
