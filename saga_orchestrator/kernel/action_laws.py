@@ -18,13 +18,16 @@ def an_action_is_of_what_has_failed(graph: Graph, state: State) -> bool:
 
 
 def nothing_crosses_an_action(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """While an action is under way, only its end moves the saga; a new owner at most counts the one that vanished."""
+    """While an action is under way, only its end moves the saga; a new owner counts the one that vanished, or gives up."""
     after = decision.state
     if before.action is None or after == before or isinstance(event, ActionEnded):
         return True
     unmoved = replace(after, action=before.action, recorded=before.recorded) == before
-    same = after.action is None or replace(after.action, lost=before.action.lost) == before.action
-    return isinstance(event, Claimed) and event.crashed and unmoved and same
+    if after.action is None:
+        is_same = before.action.lost >= graph.max_recoveries
+    else:
+        is_same = replace(after.action, lost=before.action.lost) == before.action
+    return isinstance(event, Claimed) and event.crashed and unmoved and is_same
 
 
 def an_action_is_claimed_by_an_order(graph: Graph, before: State, event: object, decision: Decision) -> bool:

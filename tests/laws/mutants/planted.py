@@ -22,24 +22,28 @@ MUTANTS = (
         "orders",
         "if draft.action is not None and not isinstance(order, ActionEnded):",
         "if draft.action is not None and not draft.open and not isinstance(order, ActionEnded):",
+        2,
     ),
     Mutant(
         "an action that failed has closed the saga",
         "failure_orders",
         "if order.came_off and action.closes:",
         "if action.closes:",
+        33,
     ),
     Mutant(
         "a new owner forgets the action of the one that vanished",
         "failure_orders",
         "draft.action = replace(action, lost=lost)",
         "draft.action = None",
+        8,
     ),
     Mutant(
         "an action that kills its owners is never given up",
         "failure_orders",
         "if lost <= draft.graph.max_recoveries:",
         "if lost:",
+        52,
     ),
     # --- replies
     Mutant(

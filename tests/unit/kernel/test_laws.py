@@ -218,6 +218,7 @@ BAD_MOVES = [
     ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(), moved(replace(LEFT, action=replace(CLOSING, lost=1)))),
     ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(crashed=True), moved(replace(CLOSES, done={"a": Waived()}))),
     ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(crashed=True), moved(replace(LEFT, action=OTHER))),
+    ("nothing_crosses_an_action", GRAPH, CLOSES, Claimed(crashed=True), moved(LEFT)),
     ("an_action_is_claimed_by_an_order", GRAPH, LEFT, Claimed(), moved(CLOSES)),
     ("an_action_is_claimed_by_an_order", GRAPH, LEFT, CLOSE, moved(replace(CLOSES, done={"a": Waived()}))),
     ("what_was_not_closed_stands", GRAPH, CLOSES, ActionEnded(), moved(halted(a=Waived()))),
