@@ -18,7 +18,7 @@ def an_action_is_of_what_has_failed(graph: Graph, state: State) -> bool:
 
 
 def nothing_crosses_an_action(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """While an action is under way, only its end moves the saga; a new owner counts the one that vanished, or gives up."""
+    """While an action is under way, only its end moves the saga; a new owner counts a loss of owners, or gives up."""
     after = decision.state
     if before.action is None or after == before or isinstance(event, ActionEnded):
         return True
