@@ -19,7 +19,10 @@ stamp = $(1)/.made-by-$(if $(PYTHON),$(notdir $(PYTHON)),$(or $(patsubst $(1)/.m
 READY := $(call stamp,$(VENV))
 BENCH_READY := $(call stamp,$(BENCH))
 
-# $(call environment,folder,extra,minimum as "3, 11") makes $@, the stamp. Each interpreter is run, not only found:
+# The dependency group of pyproject.toml as a list that every pip can read: `pip install --group` needs pip 25.1.
+GROUP := import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")
+
+# $(call environment,folder,group,minimum as "3, 11") makes $@, the stamp. Each interpreter is run, not only found:
 # version switchers put commands on the PATH that then refuse to start. A uv that cannot install (it does not read pip's
 # settings: a mirror, a certificate) is no reason to give up, so pip is tried after it.
 define environment
@@ -37,10 +40,12 @@ fi; \
 echo "Setting up $(1) with $$("$$chosen" --version), once ..."; \
 if command -v uv >/dev/null 2>&1 \
   && { [ -x $(1)/bin/python ] || uv venv --quiet --seed --python "$$chosen" $(1); } \
-  && uv pip install --quiet --python $(1)/bin/python --editable '.[$(2)]'; then :; \
+  && "$$chosen" -c '$(GROUP)' $(2) >$(1)/group.txt \
+  && uv pip install --quiet --python $(1)/bin/python --requirements $(1)/group.txt --editable .; then :; \
 else \
   [ -x $(1)/bin/pip ] || "$$chosen" -m venv --clear $(1); \
-  $(1)/bin/pip install --quiet --editable '.[$(2)]'; \
+  "$$chosen" -c '$(GROUP)' $(2) >$(1)/group.txt; \
+  $(1)/bin/pip install --quiet --requirement $(1)/group.txt --editable .; \
 fi; \
 touch $@
 endef

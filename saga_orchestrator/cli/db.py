@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..migrations import SagaTables
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+
+T = TypeVar("T")
 
 _WHAT = """\
 Migrate the tables of one saga model, and record in <table>_schema_version how far they have come. If your application
@@ -62,10 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "sql":
         print(sql(url.get_backend_name(), arguments.table, arguments.schema, since=arguments.since, to=to), end="")
         return 0
-    before, after = _in_transaction(url, lambda connection: _act(_tables(connection, arguments), arguments.action, to))
     if arguments.action == "current":
-        print(f"{arguments.table}: version {after}, the latest is {HEAD}")
-        return 0 if after == HEAD else 1
+        return _show(arguments.table, _in_transaction(url, lambda connection: _look(_tables(connection, arguments))))
+    before, after = _in_transaction(url, lambda connection: _act(_tables(connection, arguments), arguments.action, to))
     print(
         f"{arguments.table}: version {before} -> {after}" if before != after else f"{arguments.table}: version {after}"
     )
@@ -78,19 +79,42 @@ def _tables(connection: Connection, arguments: argparse.Namespace) -> SagaTables
     return SagaTables(connection, arguments.table, arguments.schema)
 
 
+def _look(tables: SagaTables) -> tuple[int | None, int]:
+    """Return the version that is recorded, and the version that the tables look like."""
+    return tables.recorded(), tables.recognized()
+
+
+def _show(table: str, versions: tuple[int | None, int]) -> int:
+    """Print the version of the tables. Return 0 if it is the latest, else 1."""
+    from ..migrations import HEAD
+
+    recorded, recognized = versions
+    version = recognized if recorded is None else recorded
+    is_unrecorded = recorded is None and recognized > 0
+    source = ", as its columns show; no version is recorded" if is_unrecorded else ""
+    print(f"{table}: version {version}, the latest is {HEAD}{source}")
+    if version in (recognized, *range(HEAD + 1, version + 1)):
+        return 0 if version == HEAD else 1
+    print(
+        f"{table}: its columns are those of version {recognized}. If another migration has changed them, record it: "
+        f"saga db stamp --table {table} --to {recognized}"
+    )
+    return 1
+
+
 def _act(tables: SagaTables, action: str, to: int) -> tuple[int, int]:
     """Do it; return the version before and after."""
-    before = tables.current()
+    before = tables.recorded() or 0
     if action == "upgrade":
         before = tables.upgrade(to)
     elif action == "downgrade":
         before = tables.downgrade(to)
     elif action == "stamp":
         tables.stamp(to)
-    return before, tables.current()
+    return before, tables.recorded() or 0
 
 
-def _in_transaction(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[int, int]:
+def _in_transaction(url: URL, act: Callable[[Connection], T]) -> T:
     """Do it in one transaction.
 
     Raises:
@@ -108,7 +132,7 @@ def _in_transaction(url: URL, act: Callable[[Connection], tuple[int, int]]) -> t
         raise MigrationError(str(getattr(error, "orig", None) or error)) from error
 
 
-def _on_sqlite(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[int, int]:
+def _on_sqlite(url: URL, act: Callable[[Connection], T]) -> T:
     """Work without aiosqlite, whose thread may outlive a connection that failed, and then complains on its own."""
     from sqlalchemy import NullPool, create_engine
 
@@ -119,7 +143,7 @@ def _on_sqlite(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[
     return done
 
 
-async def _on_postgresql(url: URL, act: Callable[[Connection], tuple[int, int]]) -> tuple[int, int]:
+async def _on_postgresql(url: URL, act: Callable[[Connection], T]) -> T:
     from sqlalchemy import NullPool
     from sqlalchemy.ext.asyncio import create_async_engine
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable, DropTable
 
 from .direction import DIALECTS, HEAD, MigrationError, downgrade, upgrade
+from .recognition import recognize
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -36,10 +37,23 @@ class SagaTables:
         self._record = _record_of(table, schema)
 
     def current(self) -> int:
-        """Return the version that the tables have; 0 if there are none, or none that are recorded."""
+        """Return the version that is recorded, else the version that the tables look like; 0 if there are no tables."""
+        recorded = self.recorded()
+        return self.recognized() if recorded is None else recorded
+
+    def recorded(self) -> int | None:
+        """Return the version that ``<table>_schema_version`` holds. Return None if it holds no version."""
         if not self._has(self._record.name):
-            return 0
-        return self.connection.scalar(sa.select(sa.func.max(self._record.c.version))) or 0
+            return None
+        version: int | None = self.connection.scalar(sa.select(sa.func.max(self._record.c.version)))
+        return version
+
+    def recognized(self) -> int:
+        """Return the latest version whose tables and columns are there, whatever made them; 0 if there are no tables.
+
+        Where two versions differ in no column of this database, the later one is returned.
+        """
+        return recognize(self.connection, self.table, self.schema)
 
     def upgrade(self, to: int = HEAD) -> int:
         """Bring the tables up to a version, unless they have it already; return the version that they had.
@@ -49,13 +63,7 @@ class SagaTables:
         """
         op = _operations(self.connection)
         self._take_turn()
-        since = self.current()
-        if since == 0 and self._has(self.table):
-            raise MigrationError(
-                f"{self.table} is there, but {self._record.name} does not say at which version: it was made by "
-                "create_all or by your own migrations. Go on with those, or record the version once with "
-                "`saga db stamp`."
-            )
+        since = self._recorded_or_none_there()
         if since > to:
             raise MigrationError(f"{self.table} is at version {since} already, which is later than {to}.")
         if since < to:
@@ -66,11 +74,12 @@ class SagaTables:
         """Bring the tables back to a version, unless they have it already; return the version that they had.
 
         Raises:
-            MigrationError: The tables are older, or newer than what this release of the library knows.
+            MigrationError: The tables are older, or newer than what this release of the library knows, or are there
+                without a record of their version.
         """
         op = _operations(self.connection)
         self._take_turn()
-        since = self.current()
+        since = self._recorded_or_none_there()
         if since < to:
             raise MigrationError(f"{self.table} is at version {since} only, which is earlier than {to}.")
         if since > to:
@@ -87,9 +96,24 @@ class SagaTables:
             raise MigrationError(f"There is no version {version}; the latest is {HEAD}.")
         op = _operations(self.connection)
         self._take_turn()
-        since = self.current()
+        since = self.recorded() or 0
         if since != version:
             _enter(op, self._record, since, version)
+
+    def _recorded_or_none_there(self) -> int:
+        """Return the recorded version, or 0 if there are no tables.
+
+        Raises:
+            MigrationError: The tables are there, and their version is not recorded.
+        """
+        recorded = self.recorded() or 0
+        if recorded == 0 and self._has(self.table):
+            raise MigrationError(
+                f"{self.table} is there, but {self._record.name} does not say at which version: it was made by "
+                "create_all or by your own migrations. Go on with those, or record the version once with "
+                f"`saga db stamp`. The tables look like version {self.recognized()}."
+            )
+        return recorded
 
     def _has(self, name: str) -> bool:
         return sa.inspect(self.connection).has_table(name, schema=self.schema)
@@ -173,4 +197,7 @@ def _alembic_is_needed() -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise MigrationError("The saga tables are migrated by Alembic, which is missing: pip install alembic") from None
+        raise MigrationError(
+            "The saga tables are migrated by Alembic, which is missing. Install it: "
+            "pip install 'saga-orchestrator[alembic]'"
+        ) from None

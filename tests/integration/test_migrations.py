@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -452,6 +453,66 @@ def test_saga_db_does_not_touch_tables_that_it_did_not_make(
     assert run_async(database_url, portrait) == set()
 
 
+UNRECORDED = ", as its columns show; no version is recorded"
+
+
+@pytest.mark.parametrize("made_by", ["create_all", "a revision of Alembic"])
+def test_saga_db_shows_the_version_of_tables_that_it_did_not_make(
+    made_by: str, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tables themselves tell their version; columns of the user's own make no difference."""
+    make = one_table().create_all if made_by == "create_all" else partial(migrate, metadata=one_table())
+    run_async(database_url, make)
+    own_column = "ALTER TABLE order_saga ADD COLUMN tenant VARCHAR(50)"
+    run_async(database_url, lambda connection: connection.exec_driver_sql(own_column))
+
+    assert saga_db("current", database_url) == 0
+    assert capsys.readouterr().out == f"order_saga: version {HEAD}, the latest is {HEAD}{UNRECORDED}\n"
+
+
+@pytest.mark.parametrize("version", range(1, HEAD + 1))
+def test_saga_db_recognizes_each_version_by_its_columns(version: int, database_url: str) -> None:
+    """Tables of an older version are not taken for the latest, unless no column tells the two apart."""
+
+    def look(connection: sa.Connection) -> tuple[int, int]:
+        columns = {}
+        for number in range(1, HEAD + 1):
+            op = operations(connection, one_table())
+            migrations.upgrade(op, since=number - 1, to=number, table="order_saga")
+            columns[number] = {fact for fact in portrait(connection) if "INDEX" not in fact}
+            if number == version:
+                recognized = SagaTables(connection, "order_saga").current()
+        same = [number for number, facts in columns.items() if facts == columns[version]]
+        return recognized, max(same)
+
+    recognized, expected = run_async(database_url, look)
+    assert recognized == expected
+
+
+def test_saga_db_tells_when_the_record_and_the_tables_disagree(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record that says more than the tables have is shown as wrong, and what would put it right."""
+    saga_db("upgrade", database_url)
+    run_async(database_url, lambda connection: connection.exec_driver_sql("DROP TABLE order_saga_route"))
+    capsys.readouterr()
+
+    assert saga_db("current", database_url) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"order_saga: version {HEAD}, the latest is {HEAD}"
+    assert f"its columns are those of version {HEAD - 1}" in said[1]
+
+
+def test_saga_db_drops_no_tables_that_it_did_not_make(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a record there is no way down either."""
+    run_async(database_url, one_table().create_all)
+    before = run_async(database_url, portrait)
+
+    assert saga_db("downgrade", database_url, "--to", "0") == 2
+    assert f"The tables look like version {HEAD}." in capsys.readouterr().err
+    assert run_async(database_url, portrait) == before
+
+
 def test_saga_db_knows_a_schema(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The tables and the record of their version are both in the schema of the model."""
     assert saga_db("upgrade", postgres_url, "--schema", "sagas") == 2
@@ -558,4 +619,17 @@ def test_without_alembic_only_migrating_is_missing(action: str, sqlite_url: str)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "saga db: The saga tables are migrated by Alembic, which is missing: pip install alembic\n"
+    assert done.stderr == (
+        "saga db: The saga tables are migrated by Alembic, which is missing. Install it: "
+        "pip install 'saga-orchestrator[alembic]'\n"
+    )
+
+
+def test_without_alembic_the_version_is_shown(sqlite_url: str) -> None:
+    """`saga db current` only reads, so it does not need Alembic."""
+    run_async(sqlite_url, one_table().create_all)
+    command = [sys.executable, "-c", NO_ALEMBIC, "db", "current", "--database-url", sqlite_url, "--table", "order_saga"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"order_saga: version {HEAD}, the latest is {HEAD}")

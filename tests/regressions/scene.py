@@ -178,7 +178,9 @@ class Scene:
 
 def _in_a_hurry(connection: Any, _: Any) -> None:
     """Have SQLite wait for no disk: a process that dies in here takes no machine with it."""
-    connection.execute("PRAGMA synchronous = OFF").close()
+    cursor = connection.cursor()  # what `connection.execute` returns depends on the version of SQLAlchemy
+    cursor.execute("PRAGMA synchronous = OFF")
+    cursor.close()
 
 
 @asynccontextmanager
