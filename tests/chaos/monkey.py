@@ -33,10 +33,10 @@ class Monkey:
         self._deck: list[str] = []
         self._moves: dict[str, Callable[[Member], None]] = {"kill": self._kill, "stop": self._stop, "tell": self._tell}
 
-    def rage(self, seconds: float) -> None:
-        """Go on for so long."""
+    def rage(self, seconds: float, is_enough: Callable[[], bool]) -> None:
+        """Go on for so long, and on a slow machine until it has been enough: until something was killed and stopped."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until or not (self.deeds["kills"] and self.deeds["stops"] and is_enough()):
             pause = time.monotonic() + self._chance.uniform(0.1, _LONGEST_PAUSE)
             while time.monotonic() < pause:
                 self._replace()

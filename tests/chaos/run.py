@@ -14,9 +14,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -33,11 +34,44 @@ from tests.support.postgres import PostgresServer
 
 Database = Literal["postgresql", "sqlite"]
 _ENTRANCE = 90.0
-_SETTLING = 180.0
 _STILL = 30.0
-"""Seconds within which the actors have to be ready, the workers to finish what is left, and some saga to move."""
+"""Seconds within which the actors have to be ready, and some saga to move as long as one is left."""
+_MOST_MOVES = 300
+"""How often every saga that is left may move on average before one of them comes to an end; more is a circle."""
 
 _LOST_OWNERS = re.compile(r"^quarantined: \d+ owners in a row")
+
+
+@dataclass
+class Settling:
+    """How the workers have finished what was left, and what they have not finished."""
+
+    seconds: float = 0.0
+    left: dict[UUID, int] = field(default_factory=dict)
+    """The sagas that still have to move, and their revisions."""
+    moves: int = 0
+    """How often they have moved since one came to an end."""
+
+    def __str__(self) -> str:
+        if not self.left:
+            return f"settled in {self.seconds:.1f} s"
+        why = "nothing has moved" if self.moves <= _MOST_MOVES * len(self.left) else "they move in a circle"
+        return f"{len(self.left)} sagas not settled in {self.seconds:.1f} s, for {why} any more"
+
+    def look(self, now: dict[UUID, int]) -> bool:
+        """Take in what is left now, and return whether something has moved."""
+        before, self.left = self.left, now
+        if now == before:
+            return False
+        has_ended = any(saga_id not in now for saga_id in before)
+        moved = sum(revision - before.get(saga_id, revision) for saga_id, revision in now.items())
+        self.moves = 0 if has_ended else self.moves + moved
+        return True
+
+    @property
+    def is_circling(self) -> bool:
+        """Whether the sagas that are left move, and none of them comes to an end."""
+        return self.moves > _MOST_MOVES * len(self.left)
 
 
 @dataclass
@@ -51,7 +85,7 @@ class Report:
     counts: Counter[str]
     notes: Counter[str]
     folder: Path
-    settled_in: float
+    settling: Settling
 
     @property
     def is_clean(self) -> bool:
@@ -61,7 +95,7 @@ class Report:
         found = self.findings
         verdict = " ".join(f"{name} {len(getattr(found, name))}" for name in ("lost", "doubled", "wrong", "stranded"))
         lines = [
-            f"chaos: {self.seconds:.0f} s, seed {self.seed}, settled in {self.settled_in:.1f} s",
+            f"chaos: {self.seconds:.0f} s, seed {self.seed}, {self.settling}",
             f"  sagas      {sum(found.statuses.values())}: {_listed(found.statuses)}",
             f"  history    {found.steps} rows",
             f"  monkey     {_listed(self.deeds)}",
@@ -89,15 +123,15 @@ def run(
         stack.callback(ledger.close)
         troupe = stack.enter_context(_troupe(Troupe(url, ledger.port, seed * 10_000, folder, ledger.ready), workers))
         monkey = Monkey(troupe, server, seed)
-        monkey.rage(seconds)
+        monkey.rage(seconds, lambda: bool(ledger.counts["effects"] and ledger.counts["undos"]))
         monkey.calm()
         troupe.dismiss("service", "operator")
-        settled_in = asyncio.run(_settle(url, ledger, troupe))
+        settling = asyncio.run(_settle(url, ledger, troupe))
         troupe.dismiss("worker")
         ledger.close()
         findings = asyncio.run(_audit(url, ledger))
         findings.wrong += troupe.faults
-        report = Report(seed, seconds, findings, monkey.deeds, ledger.counts, _counted(ledger), folder, settled_in)
+        report = Report(seed, seconds, findings, monkey.deeds, ledger.counts, _counted(ledger), folder, settling)
     if report.is_clean and not keep:
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -130,19 +164,21 @@ def _troupe(troupe: Troupe, workers: int) -> Iterator[Troupe]:
         troupe.close()
 
 
-async def _settle(url: str, ledger: Ledger, troupe: Troupe) -> float:
-    """Wait until every saga is over or stuck, or nothing moves any more."""
-    begun = moved = time.monotonic()
+async def _settle(url: str, ledger: Ledger, troupe: Troupe) -> Settling:
+    """Wait until every saga is over or stuck, however long that takes, or none of them gets there any more."""
+    settling, begun = Settling(), time.monotonic()
+    moved = begun
     async with _behind_the_stage(url, ledger) as (_, orchestrator):
-        before: list[Any] = []
-        while (now := time.monotonic()) < min(begun + _SETTLING, moved + _STILL):
+        while True:
             troupe.look()
-            left = await _unfinished(orchestrator)
-            moved, before = (moved, before) if left == before else (now, left)
-            if not left:
+            has_moved = settling.look(await _unfinished(orchestrator))
+            now = time.monotonic()
+            moved = now if has_moved else moved
+            if not settling.left or settling.is_circling or now - moved > _STILL:
                 break
             await asyncio.sleep(0.2)
-    return time.monotonic() - begun
+    settling.seconds = time.monotonic() - begun
+    return settling
 
 
 @contextlib.asynccontextmanager
@@ -155,30 +191,37 @@ async def _behind_the_stage(url: str, ledger: Ledger) -> AsyncIterator[tuple[Asy
         await engine.dispose()
 
 
-async def _unfinished(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
-    """Return what still has to move; those that lost too many owners are released, as a person would.
+async def _unfinished(orchestrator: SagaOrchestrator[ChaosSaga]) -> dict[UUID, int]:
+    """Return what still has to move, with its revision.
 
-    What waits for a child that is stuck has to wait until a person has looked at that.
+    Those that lost too many owners are released, as a person would. What waits for a child that is stuck has to wait
+    until a person has looked at that.
     """
     moving = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
     admin = SagaAdmin(orchestrator.engine)
     page = await admin.list_sagas(status=moving, limit=1000)
     stuck = await admin.list_sagas(status=SagaStatus.STUCK, saga_name=CHILD, limit=1000)
-    left = [saga for saga in page.items if not waits_for_stuck(saga, stuck.items)]
-    return [(saga.id, saga.revision) for saga in left] + await _release_quarantined(orchestrator)
+    left = {saga.id: saga.revision for saga in page.items if not waits_for_stuck(saga, stuck.items)}
+    return left | await _release_quarantined(orchestrator)
 
 
-async def _release_quarantined(orchestrator: SagaOrchestrator[ChaosSaga]) -> list[Any]:
-    admin, released = SagaAdmin(orchestrator.engine), []
+async def _release_quarantined(orchestrator: SagaOrchestrator[ChaosSaga]) -> dict[UUID, int]:
+    admin, released = SagaAdmin(orchestrator.engine), dict[UUID, int]()
     page = await admin.list_sagas(status=SagaStatus.STUCK, limit=1000)
     for saga in page.items:
         if _LOST_OWNERS.search(saga.last_error or ""):
-            try:
-                await admin.retry_step(saga.id, actor="audit", reason="quarantined by too many kills")
-            except SagaStateError:
-                await admin.compensate_step(saga.id, actor="audit", reason="quarantined by too many kills")
-            released.append(saga.id)
+            await _release(admin, saga.id)
+            released[saga.id] = saga.revision
     return released
+
+
+async def _release(admin: SagaAdmin[ChaosSaga], saga_id: UUID) -> None:
+    """Have a saga go on, or else back; one that has moved meanwhile needs neither."""
+    signed = {"actor": "audit", "reason": "quarantined by too many kills"}
+    for order in (admin.retry_step, admin.compensate_step):
+        with contextlib.suppress(SagaStateError):
+            await order(saga_id, **signed)
+            return
 
 
 async def _audit(url: str, ledger: Ledger) -> Findings:
