@@ -38,6 +38,8 @@ _STILL = 30.0
 """Seconds within which the actors have to be ready, and some saga to move as long as one is left."""
 _MOST_MOVES = 300
 """How often every saga that is left may move on average before one of them comes to an end; more is a circle."""
+_ENOUGH = 60
+"""Sagas that have to be there before the monkey stops: so many that some of them turn back."""
 
 _LOST_OWNERS = re.compile(r"^quarantined: \d+ owners in a row")
 
@@ -123,7 +125,7 @@ def run(
         stack.callback(ledger.close)
         troupe = stack.enter_context(_troupe(Troupe(url, ledger.port, seed * 10_000, folder, ledger.ready), workers))
         monkey = Monkey(troupe, server, seed)
-        monkey.rage(seconds, lambda: bool(ledger.counts["effects"] and ledger.counts["undos"]))
+        monkey.rage(seconds, lambda: _promised(ledger) >= _ENOUGH)
         monkey.calm()
         troupe.dismiss("service", "operator")
         settling = asyncio.run(_settle(url, ledger, troupe))
@@ -227,6 +229,10 @@ async def _release(admin: SagaAdmin[ChaosSaga], saga_id: UUID) -> None:
 async def _audit(url: str, ledger: Ledger) -> Findings:
     async with _behind_the_stage(url, ledger) as (engine, orchestrator):
         return await audit(engine, orchestrator, ledger)
+
+
+def _promised(ledger: Ledger) -> int:
+    return sum(note["what"] in ("started", "committed") for note in ledger.notes)
 
 
 def _counted(ledger: Ledger) -> Counter[str]:
