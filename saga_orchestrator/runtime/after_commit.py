@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from loguru import logger
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -28,6 +29,15 @@ def committed(session: Session) -> None:
     waiting, session.info[_WAITING] = session.info.get(_WAITING, []), []
     for then in waiting:
         then()
+
+
+def tell_committed(session: Session) -> None:
+    """Tell a session that its transaction has been committed on its connection, as its own commit would."""
+    try:
+        session.dispatch.after_commit(session)
+    except Exception as error:  # noqa: BLE001 - it is committed, whatever a listener of the application's makes of it
+        logger.opt(exception=error).error("a listener of after_commit failed; the step's transaction is committed")
+    committed(session)
 
 
 def _committed(session: Session) -> None:

@@ -10,11 +10,14 @@ done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
 
+from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import SagaStateError
@@ -23,8 +26,8 @@ from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raise
 from ..kernel.state import State
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
-from ..storage.transaction import Transaction
-from .after_commit import committed
+from ..storage.transaction import LEFT, Transaction
+from .after_commit import tell_committed
 from .moves import Fold, Grip, compose, fold, left_by_owner, read_state
 from .performer import Calling, Performer, describe, is_worth_retrying
 
@@ -32,21 +35,14 @@ if TYPE_CHECKING:
     from .tenure import Tenure
 
 
-_BLIPS = 100
-"""How often work is done again whose connection was lost; it is cut off when its owner's lease ends."""
-_PAUSE = 0.1
-"""Seconds until work is done again that the database could not commit."""
+_TRIES = 100
+"""How often work is done whose transaction the database gives up, each time for what passes."""
+_PAUSES = (0.02, 1.5, 1.0)
+"""Seconds until work is done again for the first time, by what that grows each time, and the most that it grows to."""
 
 
 class _UndoneError(Exception):
-    """The step has not come off, so that nothing of its transaction is to stay.
-
-    `is_lost`: because its connection was; it is no fault of the step's, and no attempt.
-    """
-
-    def __init__(self, reply: Reply, *, is_lost: bool) -> None:
-        super().__init__()
-        self.reply, self.is_lost = reply, is_lost
+    """The step has not come off, so that nothing of its transaction is to stay."""
 
 
 class _LateError(Exception):
@@ -72,49 +68,130 @@ async def perform_once(
 ) -> Event | Committed | None:
     """Do the work in a transaction of its own, and return what the owner is to hear of it; None if it came too late.
 
-    When the database goes away the work is done again, under the same attempt: what had been committed by then is found
-    out by the row.
+    When the database gives the transaction up, for a deadlock or a lost connection, the work is done again, under the
+    same attempt: what had been committed by then is found out by the row.
     """
-    for _ in range(_BLIPS):
+    loop, tries = asyncio.get_running_loop(), 0
+    limit = _limit(work, tenure)
+    until = math.inf if limit is None else loop.time() + limit.total_seconds()
+    for pause in _pauses(tenure.saga_id):
+        trial, tries = _Trial(performer, work, tenure, now), tries + 1
         try:
-            return await _perform_once(performer, work, tenure, now)
-        except _UndoneError as undone:
-            if not undone.is_lost:
-                return _certain(undone.reply)
+            return await trial.run()
         except _LateError:
+            trial.left_late()
             return None
-        except Exception as error:  # noqa: BLE001 - what the database refuses, a constraint for example, is not done
-            if not is_passing(error):
-                return _failed(work, tenure, error)
-        await asyncio.sleep(_PAUSE)
-    return _failed(work, tenure, ConnectionError("the connection was lost each time"))
+        except (Exception, asyncio.CancelledError) as error:
+            if trial.may_stand:
+                return trial.doubt()
+            conflict = trial.conflict(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            if conflict is None:
+                return trial.failed(error)
+            if tries == _TRIES or loop.time() + pause >= until:
+                return trial.given_up(conflict, tries)
+        await asyncio.sleep(pause)
+    raise AssertionError("unreachable")
 
 
-async def _perform_once(performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]) -> Committed:
-    settled: list[Committed] = []
+def _limit(work: Calling, tenure: Tenure) -> timedelta | None:
+    step = tenure.definition.step(work.step_id)
+    return step.node.compensation_timeout if isinstance(work, Compensate) else step.timeout
 
-    def judge(head: Head, at: datetime) -> Move:
-        if head.step_execution_token != tenure.token:
+
+def _pauses(saga_id: UUID) -> Iterator[float]:
+    """Yield growing pauses, which are of another length for each saga: two that met are not to meet again."""
+    pause, growth, longest = _PAUSES
+    for _ in range(_TRIES):
+        yield pause * (1 + saga_id.int % 97 / 97)
+        pause = min(pause * growth, longest)
+
+
+class _Trial:
+    """One transaction in which the work is done."""
+
+    def __init__(self, performer: Performer, work: Calling, tenure: Tenure, now: Callable[[], datetime]) -> None:
+        self._performer, self._work, self._tenure, self._now = performer, work, tenure, now
+        self._transaction: Transaction | None = None
+        self._reply: Reply | None = None
+        self._settled: Committed | None = None
+
+    async def run(self) -> Committed:
+        """Do the work, and commit it with what follows from it.
+
+        Raises:
+            _UndoneError: The work has failed, and nothing of it is there, unless it may stand.
+            _LateError: The reply is not wanted any more.
+        """
+        async with self._tenure.store.transaction() as opened:
+            self._transaction = opened
+            performing = self._performer.perform(self._work, self._tenure, self._now(), opened.session)
+            self._reply = await performing
+            if not isinstance(self._reply, Returned | Compensated | Asked):
+                raise _UndoneError
+            await opened.settle(self._likely(), self._judge)
+        assert self._settled is not None
+        if isinstance(opened.session, AsyncSession):
+            tell_committed(opened.session.sync_session)
+        return self._settled
+
+    def _likely(self) -> Move:
+        tenure, at = self._tenure, self._now()
+        return self._move(_taken(tenure, tenure.state, tenure.last_error, self._given(), at), tenure.revision, at)
+
+    def _judge(self, head: Head, at: datetime) -> Move:
+        if head.step_execution_token != self._tenure.token:
             raise _LateError
-        read = Committed(_taken(tenure, read_state(tenure.definition, head), head.last_error, reply, at), head.revision)
-        settled[:] = [read]
-        return _move(tenure, read, at)
+        read = _taken(self._tenure, read_state(self._tenure.definition, head), head.last_error, self._given(), at)
+        return self._move(read, head.revision, at)
 
-    async with tenure.store.transaction() as transaction:
-        reply = _come_off(transaction, await performer.perform(work, tenure, now(), transaction.session))
-        at = now()
-        settled.append(Committed(_taken(tenure, tenure.state, tenure.last_error, reply, at), tenure.revision))
-        await transaction.settle(_move(tenure, settled[0], at), judge)
-    if isinstance(transaction.session, AsyncSession):
-        committed(transaction.session.sync_session)
-    return settled[0]
+    def _move(self, done: Fold, revision: int, at: datetime) -> Move:
+        self._settled = Committed(done, revision)
+        return _move(self._tenure, self._settled, at)
 
+    def _given(self) -> Reply:
+        assert self._reply is not None
+        return self._reply
 
-def _come_off(transaction: Transaction, reply: Reply) -> Reply:
-    """Return a reply that tells of a success; any other ends the transaction."""
-    if not isinstance(reply, Returned | Compensated | Asked):
-        raise _UndoneError(reply, is_lost=transaction.is_lost)
-    return reply
+    # --- what has not come off ---------------------------------------------------------------------------------------
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether the work has ended the transaction itself, so that what it has written may be there."""
+        return self._transaction is not None and self._transaction.may_stand
+
+    def conflict(self, error: BaseException) -> BaseException | None:
+        """Return the error for which the work is to be done again, if it is."""
+        if self._transaction is not None and (found := self._transaction.conflict) is not None:
+            return found
+        return error if isinstance(error, Exception) and is_passing(error) else None
+
+    def failed(self, error: Exception) -> Reply:
+        """Return a failure of which it is certain that it has left nothing, for it was rolled back."""
+        if isinstance(error, _UndoneError) and isinstance(self._reply, Raised | CompensationRaised):
+            return replace(self._reply, in_doubt=False)
+        return _failed(self._work, self._tenure, error)
+
+    def given_up(self, conflict: BaseException, tries: int) -> Reply:
+        """Return the failure of an attempt whose transaction the database has given up too often."""
+        failed = _failed(self._work, self._tenure, conflict)
+        return replace(failed, error=f"{tries} times the database gave up {failed.error}")
+
+    def doubt(self) -> Reply:
+        """Return that the work is in doubt, and is not to be done again: it has ended its transaction itself."""
+        logger.error("saga {}, step '{}': {}", self._tenure.saga_id, self._work.step_id, LEFT)
+        kind = CompensationRaised if isinstance(self._work, Compensate) else Raised
+        given, raised = getattr(self._reply, "input", None), getattr(self._reply, "error", "")
+        shown = f"{raised} <- {LEFT}" if raised else LEFT
+        return kind(self._work.step_id, self._work.attempt, shown, False, True, None, given)
+
+    def left_late(self) -> None:
+        """Say what stays of work whose reply came too late, if anything may."""
+        if self.may_stand:
+            logger.error(
+                "saga {}, step '{}': its reply came too late, and {}", self._tenure.saga_id, self._work.step_id, LEFT
+            )
 
 
 def _taken(tenure: Tenure, state: State, error: str | None, reply: Reply, now: datetime) -> Fold:
@@ -132,12 +209,7 @@ def _move(tenure: Tenure, committed: Committed, now: datetime) -> Move:
     return compose(grip, done, now, left_by_owner(tenure.definition, done.state, now))
 
 
-def _certain(reply: Reply) -> Reply:
-    """Return a failure of which it is certain that it has left nothing, for it was rolled back."""
-    return replace(reply, in_doubt=False) if isinstance(reply, Raised | CompensationRaised) else reply
-
-
-def _failed(work: Calling, tenure: Tenure, error: Exception) -> Reply:
+def _failed(work: Calling, tenure: Tenure, error: BaseException) -> Raised | CompensationRaised:
     step = tenure.definition.step(work.step_id)
     is_undo = isinstance(work, Compensate)
     policy = step.node.compensation_retry if is_undo else step.retry_policy

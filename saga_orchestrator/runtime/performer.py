@@ -25,6 +25,7 @@ from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from ..kernel.step_status import Skipped, Succeeded
+from ..storage.transaction import keep_failure
 from .arguments import arguments
 from .backing import Backing, BackingTools
 from .calls import Outcome, call
@@ -89,6 +90,7 @@ class Performer:
             if isinstance(reply, Asked):
                 return replace(reply, acted=tenure.has_parts(work.step_id, work.attempt))
             return reply
+        keep_failure(session, outcome.error)
         failure = _failure(outcome, step.retry_policy, has_acted=tenure.has_parts(work.step_id, work.attempt))
         return Raised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
 
@@ -200,6 +202,7 @@ class Performer:
         outcome = await call(begin, timeout)
         if outcome.error is None:
             return self._undone(work, step, outcome.value, stored, started)
+        keep_failure(session, outcome.error)
         failure = _failure(outcome, policy)
         return CompensationRaised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
 

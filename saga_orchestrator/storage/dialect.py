@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import StaticPool
 
 from ..errors import SagaDefinitionError
+from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket, begin_immediate, in_thread, use_wal
 from .direct import DirectBatch
 from .one_hop import OneHop
 from .one_statement import IMPATIENCE, OneStatement
@@ -85,6 +86,13 @@ class SqlDialect:
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{IMPATIENCE}'")
 
     @asynccontextmanager
+    async def taking_turns(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
+        """Take a connection for a step's transaction, and the bracket that opens and closes it."""
+        async with engine.connect() as connection:
+            is_asyncpg = (connection.dialect.name, connection.dialect.driver) == ("postgresql", "asyncpg")
+            yield connection, AsyncpgBracket(connection) if is_asyncpg else PortableBracket(connection)
+
+    @asynccontextmanager
     async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that may write; commit at the end, roll back on an error."""
         async with engine.connect() as connection, connection.begin():
@@ -115,15 +123,21 @@ class SqliteDialect(SqlDialect):
         if not self._prepared:
             if not event.contains(connection.engine.sync_engine, "invalidate", _let_go):
                 event.listen(connection.engine.sync_engine, "invalidate", _let_go)
-            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            await in_thread((await connection.get_raw_connection()).driver_connection, use_wal)
             self._prepared = True
+
+    @asynccontextmanager
+    async def taking_turns(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
+        async with self._writers, engine.connect() as connection:
+            await self._prepare(connection)
+            yield connection, AiosqliteBracket(connection)
 
     @asynccontextmanager
     async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with self._writers, engine.connect() as connection:
             await self._prepare(connection)
             try:
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                await begin_immediate(connection)
                 yield connection
                 await connection.commit()
             except BaseException:

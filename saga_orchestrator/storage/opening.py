@@ -28,7 +28,7 @@ def store_of(
             f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, "
             "so bind it to an AsyncEngine."
         )
-    return SagaStore(model, bind, clock)
+    return SagaStore(model, bind, clock, session_maker)
 
 
 def _bound_by_model(model: type[Any], session_maker: async_sessionmaker[AsyncSession]) -> AsyncEngine:

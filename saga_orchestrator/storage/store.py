@@ -7,7 +7,7 @@ the same (`one_statement`, `one_hop`); it is chosen once, when the store is made
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -30,8 +30,9 @@ from .group_read import GroupRead
 from .inbox import SagaInbox
 from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from .sessions import session_on
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
-from .transaction import SagaTransaction, transaction
+from .transaction import Database, SagaTransaction, transaction, watch_errors
 from .types import JsonText
 
 
@@ -42,9 +43,16 @@ class SagaStore:
         model: The mapped class with `SagaStateMixin`.
         engine: The engine that the model's sessions use.
         clock: Stands in for the database's clock, in tests.
+        sessions: Makes the sessions of steps.
     """
 
-    def __init__(self, model: type[Any], engine: AsyncEngine, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        model: type[Any],
+        engine: AsyncEngine,
+        clock: Clock | None = None,
+        sessions: Callable[..., Any] = AsyncSession,
+    ) -> None:
         self.model = model
         self.engine = engine
         self.table: Table = model.__table__
@@ -55,6 +63,8 @@ class SagaStore:
         self._fast = self.dialect.direct(self.table, self.past, engine)
         self.inbox = SagaInbox(self.table, engine, self.dialect, self._sql, self._move)
         self._retention = SagaRetention(self.table, engine, self.dialect)
+        self._sessions = sessions
+        watch_errors(engine)
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -194,7 +204,8 @@ class SagaStore:
             return (await connection.execute(self._sql.any_due(claimable, self.dialect.due_by()))).first() is not None
 
     def transaction(self) -> AbstractAsyncContextManager[SagaTransaction]:
-        return transaction(self.engine, self.dialect, self._sql, self._move)
+        session = partial(session_on, self._sessions, self.engine)
+        return transaction(Database(self.engine, self.dialect, self._sql, self._move, session))
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         alive: dict[UUID, int] = {}

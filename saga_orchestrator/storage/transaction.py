@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
+from loguru import logger
 from sqlalchemy import event
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..errors import SagaStateError
-from .dialect import SqlDialect
+from .bracket import Bracket, TransactionEndedError
+from .dialect import SqlDialect, is_passing
 from .rows import Judge, Move
 from .statements import Statements, kept, kept_letter, locked, owned, past
+
+_FAILURE = "saga_orchestrator.failure"
+"""Where a session keeps the error that its step has raised."""
+_ITS_OWN = ("25", "42")
+"""SQLSTATE classes that say that the step was wrong: a transaction that goes on after an error, a bad statement."""
+LEFT = (
+    "the step has ended its transaction itself, past ctx.session, with a COMMIT or ROLLBACK of its own; what it has "
+    "written may stand, so it is not done again. Leave the end of the transaction to the engine"
+)
 
 
 class Transaction(Protocol):
@@ -22,8 +36,13 @@ class Transaction(Protocol):
     session: Any
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the connection is gone, and with it all that was written."""
+    def may_stand(self) -> bool:
+        """Whether the step has ended the transaction itself, so that its rows may be there although nothing else is."""
+        ...
+
+    @property
+    def conflict(self) -> BaseException | None:
+        """The error of the database by which it was lost, if it was: no fault of the step's."""
         ...
 
     async def settle(self, likely: Move, judge: Judge) -> None:
@@ -38,30 +57,49 @@ class Transaction(Protocol):
         ...
 
 
-class SagaTransaction:
-    """A transaction on the saga's own database.
+class Database(NamedTuple):
+    """What a step's transaction needs of the store that opens it.
 
-    Args:
+    Attributes:
         move: Writes a saga's move in a transaction that holds its row.
+        session: Makes the session of a step on a connection.
     """
 
-    def __init__(
-        self,
-        connection: AsyncConnection,
-        dialect: SqlDialect,
-        sql: Statements,
-        move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]],
-    ) -> None:
-        self._connection, self._dialect, self._sql, self._move = connection, dialect, sql, move
-        self.session = AsyncSession(bind=connection, expire_on_commit=False)
+    engine: AsyncEngine
+    dialect: SqlDialect
+    sql: Statements
+    move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]]
+    session: Callable[[AsyncConnection], AsyncSession]
+
+
+class SagaTransaction:
+    """A transaction on the saga's own database."""
+
+    def __init__(self, connection: AsyncConnection, bracket: Bracket, database: Database) -> None:
+        self._connection, self._bracket, self._database = connection, bracket, database
+        self.session = database.session(connection)
+        self.may_stand = False
         self._root = connection.sync_connection.get_transaction() if connection.sync_connection else None
         self._ended = ""
-        event.listen(self.session.sync_session, "before_commit", self._committed)
-        event.listen(self.session.sync_session, "after_soft_rollback", self._rolled_back)
+        self._is_closing = False
+        self._is_left = self._is_undone = False
+        self._conflict: BaseException | None = None
+        self._watch()
+
+    def _watch(self) -> None:
+        sync, connection = self.session.sync_session, self._connection.sync_connection
+        event.listen(sync, "before_commit", self._committed)
+        event.listen(sync, "after_soft_rollback", self._rolled_back)
+        event.listen(connection, "commit", self._refuse_commit)
+        event.listen(connection, "rollback", self._note_rollback)
+        event.listen(connection, "rollback_savepoint", self._forget_conflict)
+        event.listen(connection, "after_cursor_execute", self._look)
+        if connection is not None:
+            _watched[connection] = self
 
     async def settle(self, likely: Move, judge: Judge) -> None:
         if not self._ended:
-            await self.session.flush()
+            await self._flush()
         if not self._ended and not self._is_whole():
             self._ended = "rolled back"
         if self._ended:
@@ -69,16 +107,40 @@ class SagaTransaction:
                 f"the step has {self._ended} ctx.session itself, which is for the engine to commit, with the record of "
                 "the step; nothing of it has been kept"
             )
+        try:
+            await self._bracket.prove()
+        except TransactionEndedError:
+            raise SagaStateError(LEFT) from None
         if await self._written(likely):
             return
-        head, now = await locked(self._connection, self._sql.lock_one(self._dialect.now()), likely.saga_id)
+        lock = self._database.sql.lock_one(self._database.dialect.now())
+        head, now = await locked(self._connection, lock, likely.saga_id)
         if (move := judge(head, now)) is not None:
-            await self._move(self._connection, [move])
+            await self._database.move(self._connection, [move])
+
+    async def _flush(self) -> None:
+        """Do what a commit of the session would do before it commits: the application's own listeners, and a flush."""
+        await self.session.run_sync(self._prepare)
+
+    def _prepare(self, session: Session) -> None:
+        self._is_closing = True
+        session.dispatch.before_commit(session)
+        self._is_closing = False
+        session.flush()
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the connection is gone, and with it all that was written."""
-        return self._connection.invalidated
+    def conflict(self) -> BaseException | None:
+        if self._connection.invalidated:
+            return self._conflict or ConnectionError("the connection was lost")
+        raised = self.session.info.get(_FAILURE)
+        return self._conflict or next((each for each in _causes(raised) if is_conflict(each)), None)
+
+    def note(self, error: BaseException) -> None:
+        """Take note of what the database has refused, whatever the step makes of it."""
+        if is_conflict(error):
+            self._conflict = error
+        if not (self._connection.invalidated or self._is_left or self._bracket.is_open()):
+            self._is_undone = True  # the database has rolled back by itself
 
     def _is_whole(self) -> bool:
         """Return whether it is still the transaction that was opened: a flush that fails rolls it back unasked."""
@@ -87,38 +149,128 @@ class SagaTransaction:
 
     async def _written(self, move: Move) -> bool:
         """Write a move if it fits, without asking first."""
-        statement, sent = (
-            (self._sql.move_kept_if, kept(move)) if move.ownership is None else (self._sql.move_owned_if, owned(move))
-        )
+        sql = self._database.sql
+        statement, sent = (sql.move_kept_if, kept(move)) if move.ownership is None else (sql.move_owned_if, owned(move))
         moved = await self._connection.execute(statement, {**sent, "_was": move.revision, "_held": move.token})
         if moved.rowcount != 1:
             return False
         if rows := [past(row) for row in move.rows()]:
-            await self._connection.execute(self._sql.insert_history, rows)
+            await self._connection.execute(sql.insert_history, rows)
         if move.letters:
-            await self._connection.execute(self._sql.insert_letters, [kept_letter(letter) for letter in move.letters])
+            await self._connection.execute(sql.insert_letters, [kept_letter(letter) for letter in move.letters])
         return True
 
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Commit the transaction that was opened, and no other.
+
+        Raises:
+            SagaStateError: The step has ended it itself.
+        """
+        self._is_closing = True
+        try:
+            await self._bracket.commit()
+        except TransactionEndedError:
+            self.may_stand = True
+            raise SagaStateError(LEFT) from None
+
+    async def roll_back(self) -> None:
+        """Roll back, and find out whether that undoes all that the step has written."""
+        self._is_closing = True
+        lost = self._connection.invalidated
+        stood = False
+        if not lost:
+            try:
+                stood = await self._bracket.rollback()
+            except Exception as error:  # noqa: BLE001 - a connection that is given up is rolled back by the database
+                logger.debug("a step's transaction could not be rolled back; its connection is given up: {!r}", error)
+                await self._connection.invalidate()
+                lost = True
+        is_undone = lost or self._is_undone or self._ended == "rolled back"
+        if self._is_left or not (stood or is_undone):
+            self.may_stand = True
+
+    # --- what the step does with its connection ----------------------------------------------------------------------
+
+    def _refuse_commit(self, connection: Connection) -> None:
+        if not self._is_closing:
+            self._ended = "committed"
+            raise SagaStateError("ctx.session is for the engine to commit, with the record of the step.")
+
+    def _note_rollback(self, connection: Connection) -> None:
+        if not self._is_closing:
+            self._ended = self._ended or "rolled back"
+
+    def _forget_conflict(self, *_: object) -> None:
+        self._conflict = None
+
+    def _look(self, *_: object) -> None:
+        """Look after each statement whether the transaction is still open: a COMMIT of the step's own ends it."""
+        if not self._is_closing and not self._ended and not self._bracket.is_open():
+            self._is_left = True
+
     def _committed(self, session: Session) -> None:
-        if not session.in_nested_transaction():
+        if not self._is_closing and not session.in_nested_transaction():
             self._ended = "committed"
 
     def _rolled_back(self, session: Session, ended: SessionTransaction) -> None:
         if ended.parent is None:
-            self._ended = "rolled back"
+            self._ended = self._ended or "rolled back"
+
+
+_watched: WeakKeyDictionary[Connection, SagaTransaction] = WeakKeyDictionary()
+
+
+def watch_errors(engine: AsyncEngine) -> None:
+    """Have the errors of an engine's connections told to the transactions of steps on them."""
+    if not event.contains(engine.sync_engine, "handle_error", _note_error):
+        event.listen(engine.sync_engine, "handle_error", _note_error)
+
+
+def _note_error(context: ExceptionContext) -> None:
+    found = None if context.connection is None else _watched.get(context.connection)
+    error = context.sqlalchemy_exception or context.original_exception
+    if found is not None and isinstance(error, Exception):
+        found.note(error)
+
+
+def keep_failure(session: object, error: BaseException | None) -> None:
+    """Keep the error that a step has raised with the session of its transaction, if it has one."""
+    if isinstance(session, AsyncSession):
+        session.info[_FAILURE] = error
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether a database has refused a step's transaction for what passes: another's, or a lost connection."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    is_driver = isinstance(error, DBAPIError) or type(error).__module__.partition(".")[0] in ("asyncpg", "sqlite3")
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    return is_driver and not state.startswith(_ITS_OWN) and is_passing(error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, those that it was raised from, and those of a group."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for each in error.exceptions:
+                yield from _causes(each)
+        error = error.__cause__
 
 
 @asynccontextmanager
-async def transaction(
-    engine: AsyncEngine,
-    dialect: SqlDialect,
-    sql: Statements,
-    move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]],
-) -> AsyncIterator[SagaTransaction]:
+async def transaction(database: Database) -> AsyncIterator[SagaTransaction]:
     """Open a transaction for a step: committed at the end, rolled back on an error."""
-    async with dialect.writing(engine) as connection:
-        opened = SagaTransaction(connection, dialect, sql, move)
+    async with database.dialect.taking_turns(database.engine) as (connection, bracket):
+        await bracket.open()
+        opened = SagaTransaction(connection, bracket, database)
         try:
             yield opened
+            await opened.commit()
+        except BaseException:
+            with suppress(SagaStateError):
+                await opened.roll_back()
+            raise
         finally:
             opened.session.sync_session.expunge_all()

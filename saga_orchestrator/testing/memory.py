@@ -234,7 +234,8 @@ class MemoryTransaction:
         self.session: list[Callable[[], object]] = []
         self._advance = advance
         self._settled: tuple[UUID, Judge] | None = None
-        self.is_lost = False
+        self.may_stand = False
+        self.conflict: BaseException | None = None
 
     async def settle(self, likely: Move, judge: Judge) -> None:
         self._settled = likely.saga_id, judge

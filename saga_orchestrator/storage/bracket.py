@@ -1,0 +1,261 @@
+"""The bracket around what a step does in its transaction: how it begins, how it ends, and the proof that it is one.
+
+The engine sets a savepoint when it begins the transaction of a step. A COMMIT or a ROLLBACK destroys that savepoint,
+also when another BEGIN follows. So a transaction that still has the savepoint is the one that the engine began.
+
+The savepoint costs no round trip: PostgreSQL gets it together with BEGIN, and releases it together with COMMIT; SQLite
+sets it in the same hop to the thread of its driver.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+PROOF = "saga_step"
+"""The name of the savepoint."""
+_NO_SAVEPOINT = ("3B001", "25P01")
+"""PostgreSQL has no such savepoint, or no transaction."""
+
+
+class TransactionEndedError(Exception):
+    """The transaction that the engine began is over: the step has ended it itself."""
+
+
+class Bracket(Protocol):
+    """The beginning and the end of a step's transaction on one connection."""
+
+    async def open(self) -> None:
+        """Begin the transaction and set the savepoint."""
+        ...
+
+    def is_open(self) -> bool:
+        """Return False if the driver knows that no transaction is open; it does not ask the database."""
+        ...
+
+    async def prove(self) -> None:
+        """Check before the engine writes that no write is committed by itself.
+
+        Raises:
+            TransactionEndedError: The transaction is over.
+        """
+        ...
+
+    async def commit(self) -> None:
+        """Commit the transaction that was begun, and no other.
+
+        Raises:
+            TransactionEndedError: The transaction is over, and nothing was committed.
+        """
+        ...
+
+    async def rollback(self) -> bool:
+        """Roll back, and return whether it was the transaction that was begun."""
+        ...
+
+
+class PortableBracket:
+    """The bracket in the words that each driver of SQLAlchemy understands; it costs two round trips."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._is_proved = False
+
+    async def open(self) -> None:
+        _ = await self._connection.begin()
+        await self._connection.exec_driver_sql(f"SAVEPOINT {PROOF}")
+
+    def is_open(self) -> bool:
+        return True
+
+    async def prove(self) -> None:
+        try:
+            await self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {PROOF}")
+        except DBAPIError as error:
+            if not _is_missing(error.orig):
+                raise
+            raise TransactionEndedError from error
+        self._is_proved = True
+
+    async def commit(self) -> None:
+        await self._connection.commit()
+
+    async def rollback(self) -> bool:
+        stood = self._is_proved
+        if not stood:
+            with suppress(DBAPIError):
+                await self._connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {PROOF}")
+                stood = True
+        await self._connection.rollback()
+        return stood
+
+
+class AsyncpgBracket:
+    """The bracket on PostgreSQL through asyncpg, which takes several commands at once.
+
+    SQLAlchemy is told that the connection commits by itself. So a commit or a rollback of SQLAlchemy's reaches no
+    database, and only the engine ends the transaction.
+
+    Args:
+        limits: Commands that are sent together with BEGIN, each after a semicolon.
+    """
+
+    def __init__(self, connection: AsyncConnection, limits: str = "") -> None:
+        self._connection, self._limits = connection, limits
+        self._driver: Any = None
+
+    async def open(self) -> None:
+        raw = await self._connection.get_raw_connection()
+        self._driver = raw.driver_connection
+        begin = _begin(raw.dbapi_connection)
+        _ = await self._connection.execution_options(isolation_level="AUTOCOMMIT")
+        await self._send(f"{begin}{self._limits}; SAVEPOINT {PROOF}")
+        _ = await self._connection.begin()
+
+    def is_open(self) -> bool:
+        return bool(self._driver.is_in_transaction())
+
+    async def prove(self) -> None:
+        if not self.is_open():
+            raise TransactionEndedError
+
+    async def commit(self) -> None:
+        await self._connection.commit()
+        await self._send(f"RELEASE SAVEPOINT {PROOF}; COMMIT")
+
+    async def rollback(self) -> bool:
+        await self._connection.rollback()
+        try:
+            await self._send(f"ROLLBACK TO SAVEPOINT {PROOF}; ROLLBACK")
+        except TransactionEndedError:
+            return False
+        return True
+
+    async def _send(self, script: str) -> None:
+        try:
+            await self._driver.execute(script)
+        except BaseException as error:
+            await self._clear()
+            if _is_missing(error):
+                raise TransactionEndedError from error
+            raise
+
+    async def _clear(self) -> None:
+        """Leave no transaction on the connection; throw the connection away if that fails."""
+        try:
+            if not self._driver.is_closed() and self.is_open():
+                await self._driver.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - the error that led here is the one to tell of
+            await self._connection.invalidate()
+        if self._driver.is_closed():
+            await self._connection.invalidate()
+
+
+def _begin(adapted: Any) -> str:
+    """Return the BEGIN that SQLAlchemy would have sent on this connection."""
+    level = getattr(adapted, "isolation_level", None)
+    if level in (None, "autocommit"):
+        return "BEGIN"
+    return f"BEGIN ISOLATION LEVEL {str(level).replace('_', ' ').upper()}"
+
+
+class AiosqliteBracket:
+    """The bracket on SQLite through aiosqlite, where each command is a hop to the driver's thread."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._driver: Any = None
+        self._is_proved = False
+
+    async def open(self) -> None:
+        self._driver = await begin_immediate(self._connection, f"SAVEPOINT {PROOF}")
+
+    def is_open(self) -> bool:
+        return bool(self._driver.in_transaction)
+
+    async def prove(self) -> None:
+        if not self.is_open():
+            raise TransactionEndedError
+
+    async def commit(self) -> None:
+        if not await in_thread(self._driver, _ran, f"RELEASE SAVEPOINT {PROOF}"):
+            raise TransactionEndedError
+        self._is_proved = True
+        await self._connection.commit()
+
+    async def rollback(self) -> bool:
+        stood = self._is_proved or await in_thread(self._driver, _ran, f"ROLLBACK TO SAVEPOINT {PROOF}")
+        if self.is_open():
+            await self._connection.rollback()
+        return stood
+
+
+async def begin_immediate(connection: AsyncConnection, *then: str) -> Any:
+    """Begin a transaction of SQLite that may write, whatever the driver and the application begin by themselves.
+
+    Args:
+        then: Statements that are run in the same hop.
+
+    Returns:
+        The driver's connection.
+    """
+    driver = (await connection.get_raw_connection()).driver_connection
+    _ = await connection.begin()
+    await in_thread(driver, _begin_immediate, then)
+    return driver
+
+
+async def in_thread(driver: Any, act: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function on SQLite's connection in the driver's thread; its errors are as SQLAlchemy would raise them."""
+    try:
+        return await driver._execute(act, driver._conn, *arguments)  # noqa: SLF001 - the only way into that thread
+    except sqlite3.Error as error:
+        raise DBAPIError.instance("a transaction of SQLite", None, error, sqlite3.Error) from error
+
+
+def _begin_immediate(connection: sqlite3.Connection, then: tuple[str, ...]) -> None:
+    if connection.in_transaction:  # an event of the application's, or PEP 249's mode, has begun a deferred one
+        connection.execute("COMMIT")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error:
+        if is_pep249(connection):
+            connection.execute("BEGIN")
+        raise
+    for statement in then:
+        connection.execute(statement)
+
+
+def use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to write-ahead logging, which SQLite does outside of transactions only."""
+    if connection.in_transaction:
+        connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode=WAL")
+    if is_pep249(connection):
+        connection.execute("BEGIN")
+
+
+def _ran(connection: sqlite3.Connection, statement: str) -> bool:
+    """Run a statement on the savepoint, and return whether the savepoint was there."""
+    try:
+        connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if "no such savepoint" in str(error):
+            return False
+        raise
+    return True
+
+
+def is_pep249(connection: Any) -> bool:
+    """Return whether the driver always holds a transaction open, as `autocommit=False` of Python 3.12 says."""
+    return getattr(connection, "autocommit", None) is False
+
+
+def _is_missing(error: object) -> bool:
+    state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+    return state in _NO_SAVEPOINT or "no such savepoint" in str(error)
