@@ -67,7 +67,7 @@ def _incomplete(world: World, graph: Graph, state: State, place: Place) -> Itera
         yield from _childless(world, place)
     elif is_booked(graph, state, place.step_id) and not _was_skipped(world, place):
         effect = world.ledger.effect(place)
-        if not effect.stands:
+        if not effect.stands and not effect.closed:
             yield f"{place.step_id}{place.life} was {'undone' if effect.undone else 'never done'}"
 
 

@@ -69,6 +69,12 @@ KNOWN_ERRORS = (
     "aborted while in flight",
     "was lost while the attempt was in flight",
     "owners in a row were lost",
+    "close_all answered ",
+    "the hook failed",
+    " is not dirty",
+    " while CLOSE_ALL was under way",
+    " while ALERT_HUMAN was under way",
+    "the call of the hook was cut off",
     "did a part, and its attempt is over",
     "probe: not done, and yet a part of it is",
 )
@@ -157,10 +163,16 @@ class WatchedStore(MemoryStore):
         self._world.simulation.note(
             f"{label} r{head.revision} is {head.status.value} [{steps}] {head.last_error or ''}"
         )
-        for found in (*broken_by(graph, state), *_strains(graph, head, state), *self._gaps(head, state)):
+        for found in (*broken_by(graph, state), *self._strains(graph, head, state), *self._gaps(head, state)):
             self._blame(saga_id, found)
         for found in self._false_claims(graph, saga_id, state):
             self._blame(saga_id, found)
+
+    def _strains(self, graph: Graph, head: Head, state: State) -> Iterable[str]:
+        """Yield what strains a row, where no hook is called about the saga, or is to be."""
+        is_to_act = head.status is SagaStatus.FAILED and self._world.definitions[head.saga_name].failure.calls
+        if state.action is None and not is_to_act:
+            yield from _strains(graph, head, state)
 
     def _gaps(self, head: Head, state: State) -> Iterable[str]:
         numbers = [row.seq for row in self.past[head.id]]

@@ -24,6 +24,8 @@ from saga_orchestrator.testing.simulation import Host
 
 CONFIRM = ".confirm"
 """What the step is called by which another is confirmed."""
+HOOK = "(hook)"
+"""What stands for the step while a hook is called about a whole saga."""
 
 
 class Place(NamedTuple):
@@ -56,6 +58,10 @@ class Place(NamedTuple):
         return cls(saga_id, step_id, state.spent.get(step_id, 0))
 
 
+class HookError(RuntimeError):
+    """What a hook raises that has failed."""
+
+
 class Part(NamedTuple):
     """A part of a step's work. An undo that has learnt what it undoes may do its part once more."""
 
@@ -70,6 +76,7 @@ class Effect:
 
     receipt: int = 0
     undone: bool = False
+    closed: bool = False
     keys: dict[str, set[str]] = field(default_factory=dict)
     inputs: set[str] = field(default_factory=set)
 
@@ -146,6 +153,26 @@ class Ledger:
         """Take it back, once; what has not been done will never be."""
         self.effect(place).undone = True
 
+    def close(self, saga_id: UUID) -> None:
+        """Take everything of a saga back at once."""
+        for place, effect in self.effects.items():
+            if place.saga_id == saga_id:
+                effect.undone = effect.closed = True
+
+    @contextmanager
+    def hook(self, saga_id: UUID, tenure: Tenure | None) -> Iterator[None]:
+        """Keep book of a hook while it is called, and object to whatever else goes on of its saga."""
+        host, task = Host.current(), asyncio.current_task()
+        assert host is not None
+        assert task is not None
+        call = Call(Place(saga_id, HOOK), HOOK, host, task, tenure)
+        self._check_alone(call)
+        self.calls[call] = None
+        try:
+            yield
+        finally:
+            self.calls.pop(call, None)
+
     async def do_part(self, part: Part, call: Call, pause: Callable[[], Awaitable[None]]) -> int:
         """Do a part, and return a number that no other has."""
         if part in self._remembered and call.is_believed_in(asyncio.get_running_loop().time()):
@@ -199,6 +226,8 @@ class Ledger:
     def _check_alone(self, call: Call) -> None:
         now = asyncio.get_running_loop().time()
         for other in () if self._is_aborted(call.place[0]) else self.calls:
-            if other.place[:2] == call.place[:2] and call.is_believed_in(now) and other.is_believed_in(now):
+            is_about_all = HOOK in (other.phase, call.phase) and other.place.saga_id == call.place.saga_id
+            is_rival = other.place[:2] == call.place[:2] or is_about_all
+            if is_rival and call.is_believed_in(now) and other.is_believed_in(now):
                 names = f"{other.host.name} ({other.phase}) and {call.host.name} ({call.phase})"
                 self._blame(f"{call.place[1]} is called by two owners at once, neither a zombie: {names}")

@@ -16,12 +16,13 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
+from saga_orchestrator import FailureAction, SagaAdmin
 from saga_orchestrator.definition.constant import Nothing
 from saga_orchestrator.definition.finish import DECISION, Finish
 from saga_orchestrator.kernel import backward_orders, claim, rewind
 from saga_orchestrator.kernel.notes import ONCE
 from saga_orchestrator.kernel.step_status import Running
-from saga_orchestrator.runtime import deciding, tenure
+from saga_orchestrator.runtime import deciding, failing, tenure
 from saga_orchestrator.runtime.alarm import Alarm
 from saga_orchestrator.runtime.children import SagaChildren
 from saga_orchestrator.runtime.claims import Claims
@@ -80,6 +81,9 @@ PARTS = Plan(sagas=12, parts=True, crashes_in_steps=0.08, unruly=0.3, seconds=60
 
 PURGES = Plan(sagas=14, purges=60, rewinds=20, families=True, slowness=1.0, seconds=60.0)
 """Operators who delete what is over, while others have it go back."""
+
+ACTIONS = Plan(sagas=16, actions=80, unruly=0.4, slowness=3.0, resolved=False, seconds=60.0)
+"""Operators who have failed sagas reverted and closed, two at a time."""
 
 SILENCE = Plan(sagas=12, silent_calls=0.04, seconds=60.0)
 """Connections that say nothing any more."""
@@ -297,6 +301,18 @@ def a_history_that_cannot_be_read_is_taken_for_an_empty_one(right: Any) -> Any:
             return await read()
         except ConnectionError:
             return defaultdict(list)
+
+    return wrong
+
+
+@mutant(SagaAdmin, "_call", ACTIONS)
+def a_hook_is_called_before_its_action_is_claimed(right: Any) -> Any:
+    async def wrong(self: SagaAdmin[Any], dirty: Any, order: Any) -> Any:
+        head = await self._engine.store.head(dirty.saga_id)
+        definition = head and self._engine.registry.find(head.saga_name, head.definition_version)
+        if definition and order.calls:
+            await failing.call_hook(definition.failure, FailureAction(order.action), dirty)
+        return await right(self, dirty, order)
 
     return wrong
 

@@ -9,14 +9,14 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from saga_orchestrator import BaseStep, OutcomeUnknown, PermanentError, StepContext, StepKind
+from saga_orchestrator import BaseStep, DirtyState, OutcomeUnknown, PermanentError, StepContext, StepKind
 from saga_orchestrator.definition.finish import COMMIT
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, Work
 from saga_orchestrator.kernel.state import State
 from saga_orchestrator.kernel.step_status import Succeeded
 from saga_orchestrator.runtime.tenure import Tenure
 
-from .ledger import Part, Place
+from .ledger import HookError, Part, Place
 from .moods import COMPENSATING, EXECUTING, PROBING
 from .states import decode
 
@@ -166,6 +166,28 @@ class Services:
         with self._world.ledger.call(ctx, "probe", inp.model_dump_json(), self._tenure(ctx.saga_id)):
             mood = self._mood(PROBING, f"probe {ctx.step_id} #{ctx.attempt}", ctx)
             return await mood(self, Place.called(ctx))
+
+    async def close_all(self, saga_id: UUID) -> bool:
+        """Close whatever a saga has done, all at once; or fail, or say that it did not come off."""
+        with self._world.ledger.hook(saga_id, self._tenure(saga_id)):
+            self._world.simulation.note(f"    {self._world.label(saga_id)} close_all")
+            await self._suffer_in_hook()
+            if self._world.rolls(self._world.plan.unruly):
+                return False
+            self._world.ledger.close(saga_id)
+            self._world.simulation.note(f"    {self._world.label(saga_id)} CLOSED")
+            await self._suffer_in_hook()
+            return True
+
+    async def alert_human(self, saga_id: UUID, dirty: DirtyState) -> None:
+        """Tell somebody, or fail."""
+        with self._world.ledger.hook(saga_id, self._tenure(saga_id)):
+            await self._suffer_in_hook()
+
+    async def _suffer_in_hook(self) -> None:
+        await self.pause()
+        if self._world.rolls(0.5 * self._world.plan.unruly):
+            raise HookError("the hook failed")
 
     def act(self, place: Place) -> Receipt:
         """Act outside, or be refused because it was cancelled there."""

@@ -24,6 +24,7 @@ from saga_orchestrator import (
 from saga_orchestrator.runtime.reading import open_waits
 
 from .database import LineIsDeadError
+from .ledger import HookError
 from .states import decode
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ ACTOR = {"actor": "ann", "reason": "simulation"}
 ORDERS = ("cancel", "abort", "retry_step", "compensate_step", "skip_step", "skip_done_step", "waive_step")
 HOLDS = ("pause", "stop", "resume", "step", "step")
 RETURNS = ("rewind", "rewind", "rewind_and_patch", "compensate_step")
+ACTIONS = ("REVERT", "CLOSE_ALL", "CLOSE_ALL", "ALERT_HUMAN", "NOOP")
 PAUSE = "pause"
 ASKED = "event:saga.commit"
-_BROKEN = (LineIsDeadError, ConnectionError, TimeoutError, DBAPIError)
+_BROKEN = (LineIsDeadError, HookError, ConnectionError, TimeoutError, DBAPIError)
 _EXPECTED = (ActiveSagaAlreadyExistsError, SagaNotFoundError, SagaError, *_BROKEN)
 _ROUNDS = 20
 _PATIENCE = 5
@@ -180,6 +182,21 @@ class People:
             statuses = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, *over)
             gone = await machine.admin.purge(older_than=age, statuses=statuses, limit=10, **ACTOR)
             self._world.simulation.note(f"purge: {gone} are gone")
+
+    async def act(self, machine: Machine) -> None:
+        """Have two people do something about one failed saga, at the same time and on any machines."""
+        rows = self._world.database.rows.items()
+        failed = [saga_id for saga_id, head in rows if head.status in (SagaStatus.FAILED, SagaStatus.STUCK)]
+        if failed:
+            chosen = self._world.random.choice(failed)
+            for _ in range(2):
+                self._world.do(self._act, chosen, self._world.random.choice(ACTIONS))
+
+    async def _act(self, machine: Machine, saga_id: UUID, action: str) -> None:
+        what = f"{action} {self._world.label(saga_id)}"
+        with self._shrugging(what):
+            result = await machine.admin.execute_compensation(saga_id, action, **ACTOR)
+            self._world.simulation.note(f"{what}: {result.success}, {result.message}")
 
     async def let_go(self, machine: Machine) -> None:
         """Resume every saga that rests in a pause."""

@@ -35,6 +35,8 @@ class Plan:
         silent_calls: A connection says nothing any more; the call may have been done, and ends with its time limit.
         parts: Steps do a part of their work by `ctx.once`.
         purges: How often somebody deletes sagas that have been over for a few seconds.
+        actions: How often two people do something about one failed saga at once. Only where there are any has a
+            definition hooks for that.
         families: Sagas may have a child, which is a saga of its own. Then every machine knows every definition: who
             runs a parent must know its child.
     """
@@ -66,6 +68,7 @@ class Plan:
     silent_calls: float = 0.0
     parts: bool = False
     purges: int = 0
+    actions: int = 0
 
     @property
     def spares_owners(self) -> bool:
@@ -110,4 +113,5 @@ class Plan:
             silent_calls=random.choice((0.0, 0.0, random.uniform(0, 0.02))),
             parts=random.random() < 0.5,
             purges=random.choice((0, random.randint(1, 20))),
+            actions=random.choice((0, 0, random.randint(1, 30))),
         )

@@ -33,6 +33,7 @@ from .participants import (
     Reading,
     Receipt,
     Request,
+    Services,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def drawn(world: World, random: Random, child: str | None = None) -> SagaDefinit
         max_recoveries=random.choice((1, 3, 5)),
         undo_window=_window(random) if world.plan.rewinds else None,
         **(_commit(random) if world.plan.decisions else {}),
+        **(_failure(world, random) if world.plan.actions else {}),
     )
     layer: list[StepRef[Any]] = []
     for _ in range(random.randint(1, 3)):
@@ -241,6 +243,13 @@ def _commit(random: Random) -> dict[str, Any]:
     if random.random() < 0.5:
         return {}
     return {"commit": "manual", "commit_timeout": random.choice((None, None, timedelta(seconds=10)))}
+
+
+def _failure(world: World, random: Random) -> dict[str, Any]:
+    """Draw what is done about a saga that has failed."""
+    action = random.choice((None, "CLOSE_ALL", "CLOSE_ALL", "ALERT_HUMAN", "NOOP"))
+    services = Services(world)
+    return {"on_failure": action, "close_all": services.close_all, "alert_human": services.alert_human}
 
 
 def _window(random: Random) -> timedelta | None:

@@ -162,7 +162,11 @@ class World:
         waiting = self._postponed or any(host.is_running and not task.done() for host, task in self._deeds_begun)
         if waiting or not all(machine.is_up and machine.is_idle for machine in self.machines):
             return False
-        return all(head.status.is_terminal or self.is_left_to_people(head) for head in self.database.rows.values())
+        return all(self._rests(head) for head in self.database.rows.values())
+
+    def _rests(self, head: Head) -> bool:
+        is_done = head.status.is_terminal or self.is_left_to_people(head)
+        return is_done and decode(head.state).action is None
 
     def is_left_to_people(self, head: Head) -> bool:
         """Return whether a saga is stuck, or waits for a child that is."""
@@ -209,6 +213,8 @@ class World:
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.go_back)
         for _ in range(plan.purges):
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.purge)
+        for _ in range(plan.actions):
+            yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.act)
         for _ in range(plan.decisions):
             yield draw.uniform(1, plan.seconds), lambda: self.do(self.people.decide)
 
