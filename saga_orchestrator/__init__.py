@@ -14,6 +14,7 @@ from .definition.step import BaseStep, StepDefinition, StepRef
 from .definition.waiting import Event, WaitFor
 from .errors import (
     ActiveSagaAlreadyExistsError,
+    IdempotencyConflictError,
     OutcomeUnknown,
     PayloadError,
     PermanentError,
@@ -26,6 +27,7 @@ from .errors import (
     TypeValidationError,
 )
 from .kernel.state import SagaStatus
+from .runtime.birth import StartResult
 from .runtime.engine import SagaEngine
 from .runtime.failing import CompensationResult
 from .runtime.function import FunctionStep, step
@@ -50,6 +52,7 @@ __all__ = [
     "FixedRetry",
     "FunctionStep",
     "HistoryEntry",
+    "IdempotencyConflictError",
     "InputContext",
     "NoRetry",
     "OpenWait",
@@ -77,6 +80,7 @@ __all__ = [
     "SagaStatus",
     "SagaWorker",
     "SignalResult",
+    "StartResult",
     "StepContext",
     "StepDefinition",
     "StepKind",

@@ -47,6 +47,23 @@ class ActiveSagaAlreadyExistsError(SagaError):
         self.saga_id = saga_id
 
 
+class IdempotencyConflictError(SagaError):
+    """An `idempotency_key` has started another saga than the one that is asked for now; nothing was written.
+
+    Attributes:
+        idempotency_key: The key that both starts gave.
+        saga_id: The saga that the key has started.
+    """
+
+    def __init__(self, idempotency_key: str, saga_id: UUID, difference: str) -> None:
+        super().__init__(
+            f"idempotency_key {idempotency_key!r} has started saga {saga_id} before, {difference}. Give another start "
+            "a key of its own; start(..., on_conflict='first') answers with the first saga instead."
+        )
+        self.idempotency_key = idempotency_key
+        self.saga_id = saga_id
+
+
 class SagaStateError(SagaError):
     """The saga is not in a state in which this can be done; nothing was changed."""
 

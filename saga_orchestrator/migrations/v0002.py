@@ -3,7 +3,8 @@
 Not released: this version is amended until 1.0.0 is.
 
 On PostgreSQL the payload columns change from ``jsonb`` to ``json``; on SQLite they are texts already. A text that
-``jsonb`` has rewritten stays as ``jsonb`` wrote it.
+``jsonb`` has rewritten stays as ``jsonb`` wrote it. The inbox says when an event was sent, by the database's clock, so
+that events are delivered in the order of their sending.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ _PAYLOADS = (
 def up(op: Any, table: str, schema: str | None) -> None:
     """Bring the tables from version 1 to version 2."""
     _retype_payloads(op, table, schema, "json")
+    op.add_column(f"{table}_inbox", sa.Column("sent_at", sa.DateTime(timezone=True)), schema=schema)
 
 
 def down(op: Any, table: str, schema: str | None) -> None:
     """Bring the tables back to version 1."""
+    op.drop_column(f"{table}_inbox", "sent_at", schema=schema)
     _retype_payloads(op, table, schema, "jsonb")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from math import isnan
+from typing import Any, Literal
 from uuid import UUID
 
 from ..definition.saga import SagaDefinition
@@ -22,6 +23,8 @@ from .moves import left_to_anybody, taken
 from .tenure import context_of
 from .texts import check_name
 
+OnConflict = Literal["refuse", "first"]
+"""What a start does whose key has started another saga: it raises, or answers with that saga."""
 _LARGEST_PRIORITY = 2**31 - 1
 
 
@@ -43,6 +46,7 @@ class Beginning:
     idempotency_key: str | None = None
     priority: int = 0
     parent_id: UUID | None = None
+    on_conflict: OnConflict = "refuse"
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,11 +54,26 @@ class Beginning:
         check_name("trace_id", self.trace_id)
         if self.idempotency_key is not None:
             check_name("idempotency_key", self.idempotency_key)
+        if self.on_conflict not in ("refuse", "first"):
+            raise SagaStateError(f"on_conflict is 'refuse' or 'first'; got {self.on_conflict!r}.")
         if type(self.priority) is not int or abs(self.priority) > _LARGEST_PRIORITY:
             raise SagaStateError(f"priority is a whole number of at most {_LARGEST_PRIORITY}; got {self.priority!r}.")
         if self.values and (own := self.values.keys() & Head.__dataclass_fields__.keys()):
             names = ", ".join(sorted(own))
             raise SagaStateError(f"values= is for columns of your own; the engine writes {names} itself.")
+
+
+@dataclass(frozen=True)
+class StartResult:
+    """What a start has come to.
+
+    Attributes:
+        saga_id: The saga that was asked for.
+        created: This start has made the saga; False: an earlier start under the same key has.
+    """
+
+    saga_id: UUID
+    created: bool
 
 
 def born(wanted: Beginning, now: datetime, owner: str, lease: timedelta) -> tuple[Birth, State]:
@@ -99,3 +118,16 @@ def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, owners
         updated_at=now,
     )
     return Birth(head, wanted.values)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Return whether two plain JSON values are the same; a number is no truth value, and NaN is NaN."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, bool) is not isinstance(other, bool):
+        return False
+    if isinstance(one, float) and isinstance(other, float) and isnan(one):
+        return isnan(other)
+    return bool(one == other)

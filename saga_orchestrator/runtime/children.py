@@ -27,10 +27,10 @@ from ..kernel.order_events import CancelOrdered, CompensateOrdered
 from ..kernel.projection import stands, status_of
 from ..kernel.state import Course, SagaStatus, State
 from ..storage.contract import Store
-from ..storage.rows import Birth, Head, Move
+from ..storage.rows import Head, Move
 from .after_commit import after_commit
 from .background import Background
-from .birth import Beginning, unborn
+from .birth import Beginning, StartResult
 from .claims import Claims, Intake
 from .moves import read_state
 from .registry import Registry
@@ -50,8 +50,8 @@ class Nursery(Protocol):
     background: Background
     now: Callable[[], datetime]
 
-    async def add(self, session: AsyncSession, birth: Birth) -> UUID:
-        """Insert a saga in a transaction; return its id, or that of its key's first start."""
+    async def add(self, session: AsyncSession, wanted: Beginning) -> StartResult:
+        """Insert a saga in a transaction, unless its key has started it before."""
 
     def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
         """Look at some sagas in the background."""
@@ -86,7 +86,7 @@ class SagaChildren:
 
     async def begin(self, ctx: StepContext, child: ChildKey, initial_data: Any, *, detached: bool) -> UUID:
         wanted = self._wanted(ctx, child, initial_data, parent_id=None if detached else ctx.saga_id)
-        saga_id = await self._nursery.add(ctx.session, unborn(wanted, self._nursery.now()))
+        saga_id = (await self._nursery.add(ctx.session, wanted)).saga_id
         wake = partial(self._nursery.wake_soon, [saga_id])
         if isinstance(ctx.session, AsyncSession):
             after_commit(ctx.session.sync_session, wake)
@@ -107,6 +107,7 @@ class SagaChildren:
             trace_id=ctx.trace_id,
             idempotency_key=child.key,
             parent_id=parent_id,
+            on_conflict="first",  # what the step has started is its child, whatever its input is by now
         )
 
     async def look(self, child: ChildKey) -> Child | None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ..definition.failure import FailureAction
+from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
-from ..errors import ActiveSagaAlreadyExistsError, SagaStateError
+from ..errors import ActiveSagaAlreadyExistsError, IdempotencyConflictError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError
 from ..kernel.effects import Verdict
 from ..kernel.events import Claimed, Event
@@ -21,7 +22,7 @@ from ..kernel.order_events import AbortOrdered, CompensateOrdered, FailureOrdere
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
-from .birth import Beginning, born, unborn
+from .birth import Beginning, born, equal, unborn
 from .moves import (
     Fold,
     Grip,
@@ -51,6 +52,7 @@ class Claims:
     registry: Registry
     owner: str
     lease: timedelta
+    payloads: Payloads
 
     def born(self, wanted: Beginning, now: datetime) -> tuple[Birth, State | None]:
         """Return a newborn saga, and its state if it is this engine that begins it."""
@@ -150,11 +152,12 @@ class Claims:
             parent_id=head.parent_id,
         )
 
-    def rival(self, birth: Birth, found: Head | None) -> Head:
+    def rival(self, wanted: Beginning, birth: Birth, found: Head | None) -> Head:
         """Return the saga that answers a repeated start.
 
         Raises:
             ActiveSagaAlreadyExistsError: It is another saga of the aggregate.
+            IdempotencyConflictError: The key has started a saga that is not the one wanted now.
             SagaStateError: There is none: something else stands in this start's way.
         """
         if found is None:
@@ -165,7 +168,19 @@ class Claims:
         key = birth.head.idempotency_key
         if key is None or (found.saga_name, found.idempotency_key) != (birth.head.saga_name, key):
             raise ActiveSagaAlreadyExistsError(birth.head.aggregation_id, found.id)
+        if wanted.on_conflict == "refuse" and (difference := self._difference(wanted, found)) is not None:
+            raise IdempotencyConflictError(key, found.id, difference)
         return found
+
+    def _difference(self, wanted: Beginning, found: Head) -> str | None:
+        """Return how a saga differs from the one that is wanted under its key; None if both are the same start."""
+        if found.aggregation_id != wanted.aggregation_id:
+            return f"for aggregation_id {found.aggregation_id!r} and not {wanted.aggregation_id!r}"
+        try:
+            is_same = equal(self.payloads.load(initial_of(found)), self.payloads.load(wanted.initial))
+        except (KeyError, TypeError, ValueError):  # a PayloadError is a ValueError
+            return "with initial_data that cannot be read here"
+        return None if is_same else "with other initial_data"
 
 
 @dataclass

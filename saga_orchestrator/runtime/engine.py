@@ -33,7 +33,7 @@ from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
 from .aftermath import Aftermath, driver_of, leaves_more
 from .background import Background
-from .birth import Beginning
+from .birth import Beginning, StartResult, unborn
 from .children import SagaChildren
 from .claims import Claims, Intake
 from .clock import DatabaseClock
@@ -88,7 +88,7 @@ class SagaEngine(Generic[ModelT]):
         self.now: Callable[[], datetime] = self._clock.now if clock is None else clock.now
         """Returns the database's time."""
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
-        self._claims = Claims(self.registry, self.owner, self.lease)
+        self._claims = Claims(self.registry, self.owner, self.lease, self.payloads)
         self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
         self._board = ProgressBoard(self.owner, self.store, self.now)
         children = SagaChildren(self, self._claims)
@@ -112,12 +112,12 @@ class SagaEngine(Generic[ModelT]):
         if not self._clock.is_ready:
             await self._clock.ready()
 
-    async def start(self, beginning: Beginning) -> UUID:
+    async def start(self, beginning: Beginning) -> StartResult:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
         await self.ready()
         return await self.background.outcome(self._start, beginning)
 
-    async def _start(self, beginning: Beginning) -> UUID:
+    async def _start(self, beginning: Beginning) -> StartResult:
         for tries in range(1, _STARTS + 1):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
             birth, state = self._claims.born(beginning, self.now())
@@ -126,26 +126,41 @@ class SagaEngine(Generic[ModelT]):
                     tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
                     tenure.lease_until = lease_until
                     await self._drive(tenure)
-                return birth.head.id
+                return StartResult(birth.head.id, created=True)
             rival = await self.store.rival(birth)
             if rival is not None or tries == _STARTS:
-                return await self._existing(birth, rival)
+                return await self._existing(beginning, birth, rival)
         raise AssertionError("unreachable")
 
-    async def _existing(self, birth: Birth, rival: Head | None) -> UUID:
+    async def _existing(self, wanted: Beginning, birth: Birth, rival: Head | None) -> StartResult:
         """Answer a start that met a saga of the same key, or refuse one that met its aggregate's active saga."""
-        existing = self._claims.rival(birth, rival)
+        existing = self._claims.rival(wanted, birth, rival)
         await self._driven(existing.id)
-        return existing.id
+        return StartResult(existing.id, created=False)
 
-    async def add(self, session: AsyncSession, birth: Birth) -> UUID:
-        """Insert a saga that nobody owns in the caller's transaction; return its id, or that of its key's first start.
+    async def add(self, session: AsyncSession, wanted: Beginning) -> StartResult:
+        """Insert a saga that nobody owns in the caller's transaction, unless its key has started it before.
 
         Raises:
             ActiveSagaAlreadyExistsError: The aggregate has an active saga.
+            IdempotencyConflictError: The key has started another saga.
         """
+        birth = unborn(wanted, self.now())
         rival = await self.store.add(session, birth)
-        return birth.head.id if rival is None else self._claims.rival(birth, rival[0]).id
+        if rival is None:
+            return StartResult(birth.head.id, created=True)
+        return StartResult(self._claims.rival(wanted, birth, rival[0]).id, created=False)
+
+    async def check_key(self, wanted: Beginning) -> None:
+        """Refuse a start whose key has started another saga, before anything is written.
+
+        Raises:
+            IdempotencyConflictError: It has.
+        """
+        if wanted.idempotency_key is not None:
+            found = await self.store.started(wanted.saga_name, wanted.idempotency_key)
+            if found is not None:
+                self._claims.rival(wanted, unborn(wanted, self.now()), found)
 
     async def run_due(self, limit: int) -> int:
         """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many were claimed."""

@@ -46,6 +46,8 @@ class Notice(Intake):
             event = Happening(type=wait.event_types[0], payload=event, correlation_id=wait.correlation_id)
         if event.type not in wait.event_types:
             return None
+        if None not in (event.correlation_id, wait.correlation_id) and event.correlation_id != wait.correlation_id:
+            return None
         content = sealed(self.payloads, event)
         opened(self.payloads, definition.step(wait.step_id).shape.event_model, content)
         return Signalled(event.type, event.correlation_id, content, wait.step_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -21,9 +20,8 @@ from ..kernel.state import SagaStatus
 from ..storage.contract import Store
 from ..storage.dialect import Clock
 from ..storage.mixins import SagaStateMixin
-from ..storage.rows import Birth
 from .after_commit import after_commit
-from .birth import Beginning, unborn
+from .birth import OnConflict, StartResult
 from .deciding import Decider
 from .engine import SagaEngine
 from .owned import check_own, explained
@@ -105,6 +103,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         trace_id: str | None = None,
         session: AsyncSession | None = None,
         idempotency_key: str | None = None,
+        on_conflict: OnConflict = "refuse",
         priority: int = 0,
         values: Mapping[str, Any] | None = None,
     ) -> UUID:
@@ -120,36 +119,50 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             initial_data: A Pydantic model, or plain data with datetimes, Decimals, UUIDs, Enums and bytes.
             aggregation_id: What the saga is about; at most one saga of the table is active for it. 1 to 255 characters.
             trace_id: Links the saga to a request; made up, in the form of a W3C trace id, if None.
-            idempotency_key: A start repeated under the same key answers with the first one's id.
+            idempotency_key: A start repeated under the same key answers with the first one's id; each `saga_name` has
+                keys of its own. Where you write rows of your own beside it, use `start_once`.
+            on_conflict: What a start does whose key has started a saga for another aggregate, or with other
+                `initial_data`. "refuse" raises; "first" answers with that saga's id.
             priority: Higher first, among the sagas that are due.
             values: The model's own columns.
 
         Raises:
             SagaDefinitionError: The name is not registered.
             ActiveSagaAlreadyExistsError: The aggregate has an active saga; the error names it.
+            IdempotencyConflictError: The key has started another saga; the error names it.
             PayloadError: `initial_data` cannot be stored; nothing was written.
         """
-        wanted = Beginning(
+        started = await self.start_once(
             saga_name=saga_name,
-            definition=self._engine.registry.newest(saga_name),
-            initial=self._engine.payloads.dump(initial_data, what="initial_data"),
+            initial_data=initial_data,
             aggregation_id=aggregation_id,
-            trace_id=os.urandom(16).hex() if trace_id is None else trace_id,
+            trace_id=trace_id,
+            session=session,
             idempotency_key=idempotency_key,
+            on_conflict=on_conflict,
             priority=priority,
-            values=dict(values or {}),
+            values=values,
         )
+        return started.saga_id
+
+    async def start_once(self, *, session: AsyncSession | None = None, **wanted: Unpack[Start]) -> StartResult:
+        """Start a saga as `start` does, and tell whether this call has made it.
+
+        A repeated start under the same `idempotency_key` is answered with the first one's saga, and `created` False;
+        so a caller that writes rows of its own in the same transaction knows that it has written them before.
+
+        Raises:
+            SagaError: As for `start`.
+        """
+        beginning = self._beginning(**wanted)
         if session is None:
             with explained():
-                return await self._engine.start(wanted)
+                return await self._engine.start(beginning)
         await self._engine.ready()
-        return await self._add(session, unborn(wanted, self._engine.now()))
-
-    async def _add(self, session: AsyncSession, birth: Birth) -> UUID:
-        existing = await self._engine.add(session, birth)
-        if existing == birth.head.id:
-            after_commit(session.sync_session, partial(self._engine.wake_soon, [birth.head.id]))
-        return existing
+        started = await self._engine.add(session, beginning)
+        if started.created:
+            after_commit(session.sync_session, partial(self._engine.wake_soon, [started.saga_id]))
+        return started
 
     async def run_due(self, limit: int = 100) -> int:
         """Take over and drive up to `limit` due sagas, until each ends or waits; return how many were taken.

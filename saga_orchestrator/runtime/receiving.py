@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Required, TypedDict, Unpack
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ActiveSagaAlreadyExistsError
 from ..kernel.effects import Verdict
+from .birth import Beginning, OnConflict
 from .engine import SagaEngine
 from .mailroom import SignalResult
 from .signals import Address, Sent, letter
@@ -25,6 +27,7 @@ class Start(TypedDict, total=False):
     aggregation_id: Required[str]
     trace_id: str | None
     idempotency_key: str | None
+    on_conflict: OnConflict
     priority: int
     values: Mapping[str, Any] | None
 
@@ -38,6 +41,29 @@ class Receiver(ABC):
     async def start(self, *, session: AsyncSession | None = None, **wanted: Unpack[Start]) -> UUID:
         """Start a saga."""
 
+    def _beginning(
+        self,
+        *,
+        saga_name: str,
+        initial_data: Any,
+        trace_id: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        **said: Any,
+    ) -> Beginning:
+        """Check what a saga is to be started with, before anything is written.
+
+        Raises:
+            SagaError: As for `SagaOrchestrator.start`.
+        """
+        return Beginning(
+            saga_name=saga_name,
+            definition=self._engine.registry.newest(saga_name),
+            initial=self._engine.payloads.dump(initial_data, what="initial_data"),
+            trace_id=os.urandom(16).hex() if trace_id is None else trace_id,
+            values=dict(values or {}),
+            **said,
+        )
+
     async def notify(self, *, saga_id: UUID, token: UUID, event: Any = None) -> bool:
         """End a wait now, and drive the saga on; return whether the token was that of an open wait.
 
@@ -47,7 +73,8 @@ class Receiver(ABC):
         nothing.
 
         Args:
-            event: The payload; or an `Event`, whose type then has to be one that the step waits for.
+            event: The payload; or an `Event`, whose type, and whose `correlation_id` if it has one, then have to be
+                those that the step waits for.
 
         Raises:
             SagaNotFoundError: No saga has this id.
@@ -112,6 +139,8 @@ class Receiver(ABC):
             SagaError: As for `start` and `signal`.
         """
         await self._engine.ready()
+        if session is None:
+            await self._engine.check_key(self._beginning(**start))
         to = Address(aggregation_id=start["aggregation_id"])
         event = letter(self._engine.payloads, to, event_type, self._engine.now(), **said)
         sent = await self._engine.signal(event, session)

@@ -88,6 +88,7 @@ def _inbox_columns(head: Table) -> list[Column[Any]]:
         Column("received_at", UtcDateTime, nullable=False),
         Column("due_at", UtcDateTime),
         Column("settled_at", UtcDateTime),
+        Column("sent_at", UtcDateTime),
     ]
 
 

@@ -14,7 +14,7 @@ from socket import gaierror
 from typing import Any, Protocol, TypeVar
 
 import aiosqlite
-from sqlalchemy import ColumnElement, Table, event, func, literal
+from sqlalchemy import ColumnElement, Table, TextClause, event, func, literal, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -80,6 +80,14 @@ class SqlDialect:
     def _due_by(self) -> ColumnElement[Any]:
         return func.statement_timestamp(type_=UtcDateTime)
 
+    def sent(self) -> ColumnElement[Any]:
+        """Return when a letter that is inserted now is sent, by the one clock that all its senders share."""
+        return self._now()
+
+    def by_sending(self, inbox: Table) -> tuple[ColumnElement[Any] | TextClause, ...]:
+        """Return the order in which letters were sent."""
+        return inbox.c.sent_at.asc().nulls_first(), inbox.c.id
+
     async def hurry(self, connection: AsyncConnection) -> None:
         """Wait for nobody's lock for long, in this transaction."""
         if connection.dialect.name == "postgresql":
@@ -112,6 +120,9 @@ class SqliteDialect(SqlDialect):
 
     def _due_by(self) -> ColumnElement[Any]:
         return self._now()
+
+    def by_sending(self, inbox: Table) -> tuple[ColumnElement[Any] | TextClause, ...]:
+        return (text("rowid"),)  # its clock counts milliseconds, and there is one writer at a time
 
     def insert_or_nothing(self, table: Table) -> Any:
         return sqlite_insert(table)

@@ -24,6 +24,7 @@ from sqlalchemy import (
     cast,
     delete,
     false,
+    not_,
     or_,
     select,
     text,
@@ -129,7 +130,7 @@ class SagaInbox:
             return await self._post(connection, letter)
 
     async def _post(self, connection: AsyncConnection | AsyncSession, letter: Letter) -> Letter | None:
-        statement = self._sql.insert_letters.values(kept_letter(letter))
+        statement = self._sql.insert_letters.values(**kept_letter(letter), sent_at=self._dialect.sent())
         written = await connection.execute(statement.execution_options(preserve_rowcount=True))
         if written.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
             return None
@@ -200,8 +201,9 @@ class SagaInbox:
         return chosen.values(saga_id=head.id, due_at=until)
 
     def _wanted(self, head: Head, wants: Sequence[Want], letter_id: UUID | None) -> Select[Any]:
-        """Return the locking read of the letters that the saga waits for, a named one first.
+        """Return the locking read of the letters that the saga waits for, in the order in which they were sent.
 
+        A named letter that the saga does not wait for comes first, so that the limit does not cut it off.
         One that somebody else holds is waited for: to pass over it would be to say that nothing has come.
         """
         column = self._table.c
@@ -212,8 +214,8 @@ class SagaInbox:
         fits = and_(mine, or_(false(), *(self._fits(want) for want in wants)))
         named = [] if letter_id is None else [column.id == letter_id]
         waiting = self._letters().where(text(WAITS), or_(fits, *named))
-        named_first = [case((each, 0), else_=1) for each in named]
-        return waiting.order_by(*named_first, column.id).limit(AT_ONCE).with_for_update()
+        others_first = [case((and_(each, not_(fits)), 0), else_=1) for each in named]
+        return waiting.order_by(*others_first, *self._dialect.by_sending(self._table)).limit(AT_ONCE).with_for_update()
 
     def _fits(self, want: Want) -> ColumnElement[bool]:
         column = self._table.c

@@ -86,9 +86,9 @@ class MemoryInbox:
             return Delivery()
         self._bind(head)
         waiting = [kept for kept in self.letters.values() if kept.fate is Fate.BUFFERED]
-        wanted = [kept.letter for kept in waiting if kept.letter.id == letter_id or _is_wanted(kept, head, wants)]
-        wanted.sort(key=lambda letter: (letter.id != letter_id, letter.id))
-        delivery = reader.read(head, wanted[:AT_ONCE], self._now())
+        wanted = [kept.letter for kept in waiting if _is_wanted(kept, head, wants)]
+        named = [kept.letter for kept in waiting if kept.letter.id == letter_id and kept.letter not in wanted]
+        delivery = reader.read(head, [*named, *wanted][:AT_ONCE], self._now())
         if delivery.move is not None:
             self._move(head, delivery.move)
         for settled in delivery.settled:

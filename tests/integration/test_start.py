@@ -11,7 +11,14 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from saga_orchestrator import ActiveSagaAlreadyExistsError, SagaOrchestrator, SagaStateError, SagaStatus
+from saga_orchestrator import (
+    ActiveSagaAlreadyExistsError,
+    IdempotencyConflictError,
+    SagaOrchestrator,
+    SagaStateError,
+    SagaStatus,
+    StartResult,
+)
 from tests.support.sagas import NAME, MeddlingStore, Site, TripSaga, World, soon, trip, until
 
 ORDER = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
@@ -219,10 +226,114 @@ async def test_a_start_repeated_under_its_key_is_one_start(database: Site, world
 
     while_it_runs = await elsewhere.start(**ORDER, idempotency_key="key")
     gate.open()
-    after_its_end = await orchestrator.start(**{**ORDER, "aggregation_id": "another"}, idempotency_key="key")
+    after_its_end = await orchestrator.start(**ORDER, idempotency_key="key")
 
     assert {await soon(first), while_it_runs, after_its_end} == {while_it_runs}
     assert world.calls == ALL_THREE
+
+
+OTHERS = [
+    ({"aggregation_id": "another"}, "for aggregation_id 'order-1' and not 'another'"),
+    ({"initial_data": {"number": 8}}, "with other initial_data"),
+    ({"initial_data": {"number": True}}, "with other initial_data"),
+    ({"initial_data": {"number": 7, "more": None}}, "with other initial_data"),
+    ({"initial_data": [7]}, "with other initial_data"),
+]
+
+
+@pytest.mark.parametrize(("other", "difference"), OTHERS)
+@pytest.mark.parametrize("way", ["start", "start_once", "session", "run", "start_or_signal"])
+async def test_a_key_of_another_start_is_refused(
+    on_sqlite: Site, world: World, way: str, other: dict[str, Any], difference: str
+) -> None:
+    """The error names the key and its saga, and nothing is written; on request the first saga answers."""
+    orchestrator = on_sqlite.joins(trip(world))
+    order = {**ORDER, "initial_data": {"number": 7}, "idempotency_key": "key"}
+    first = await orchestrator.start(**order)
+
+    async def again(**more: Any) -> UUID:
+        wanted = {**order, **other, **more}
+        if way == "session":
+            async with on_sqlite.sessions() as session, session.begin():
+                return await orchestrator.start(**wanted, session=session)
+        if way == "start_or_signal":
+            return (await orchestrator.start_or_signal("paid", start=wanted))[0]  # type: ignore[arg-type]
+        if way == "run":
+            return (await orchestrator.run(**wanted)).saga_id
+        return (await orchestrator.start_once(**wanted)).saga_id
+
+    with pytest.raises(IdempotencyConflictError, match=difference) as refused:
+        await again()
+    assert (refused.value.saga_id, refused.value.idempotency_key) == (first, "key")
+    assert f"{first}" in str(refused.value)
+    assert await on_sqlite.value("SELECT count(*) FROM trip_saga") == 1
+    assert await on_sqlite.value("SELECT count(*) FROM trip_saga_inbox") == 0
+    assert await again(on_conflict="first") == first
+
+
+async def test_the_data_of_a_key_is_compared_as_it_was_meant(database: Site, world: World) -> None:
+    """In another order of keys, as a model, or encoded anew, it is the same start; NaN is NaN."""
+
+    class Wrapped:
+        number = 0
+
+        def encode(self, payload: str) -> str:
+            self.number += 1
+            return f"{self.number}:{payload}"
+
+        def decode(self, payload: str) -> str:
+            return payload.partition(":")[2]
+
+    orchestrator = database.joins(trip(world), payload_codec=Wrapped())
+    order = {**ORDER, "idempotency_key": "key"}
+    first = await orchestrator.start(**{**order, "initial_data": {"a": 1, "b": {"c": [1.5, None, "x"]}}})
+
+    same = await orchestrator.start_once(**{**order, "initial_data": {"b": {"c": [1.5, None, "x"]}, "a": 1.0}})
+
+    assert same == StartResult(first, created=False)
+
+
+async def test_a_key_whose_data_cannot_be_read_is_refused(database: Site, world: World) -> None:
+    """What cannot be compared is not taken for the same."""
+    orchestrator = database.joins(trip(world))
+    first = await orchestrator.start(**ORDER, idempotency_key="key")
+    await database.edit(first, context="{}")
+
+    with pytest.raises(IdempotencyConflictError, match="cannot be read here"):
+        await orchestrator.start(**ORDER, idempotency_key="key")
+    assert await orchestrator.start(**ORDER, idempotency_key="key", on_conflict="first") == first
+
+
+async def test_a_start_tells_whether_it_has_made_its_saga(database: Site, world: World) -> None:
+    """So a caller's own rows, in the same transaction, are written once."""
+    orchestrator = database.joins(trip(world))
+    order = {**ORDER, "idempotency_key": "key"}
+    async with database.sessions() as session, session.begin():
+        first = await orchestrator.start_once(**order, session=session)
+    await soon(orchestrator.result(first.saga_id))
+    async with database.sessions() as session, session.begin():
+        replay = await orchestrator.start_once(**order, session=session)
+    without = await orchestrator.start_once(**ORDER)
+
+    assert (first.created, replay, without.created) == (True, StartResult(first.saga_id, created=False), True)
+    assert await orchestrator.start_once(**order) == replay
+
+
+async def test_each_name_has_keys_of_its_own(on_sqlite: Site, world: World) -> None:
+    """Two sagas of one request may share its key; the active saga of an aggregate still keeps others out."""
+    orchestrator = on_sqlite.joins(trip(world))
+    orchestrator.register("other", trip(world))
+    first = await orchestrator.start_once(**ORDER, idempotency_key="key")
+    second = await orchestrator.start_once(**{**ORDER, "saga_name": "other"}, idempotency_key="key")
+
+    assert (first.created, second.created, first.saga_id != second.saga_id) == (True, True, True)
+
+
+async def test_a_word_that_says_nothing_of_conflicts_is_refused(on_sqlite: Site, world: World) -> None:
+    """Before anything is written."""
+    orchestrator = on_sqlite.joins(trip(world))
+    with pytest.raises(SagaStateError, match="on_conflict is 'refuse' or 'first'; got 'last'"):
+        await orchestrator.start(**ORDER, on_conflict="last")
 
 
 async def test_starts_under_one_key_at_once_are_one_start(database: Site, world: World) -> None:

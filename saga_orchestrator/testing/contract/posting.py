@@ -125,7 +125,7 @@ class PostingContract(Contract):
 
         assert before.id == head.id
         assert delivery.move is not None
-        assert clerk.seen == sorted(each.id for each in sent)
+        assert clerk.seen == [each.id for each in sent]
         assert count_in(await read(store, head.id)) == 1
         for each in sent:
             assert await fate(store, each) == Whereabouts(Fate.APPLIED, head.id)
