@@ -120,9 +120,9 @@ def portrait(connection: sa.Connection) -> set[str]:
     """Everything that the database knows about its tables, down to the conditions that Alembic does not compare."""
     if connection.dialect.name == "sqlite":
         found = connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        lines = [(name, line) for name, statement in found for line in statement.splitlines()]
+        lines = [(name, line.rstrip(", ")) for name, statement in found for line in statement.splitlines()]
         added = re.compile(r", (?=\w+ [A-Z]+$)")  # SQLite writes a column that is added behind the last one
-        return {f"{name}: {fact.strip().rstrip(',')}" for name, line in lines for fact in added.split(line)}
+        return {f"{name}: {fact.strip()}" for name, line in lines for fact in added.split(line)}
     columns = "table_schema, table_name, column_name, udt_name, character_maximum_length, is_nullable, column_default"
     tables = "pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace"
     constraints = (
