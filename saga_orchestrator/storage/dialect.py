@@ -27,10 +27,13 @@ from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket,
 from .direct import DirectBatch
 from .one_hop import OneHop
 from .one_statement import IMPATIENCE, OneStatement
+from .pooler import LOST_STATEMENTS
 from .types import UtcDateTime
 
-_PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006")
-"""SQLSTATE classes and codes that a second try can cure: lost connections, shutdowns, serialization, deadlocks."""
+_PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006", *LOST_STATEMENTS)
+"""SQLSTATE classes and codes that a second try can cure: lost connections, shutdowns, serialization, deadlocks, and
+statements that a pooler has taken away."""
+_TESTED_DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
 _CONTENTION = ("40001", "40P01", "55P03")
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between the tries of a transaction that met contention."""
@@ -176,8 +179,9 @@ def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:
 
     Raises:
         SagaDefinitionError: It has one connection for everybody, which cannot hold two transactions: it is an in-memory
-            SQLite database, or its pool is a StaticPool.
+            SQLite database, or its pool is a StaticPool. Or its driver is none that is tested.
     """
+    _check_driver(engine)
     if isinstance(engine.pool, StaticPool) and not _is_in_memory(engine):
         raise SagaDefinitionError(
             "A StaticPool has one connection for everybody, and the transactions on it would mix; use another pool."
@@ -190,6 +194,17 @@ def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:
             "use a file (a temporary one in tests), or saga_orchestrator.testing.MemoryStore."
         )
     return SqliteDialect(clock)
+
+
+def _check_driver(engine: AsyncEngine) -> None:
+    """Refuse a driver that no test has run with, where another one is tested."""
+    tested = _TESTED_DRIVERS.get(engine.dialect.name)
+    if tested is not None and engine.dialect.driver != tested:
+        url = f"{engine.dialect.name}+{tested}://…"
+        raise SagaDefinitionError(
+            f"Sagas are not tested with the driver '{engine.dialect.driver}'. Give the orchestrator its own engine: "
+            f"create_async_engine('{url}'). The application's other engines may keep their driver."
+        )
 
 
 def _is_in_memory(engine: AsyncEngine) -> bool:

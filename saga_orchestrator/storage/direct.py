@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..kernel.effects import Record
 from .held import HeldConnection
+from .pooler import tell_of_pooler
 from .rows import Birth, HistoryRow, Move, Write
 
 HEAD = (
@@ -91,6 +92,7 @@ class DirectBatch(ABC):
         self, head: Table, engine: AsyncEngine, writers: AbstractAsyncContextManager[Any] | None = None
     ) -> None:
         self._writers = writers or nullcontext()
+        self._engine = engine.sync_engine
         self._has_defaults = any(column.default is not None for column in head.columns)
         self._held = HeldConnection(engine, self._prepare, self._tidy)
 
@@ -121,6 +123,7 @@ class DirectBatch(ABC):
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in _DRIVERS:
                 raise
+            tell_of_pooler(self._engine, error)
             raise DBAPIError.instance("a batch of sagas", None, error, Exception) from error
 
     async def aclose(self) -> None:

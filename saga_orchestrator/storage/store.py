@@ -28,6 +28,7 @@ from .dialect import Clock, dialect_for, is_passing, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
+from .pooler import watch_for_pooler
 from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .sessions import session_on
@@ -58,6 +59,7 @@ class SagaStore:
         self.table: Table = model.__table__
         self.past: Table = history_table(self.table)
         self.dialect = dialect_for(engine, clock)
+        watch_for_pooler(engine)
         self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, inbox_table(self.table), self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)
