@@ -86,7 +86,8 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
     ) -> SagaPage:
         """Return sagas, newest first, `limit` (1 to 1000) at a time; pass `next_cursor` on for the next page.
 
-        A saga that is created while you turn the pages is not seen; none is seen twice.
+        A saga that is created while you turn the pages is not seen; none is seen twice. ``awaiting="definition"`` finds
+        the sagas that a process has put back because their definition has changed under the same version.
         """
         if not 1 <= limit <= _LARGEST_PAGE:
             raise SagaStateError(f"limit is 1 to {_LARGEST_PAGE}; got {limit}.")
@@ -111,8 +112,10 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
     ) -> None:
         """Try again, now and with a fresh count of attempts, what failed or waits for its next attempt.
 
-        Needs a saga that is SUSPENDED, STUCK or FAILED and whose rollback has not begun.
+        Needs a saga that is SUSPENDED, STUCK or FAILED and whose rollback has not begun. A child that has FAILED is
+        tried again only while its parent is active, since the parent would not hear of its end otherwise.
         """
+        await self._refuse_orphan(saga_id)
         await self._order(saga_id, RetryOrdered(step_id=step_id, actor=actor, reason=reason))
 
     async def skip_step(
@@ -181,6 +184,9 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
     async def abort(self, saga_id: UUID, *, actor: str | None = None, reason: str | None = None) -> None:
         """Stop an active saga at once, undoing nothing: FAILED, with its effects as residue.
 
+        This works without the saga's definition, too: then its residue is every step that has ended or is in flight,
+        save those that surely did not act.
+
         The answers of steps in flight are ignored from now on; such a step is in doubt, and part of the residue.
         """
         await self._order(saga_id, AbortOrdered(actor=actor, reason=reason))
@@ -188,7 +194,10 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
     async def waive_step(
         self, saga_id: UUID, step_id: str, *, actor: str | None = None, reason: str | None = None
     ) -> None:
-        """Accept that a step of the residue stays as it is; `actor`, who takes it on himself, is required."""
+        """Accept that a step of the residue stays as it is; `actor`, who takes it on himself, is required.
+
+        Of a saga that was aborted this works without its definition.
+        """
         await self._order(saga_id, WaiveOrdered(step_id=step_id, actor=actor, reason=reason))
 
     async def pause(
@@ -226,6 +235,23 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
             check_characters("reason", order.reason)
         check_saga_id(saga_id)
         await self._engine.advance(saga_id, order)
+
+    async def _refuse_orphan(self, saga_id: UUID) -> None:
+        """Refuse to let a child go forward again whose parent is over.
+
+        Raises:
+            SagaStateError: Its parent is.
+        """
+        head = await self._head(saga_id)
+        if head.parent_id is None or head.status is not SagaStatus.FAILED:
+            return
+        parent = await self._engine.store.head(head.parent_id)
+        if parent is None or parent.status.is_terminal:
+            stands = "gone" if parent is None else parent.status.value
+            raise SagaStateError(
+                f"Saga {saga_id} ({head.saga_name}): refused, it is FAILED and its parent {head.parent_id} is "
+                f"{stands}, so nothing would be done with its result. Retry the parent, or start a saga of its own."
+            )
 
     async def _head(self, saga_id: UUID) -> Head:
         check_saga_id(saga_id)

@@ -144,12 +144,17 @@ async def _simply(act: Callable[[], Any]) -> Any:
 class InputContext:
     """What the `input_map` of a step without `depends_on` is called with.
 
+    It stays as it was at the call, whatever the saga does afterwards.
+
     Attributes:
         initial_data: What the saga was started with, as plain JSON values.
         context: The saga's context: `saga_name`, `initial_data` and `step_outputs` together.
         step_outputs: The outputs so far, by step id, as plain JSON values.
         latest_event: The event that woke this step, if one did.
         events: All events so far.
+        saga_id: The saga.
+        latest_event_type: The type of `latest_event`; None if it was a notification without one.
+        latest_event_payload: What `latest_event` says, as plain JSON values.
     """
 
     initial_data: Any
@@ -157,3 +162,6 @@ class InputContext:
     step_outputs: Mapping[str, Any]
     latest_event: Any = None
     events: tuple[Any, ...] | list[Any] | None = None
+    saga_id: UUID | None = None
+    latest_event_type: str | None = None
+    latest_event_payload: Any = None

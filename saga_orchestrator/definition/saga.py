@@ -28,6 +28,7 @@ class SagaDefinition:
         version: Tells sagas of this definition from those of an older one of the same name.
         commit: "auto" or "manual": whether somebody is asked before a saga is finished.
         failure: What is done about a saga that has failed.
+        is_unknown: It was not built: it stands for a definition that this process does not have.
     """
 
     steps: tuple[StepDefinition, ...]
@@ -35,6 +36,7 @@ class SagaDefinition:
     version: int = 1
     commit: Literal["auto", "manual"] = "auto"
     failure: FailurePlan = field(default_factory=FailurePlan)
+    is_unknown: bool = False
 
     @property
     def compensate_on_failure(self) -> bool:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ..definition.failure import FailureAction
+from ..definition.graph import Graph, Node
 from ..definition.io import Payloads
 from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, IdempotencyConflictError, SagaStateError
-from ..kernel.codec import NewerStateError, UnreadableStateError
+from ..kernel.codec import NewerStateError, UnreadableStateError, decode
 from ..kernel.effects import Verdict
 from ..kernel.events import Claimed, Event
 from ..kernel.laws import STRUCTURAL_LAWS
-from ..kernel.order_events import AbortOrdered, CompensateOrdered, FailureOrdered, RewindOrdered
+from ..kernel.order_events import AbortOrdered, CompensateOrdered, FailureOrdered, RewindOrdered, WaiveOrdered
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
@@ -41,6 +42,8 @@ from .tenure import Tenure, initial_of
 
 ENGINE = "engine"
 """Who has given an order that the definition gives."""
+CHANGED = "definition"
+"""What a saga awaits whose steps are others here than those that it was started with."""
 _DEFERRED = timedelta(minutes=1)
 """How long a saga that this process cannot run, although it knows its name and version, is left to others."""
 
@@ -66,7 +69,8 @@ class Claims:
         if definition is None or head.saga_name in self.registry.held:
             return None
         if head.fingerprint != definition.fingerprint:
-            return _set_aside(head, now, now + _DEFERRED, _changed(head))
+            self.registry.warn_changed(head.saga_name, head.definition_version)
+            return _set_aside(head, now, now + _DEFERRED, _changed(head), waiting=CHANGED)
         try:
             return self._claim(head, definition, now)
         except NewerStateError as error:
@@ -117,6 +121,10 @@ class Claims:
         """Return the definition that a saga was started with; None if this process does not have it, step by step."""
         definition = self.registry.find(head.saga_name, head.definition_version)
         return definition if definition is not None and definition.fingerprint == head.fingerprint else None
+
+    def is_changed(self, head: Head) -> bool:
+        """Return whether this process has another definition under the version that a saga was started with."""
+        return self.registry.find(head.saga_name, head.definition_version) is not None and self.known(head) is None
 
     def sound(self, head: Head) -> tuple[SagaDefinition, State] | None:
         """Return the definition and the state of a row; None if this process does not know it, or it makes no sense."""
@@ -204,6 +212,8 @@ class Intake:
         self.verdict, self.reason = done.verdict, done.reason
         if not done.moved:
             return None
+        if head.status.is_terminal and head.deadline_at is not None and definition.is_unknown:
+            return compose(grip_of(head, definition), done, now, None)  # its hook is left to a process that has it
         if isinstance(self.event, AbortOrdered | FailureOrdered):
             return self.claims.owned(head, definition, done, now)
         return self.claims.moved(head, definition, state, done, now)
@@ -227,12 +237,21 @@ class Intake:
 
     def _definition(self, head: Head) -> SagaDefinition:
         definition = self.claims.known(head)
-        if definition is None:
+        if definition is None and (definition := self._stand_in(head)) is None:
+            if self.claims.is_changed(head):
+                raise SagaStateError(f"Saga {head.id} is {_changed(head)}.")
             raise SagaStateError(
                 f"Saga {head.id} was started with version {head.definition_version} of '{head.saga_name}', which this "
-                "process does not know (or knows with other steps); register that definition to give orders to it."
+                "process does not know; register that definition to give orders to the saga, or abort it."
             )
         return definition
+
+    def _stand_in(self, head: Head) -> SagaDefinition | None:
+        """Return what is known of a saga without its definition, for an order that can be carried out by that."""
+        if isinstance(self.event, AbortOrdered):
+            return unknown_definition(head)
+        is_halted = head.status is SagaStatus.FAILED
+        return unknown_definition(head) if isinstance(self.event, WaiveOrdered) and is_halted else None
 
 
 def by_definition(definition: SagaDefinition) -> FailureOrdered:
@@ -240,6 +259,21 @@ def by_definition(definition: SagaDefinition) -> FailureOrdered:
     action = definition.failure.action
     closes, reason = action is FailureAction.CLOSE_ALL, f"on_failure={action.value}"
     return FailureOrdered(action=action.value, calls=True, closes=closes, again=True, actor=ENGINE, reason=reason)
+
+
+def unknown_definition(head: Head) -> SagaDefinition:
+    """Return a definition of the steps that a row names: each may have acted, and none can be run or undone.
+
+    Raises:
+        SagaStateError: The row's state cannot be read.
+    """
+    try:
+        state = decode(head.state)
+    except ValueError as error:
+        raise SagaStateError(f"Saga {head.id}: {error}. Only a change of the row itself can mend this.") from error
+    back_to = () if state.rewind is None else (state.rewind.to,)
+    names = dict.fromkeys((*(step_id for step_id, _ in state.all()), *state.fans, *state.stops, *back_to))
+    return SagaDefinition((), Graph.of(*(Node(step_id=step_id) for step_id in names)), is_unknown=True)
 
 
 def grip_of(head: Head, definition: SagaDefinition) -> Grip:
@@ -254,6 +288,8 @@ def _sound_state(definition: SagaDefinition, head: Head) -> State:
         UnreadableStateError: It could not; somebody has edited it.
     """
     state = read_state(definition, head)
+    if definition.is_unknown:
+        return state
     graph = definition.graph.unfolded(state.fans)
     for law in STRUCTURAL_LAWS:
         if not law(graph, state):
@@ -286,10 +322,10 @@ def _with_token_of(head: Head, move: Move) -> Move:
     return move._replace(ownership=move.ownership._replace(token=head.step_execution_token))
 
 
-def _set_aside(head: Head, now: datetime, until: datetime | None, why: str) -> Move:
+def _set_aside(head: Head, now: datetime, until: datetime | None, why: str, waiting: str | None = None) -> Move:
     """Put a row back as it is: for later, or for a person to look at."""
     status = head.status if until is not None else SagaStatus.STUCK
-    waiting = head.awaiting if until is not None else "operator"
+    waiting = waiting or (head.awaiting if until is not None else "operator")
     shown = why if until is None or head.last_error is None else head.last_error  # a deferral hides no other error
     ownership = Ownership(head.step_execution_token, None if until is None else head.lease_owner, until, waiting, None)
     place = head.current_step_index, head.retry_counter

@@ -47,6 +47,8 @@ class SignalResult(StrEnum):
     """No saga has this id; nothing was kept."""
     EXPIRED = "EXPIRED"
     """The time of the wait that it was for was up."""
+    DEFERRED = "DEFERRED"
+    """It is kept, but this process knows its saga with other steps, and leaves it to one that has the right ones."""
     REFUSED = "REFUSED"
     """Its payload is not what the step wants, which waits on. The inbox has the reason."""
 
@@ -113,24 +115,34 @@ class Mailroom:
 
     async def deliver(self, letter_id: UUID, address: str) -> SignalResult:
         """Deliver an event to the first saga of its address that takes it; say what has become of it."""
-        addressees = await self._inbox.addressees(address)
+        addressees, is_deferred = await self._inbox.addressees(address), False
         for saga_id in addressees:
             with suppress(SagaNotFoundError):  # it has been deleted since it was found
-                await self._delivered(saga_id, letter_id)
+                head, _ = await self._delivered(saga_id, letter_id)
+                is_deferred = is_deferred or self._is_deferred(head)
             found = await self._inbox.find(letter_id)
             if found is None or found.fate is not Fate.BUFFERED:
                 return SignalResult.UNMATCHED if found is None else SignalResult(found.fate.value)
         if not addressees or address.startswith(f"{CORRELATION}:"):
             await self._inbox.shelve(letter_id)
-        return SignalResult.BUFFERED
+        return SignalResult.DEFERRED if is_deferred else SignalResult.BUFFERED
 
-    async def _delivered(self, saga_id: UUID, letter_id: UUID | None = None, reader: SagaReader | None = None) -> bool:
+    def _is_deferred(self, head: Head) -> bool:
+        """Return whether a saga is left to another process, since its definition has changed here; say so once."""
+        if head.status.is_terminal or not self._reader.claims.is_changed(head):
+            return False
+        self._office.registry.warn_changed(head.saga_name, head.definition_version)
+        return True
+
+    async def _delivered(
+        self, saga_id: UUID, letter_id: UUID | None = None, reader: SagaReader | None = None
+    ) -> tuple[Head, bool]:
         """Have a saga take what has come for it, if this process knows it; return whether anything became of it."""
         since = asyncio.get_running_loop().time()
         head, delivery = await self._inbox.deliver(saga_id, reader or self._reader, letter_id)
         if delivery.move is not None:
             self._office.follow(head, delivery.move, since)
-        return bool(delivery.settled)
+        return head, bool(delivery.settled)
 
     async def collect(self, saga_id: UUID) -> None:
         """Give a saga whose steps have just asked what has come before; from now on, what comes finds it.
@@ -141,7 +153,8 @@ class Mailroom:
             if correlated := [each.correlation for each in asked if each.correlation is not None]:
                 await self._inbox.route(saga_id, correlated)
             looked = frozenset((each.step_id, each.attempt) for each in asked)
-            if not await self._delivered(saga_id, reader=replace(self._reader, looked=looked)):
+            _, is_news = await self._delivered(saga_id, reader=replace(self._reader, looked=looked))
+            if not is_news:
                 return
 
     async def _asked(self, saga_id: UUID) -> list[Question]:

@@ -17,13 +17,17 @@ class RecordedContext(InputContext):
 
     def __init__(self, tenure: Tenure, payloads: Payloads, scope: str | None) -> None:
         past = tenure.known_past
-        latest = None if past.latest_event is None else payloads.load(past.latest_event)
+        latest: Any = None if past.latest_event is None else payloads.load(past.latest_event)
+        kind, payload = (latest["type"], latest.get("payload")) if past.latest_is_event else (None, latest)
         self.__dict__.update(
             initial_data=tenure.initial_data(payloads, scope),
+            saga_id=tenure.saga_id,
             latest_event=latest,
+            latest_event_type=kind,
+            latest_event_payload=payload,
             events=[payloads.load(text) for text in past.events],
             _saga_name=tenure.saga_name,
-            _outputs=past.outputs,
+            _outputs=past.outputs.copy(),
             _seen=tenure.definition.seen_from(scope),
             _load=payloads.load,
         )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
+from loguru import logger
+
 from ..definition.child import certain_children
 from ..definition.saga import SagaDefinition
 from ..errors import SagaDefinitionError, SagaError
@@ -19,6 +21,7 @@ class Registry:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, SagaDefinition]] = {}
         self._claimable: Claimable | None = None
+        self._warned: set[tuple[str, int]] = set()
         self.held: dict[str, set[UUID]] = {}
         """The names of which nothing is begun here, and the sagas that were paused with each."""
 
@@ -67,6 +70,18 @@ class Registry:
         """For how long after its end a saga that has completed can be undone, by name and version."""
         known = [(name, found) for name, versions in self._versions.items() for found in versions.values()]
         return {(name, each.version): each.graph.undo_window or timedelta(0) for name, each in known}
+
+    def warn_changed(self, name: str, version: int) -> None:
+        """Say in the log, once for each name and version, that the sagas of a changed definition are left alone."""
+        if (name, version) not in self._warned:
+            self._warned.add((name, version))
+            logger.warning(
+                "sagas of version {} of '{}' are left alone: the definition registered here has other steps than those "
+                "that they were started with. Give the changed definition a higher SagaBuilder(version=...), and keep "
+                "the old one registered. list_sagas(awaiting='definition') finds these sagas",
+                version,
+                name,
+            )
 
     def hold(self, name: str) -> None:
         """Begin and claim nothing of this name any more.

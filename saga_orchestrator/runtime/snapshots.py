@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,8 @@ class SagaSnapshot:
     """Where a saga stands.
 
     Attributes:
-        awaiting: ``event:`` and the types of the events, ``timer``, ``retry``, ``pause``, ``operator``, or None.
+        awaiting: ``event:`` and the types of the events, ``timer``, ``retry``, ``pause``, ``operator``, None, or
+            ``definition``: it is left to a process that has the definition it was started with.
         step_execution_token: Of a saga that waits, the token for `notify`: that of its one open wait, or of its pause
             before a retry; None once it is over.
         waits: The waits for events that are open, each with a token of its own.
@@ -69,6 +70,7 @@ class HistoryEntry:
         status: ``SUCCESS``, ``ERROR``, ``IN_DOUBT``, ``WAITING`` or ``SKIPPED``.
         step_id: The step, or the order's name.
         input: What the step was called with, as plain JSON values; so is `output`.
+        output: What the step returned; of a compensation, the output of the step that it has undone, or was to undo.
     """
 
     timestamp: datetime
@@ -138,7 +140,7 @@ def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, p
         residue=_residue(head, registry),
         context={**context, "step_outputs": _outputs(head, rows, registry, payloads)},
         steps=_steps(head),
-        step_history=[_entry(row, payloads) for row in rows],
+        step_history=[_entry(row, payloads) for row in with_undone(rows)],
     )
 
 
@@ -171,6 +173,16 @@ def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
         for forgotten in rewound(row):
             texts.pop(forgotten, None)
     return {step_id: _shown(payloads, text) for step_id, text in texts.items() if text is not None}
+
+
+def with_undone(rows: Sequence[HistoryRow]) -> Iterator[HistoryRow]:
+    """Yield the rows of a saga, each compensation with the output that its step had returned by then."""
+    known: dict[str, str | None] = {}
+    for row in rows:
+        if row.phase == Phase.EXECUTE and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
+            known[row.step_id] = row.output
+        is_bare = row.phase == Phase.COMPENSATE and row.output is None
+        yield row._replace(output=known.get(row.step_id)) if is_bare else row
 
 
 def _facts(head: Head) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Past:
     """What steps have noted of their work, by what history calls the note, and then by key; of two the first counts."""
     latest_event: str | None = None
     """What woke the step that is at work; its success uses it up."""
+    latest_is_event: bool = False
+    """Whether that is an event with a type, and not the bare payload of a notification."""
 
     def learn(self, rows: Iterable[Record | HistoryRow]) -> None:
         """Take in further history."""
@@ -64,7 +66,7 @@ class Past:
                 self._learn_event(row)
 
     def _learn_output(self, step_id: str, output: str) -> None:
-        self.outputs[step_id], self.latest_event = output, None
+        self.outputs[step_id], self.latest_event, self.latest_is_event = output, None, False
         if self.notes:  # what an undo has done without this output is to be done with it
             self.notes.pop(name_of(step_id, undoing=True), None)
 
@@ -85,7 +87,7 @@ class Past:
                 known.pop(forgotten, None)
         if what in (SIGNAL, NOTIFY) and row.input is not None:
             self.events.append(row.input)
-            self.latest_event = row.input
+            self.latest_event, self.latest_is_event = row.input, what == SIGNAL
 
     def output(self, step_id: str) -> str:
         """Return what the step returned.

@@ -378,6 +378,27 @@ async def test_while_a_saga_is_closed_every_other_order_is_refused(
     assert await trail(second, saga_id) == lines
 
 
+async def test_a_child_that_is_closed_is_not_undone_as_well(database: Site, world: World) -> None:
+    """Its parent, which is undone, waits until the hook has ended, and takes what stands then."""
+    hooks = Hooks()
+    hooks.gate = Gate()
+    builder = SagaBuilder()
+    builder.add_child("child", input_map=lambda ctx: {}, step_id="child")
+    orchestrator = database.joins(builder.build())
+    orchestrator.register("child", acting(world, hooks, "CLOSE_ALL"))
+    world.plan("hotel", FULL)
+    parent = await soon(orchestrator.start(**ORDER))
+    await hooks.gate.wait_reached()
+    (child,) = (await admin_of(orchestrator).list_sagas(saga_name="child")).items
+    with pytest.raises(SagaStateError, match="CLOSE_ALL, ordered by engine, is under way"):
+        await admin_of(orchestrator).compensate_step(child.id)
+    hooks.gate.open()
+    result = await soon(orchestrator.result(parent))
+
+    assert (hooks.calls, world.calls, result.residue) == ([child.id], ["flight", "hotel"], ())
+    assert result.status.is_terminal
+
+
 async def test_of_two_who_close_a_saga_at_once_one_calls_the_hook(database: Site, world: World) -> None:
     """The claim is decided under the saga's lock; the other is told who is at it."""
     hooks = Hooks()
