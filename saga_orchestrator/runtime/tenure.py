@@ -23,13 +23,15 @@ from ..kernel.state import State
 from ..kernel.transition import NOTIFY
 from ..kernel.waits import SIGNAL, TIMEOUT
 from ..storage.contract import Store
-from ..storage.dialect import is_passing
+from ..storage.database_errors import Fault, fault_of
 from ..storage.rows import Head, HistoryRow
 from .notes import NoteBook, noted
 
 T = TypeVar("T")
 _PAUSE = 0.1
 """Seconds between two tries to read."""
+_DOUBTS = 50
+"""How often a read is tried whose error may be the database's or the row's."""
 
 
 @dataclass(slots=True)
@@ -187,12 +189,18 @@ class Tenure:
 
 
 async def patiently(read: Callable[[], Awaitable[T]], is_over: Callable[[], bool] = lambda: False) -> T:
-    """Read from the database; while it is away, again and again, until the reader's own time is over."""
+    """Read from the database; while it is away, again and again, until the reader's own time is over.
+
+    An error of an unknown kind is taken for the database's for a while.
+    """
+    unknown = 0
     while True:
         try:
             return await read()
         except Exception as error:
-            if is_over() or not is_passing(error):
+            fault = fault_of(error)
+            unknown += fault is Fault.UNKNOWN
+            if is_over() or fault is Fault.ROW or unknown == _DOUBTS:
                 raise
         await asyncio.sleep(_PAUSE)
 

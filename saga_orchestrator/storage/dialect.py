@@ -10,38 +10,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from socket import gaierror
 from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 from sqlalchemy import ColumnElement, Table, TextClause, event, func, literal, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import StaticPool
 
 from ..errors import SagaDefinitionError
 from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket, begin_immediate, in_thread, use_wal
+from .database_errors import is_blocked, is_contention, is_passing
 from .direct import DirectBatch
 from .one_hop import OneHop
 from .one_statement import IMPATIENCE, OneStatement
-from .pooler import LOST_STATEMENTS
 from .types import UtcDateTime
 
-_PASSING_STATES = ("08", "57P", "53300", "40001", "40P01", "55P03", "25006", *LOST_STATEMENTS)
-"""SQLSTATE classes and codes that a second try can cure: lost connections, shutdowns, serialization, deadlocks, and
-statements that a pooler has taken away."""
+__all__ = ["Clock", "SqlDialect", "SqliteDialect", "dialect_for", "is_blocked", "is_passing", "through_contention"]
+
 _TESTED_DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
-_CONTENTION = ("40001", "40P01", "55P03")
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between the tries of a transaction that met contention."""
-_DYING = "cannot switch to state"
-"""What asyncpg says of a connection whose server has said good-bye while it was idle, and that is not closed yet."""
-_PASSING_ERRNOS = (1205, 1213)
-"""MariaDB's lock wait timeout and deadlock."""
-
 
 T = TypeVar("T")
 
@@ -221,42 +212,7 @@ async def through_contention(transaction: Callable[[], Awaitable[T]]) -> T:
         try:
             return await transaction()
         except DBAPIError as error:
-            if not _is_contention(error):
+            if not is_contention(error):
                 raise
         await asyncio.sleep(pause)
     return await transaction()
-
-
-def _is_contention(error: DBAPIError) -> bool:
-    state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or "")
-    return state in _CONTENTION or "locked" in str(error.orig).lower()
-
-
-def is_blocked(error: BaseException) -> bool:
-    """Return whether a transaction gave up because somebody else's held what it needed."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(cause, "sqlstate", None) == "55P03"
-
-
-def is_passing(error: BaseException) -> bool:
-    """Return whether the same transaction may succeed if it is tried again."""
-    if isinstance(error, ConnectionError | gaierror | PoolTimeoutError | TimeoutError):
-        return True
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-    if state:
-        return state.startswith(_PASSING_STATES)
-    return _passes_by_name(error, cause)
-
-
-def _passes_by_name(error: BaseException, cause: object) -> bool:
-    """Judge an error without an SQLSTATE: SQLite's, MariaDB's, and drivers' own about a lost connection."""
-    said = str(cause).lower()
-    if isinstance(error, InterfaceError) or type(cause).__name__ in ("InterfaceError", "InternalClientError"):
-        return any(word in said for word in ("connection", "closed", "pool", _DYING))
-    arguments: tuple[object, ...] = getattr(cause, "args", ())
-    numbered = any(argument in _PASSING_ERRNOS for argument in arguments[:1])
-    is_operational = isinstance(error, OperationalError | OSError) or type(cause).__name__ == "OperationalError"
-    return numbered or (is_operational and ("locked" in said or "connect" in said))

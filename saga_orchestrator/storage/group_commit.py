@@ -11,8 +11,9 @@ Nobody waits because of another's saga. A row that somebody else's transaction h
 write waiting: that one leaves the batch, and comes back after a pause. A birth that another transaction is about to
 forestall is found out by waiting a moment for it; from then on it goes alone, and takes turns with the others' batches.
 
-A batch that fails is tried again if the error passes (a deadlock, a lost connection), and otherwise split, until the
-one poisonous item fails alone. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database
+A batch that fails is tried again if the error is the database's (a deadlock, a lost connection, a full disk), and
+otherwise split, until the one poisonous item fails alone. One whose error is of an unknown kind is tried again, alone,
+as long as patience lasts. (The idea: DeWitt et al., "Implementation Techniques for Main Memory Database
 Systems", 1984.)
 """
 
@@ -23,7 +24,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
-from .dialect import is_blocked, is_passing
+from .database_errors import Fault, fault_of, is_blocked, is_of_the_schema, is_passing
 from .rows import Birth, Write, Written
 
 _Queued = tuple[Write, "asyncio.Future[Written]"]
@@ -141,8 +142,11 @@ class GroupCommit:
 
     async def _split(self, batch: list[_Queued], error: Exception) -> None:
         """Find the item that cannot be written, and let it alone fail, or wait."""
-        if len(batch) == 1 and is_blocked(error):
+        if len(batch) == 1 and (is_blocked(error) or fault_of(error) is Fault.UNKNOWN):
             self._come_back(batch[0], error)
+            return
+        if is_of_the_schema(error):
+            self._leave_to_a_person(batch, error)
             return
         if len(batch) == 1 or (is_passing(error) and not is_blocked(error)):
             for queued in batch:
@@ -152,6 +156,14 @@ class GroupCommit:
         await self._flush(batch[:middle])
         await self._flush(batch[middle:])
 
+    def _leave_to_a_person(self, batch: list[_Queued], error: Exception) -> None:
+        """Tell a start at once that tables or rights are missing; let the moves of sagas at work wait for them."""
+        for queued in batch:
+            if isinstance(queued[0], Birth):
+                self._answer(queued, error)
+            else:
+                self._come_back(queued, error)
+
     async def _try(self, items: list[Write]) -> list[Written]:
         """Write a batch; while the error passes, again and again, until patience ends."""
         loop = asyncio.get_running_loop()
@@ -160,7 +172,8 @@ class GroupCommit:
             try:
                 return await self._write_batch(items)
             except Exception as error:
-                if is_blocked(error) or not is_passing(error) or loop.time() > give_up:
+                is_to_wait = is_passing(error) and not is_blocked(error) and not is_of_the_schema(error)
+                if not is_to_wait or loop.time() > give_up:
                     raise
                 await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
         raise AssertionError("unreachable")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
-from .dialect import is_passing
+from .database_errors import is_passing
 from .rows import HistoryRow
 
 Histories = dict[UUID, list[HistoryRow]]

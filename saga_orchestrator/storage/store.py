@@ -24,7 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError
 from .companions import history_table, inbox_table
-from .dialect import Clock, dialect_for, is_passing, through_contention
+from .database_errors import is_passing
+from .dialect import Clock, dialect_for, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
@@ -33,6 +34,7 @@ from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .sessions import session_on
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
+from .suspects import Suspects
 from .transaction import Database, SagaTransaction, transaction, watch_errors
 from .types import JsonText
 
@@ -67,6 +69,7 @@ class SagaStore:
         self._retention = SagaRetention(self.table, engine, self.dialect)
         self._sessions = sessions
         watch_errors(engine)
+        self._suspects = Suspects()
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -177,17 +180,31 @@ class SagaStore:
         return [(head, move) for head, move in judged if move is not None]
 
     async def _claim_singly(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
-        """Claim one by one, because some row defies it: that row is set aside, so that it stops none of the others."""
+        """Claim one by one, because some row defies it: a row that proves to be at fault is set aside."""
         async with self.engine.connect() as connection:
-            due = (await connection.execute(self._sql.due(claimable, self.dialect.due_by(), limit))).scalars().all()
+            chosen = self._sql.due(claimable, self.dialect.due_by(), limit + self._suspects.count)
+            due = (await connection.execute(chosen)).scalars().all()
         claimed: list[tuple[Head, Move]] = []
+        failed: list[UUID] = []
         for saga_id in due:
+            if len(claimed) == limit:
+                break
             try:
                 claimed += await self._claim(claimable, 1, judge, saga_id)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
+            except Exception as error:  # noqa: BLE001 - the table says whose fault it is
                 if is_passing(error):
-                    break  # what has been claimed by now must be driven
-                await self._set_aside(saga_id, error)
+                    return claimed  # what has been claimed by now must be driven
+                failed.append(saga_id)
+        succeeded = len(claimed)
+        self._suspects.count_successes(succeeded)
+        for saga_id in failed:
+            try:
+                claimed += await self._claim(claimable, 1, judge, saga_id)
+            except Exception as error:  # noqa: BLE001 - the table says whose fault it is
+                if is_passing(error):
+                    break
+                if self._suspects.is_proved(saga_id, error, succeeded, len(failed)):
+                    await self._set_aside(saga_id, error)
         return claimed
 
     async def _set_aside(self, saga_id: UUID, error: Exception) -> None:

@@ -55,6 +55,7 @@ class Database:
         self.poison: set[int] = set()
         self.busy: dict[int, int] = {}
         self.blocked: dict[int, int] = {}
+        self.unknown: dict[int, int] = {}
 
     async def write(self, batch: Sequence[Write]) -> list[Written]:
         self.batches.append(list(batch))
@@ -67,6 +68,8 @@ class Database:
             raise PoisonError
         if [item for item in batch if self._counts_down(self.blocked, item)]:
             raise coded("55P03")
+        if [item for item in batch if self._counts_down(self.unknown, item)]:
+            raise coded("P0001")
         return [self._answer(item) for item in batch]
 
     def _answer(self, item: Write) -> Written:
@@ -191,7 +194,6 @@ LASTING = [
     coded("23505"),
     coded("22021"),
     IntegrityError("INSERT …", {}, sqlite3.IntegrityError("UNIQUE constraint failed")),
-    OperationalError("UPDATE …", {}, sqlite3.OperationalError("no such table: trip_saga")),
     asyncpg.exceptions.CheckViolationError("never_stranded"),
     ValueError("no"),
     FileNotFoundError("no such file"),
@@ -224,6 +226,37 @@ async def test_an_error_that_lasts_is_not_tried_again(
 
     assert len(database.batches) == 1
     assert not is_passing(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [coded("42P01"), coded("42501"), OperationalError("…", {}, sqlite3.OperationalError("no such table: trip_saga"))],
+    ids=repr,
+)
+async def test_missing_tables_are_told_to_a_start_and_waited_for_by_a_step(
+    error: Exception, database: Database, commits: GroupCommit
+) -> None:
+    """A start fails at once, and its caller learns of it; what a step has done is written when a person has helped."""
+    database.plan += [error, error]
+    starting, moving = commits.submit(born()), commits.submit(moved())
+
+    with pytest.raises(type(error)):
+        await soon(starting)
+
+    assert await soon(moving) is Written.CONFLICT
+
+
+async def test_an_error_of_an_unknown_kind_keeps_only_its_own_item_waiting(
+    database: Database, commits: GroupCommit
+) -> None:
+    """It may be the database's or the row's: the others are written at once, and it alone is tried again."""
+    items = [born() for _ in range(4)]
+    database.unknown = {id(items[2]): 4}
+
+    told = await soon(asyncio.gather(*(commits.submit(item) for item in items)))
+
+    assert told == [Written.DONE] * 4
+    assert database.written[-1] is items[2]
 
 
 async def test_patience_ends(database: Database) -> None:
