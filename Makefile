@@ -98,12 +98,16 @@ simulation: $(READY) ## Crash the whole engine at every commit and await, 1000 s
 chaos: $(READY) ## Kill workers and PostgreSQL for 60 seconds, then audit an external ledger
 	$(RUN)/python -m tests.chaos $(or $(ARGS),--seconds 60)
 
+.PHONY: matrix
+matrix: $(READY) ## Run the tests with every Python, library and PostgreSQL that is supported and found
+	$(RUN)/python -m tests.matrix $(ARGS)
+
 .PHONY: bench
 bench: $(BENCH_READY) ## Measure against raw floors and two peers (Python 3.12 or later)
 	$(BENCH)/bin/python -m benches $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the environments and everything that tools left behind
-	rm -rf $(VENV) $(BENCH) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \
+	rm -rf $(VENV) $(BENCH) .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \
 	  .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,6 +15,14 @@ from tests.support.postgres import PostgresServer
 # No deadline: no test judges how long something takes. A failure prints what reproduces it.
 hypothesis.settings.register_profile("saga", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("saga")
+
+
+if os.environ.get("SAGA_TEST_LOOP") == "uvloop":  # `make matrix` runs the tests on this event loop too
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], Any]]:
+        import uvloop
+
+        return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
