@@ -101,7 +101,7 @@ MUTANTS = (
         "replies",
         "if draft.course is not Course.FORWARD or not said.retryable or delay is None:",
         "if not said.retryable or delay is None:",
-        16,
+        53,
     ),
     Mutant(
         "a pause without end overflows the calendar", "draft", "self.now + min(pause, _LONGEST)", "self.now + pause", 5
@@ -149,7 +149,7 @@ MUTANTS = (
         "claim",
         "draft.start(step_id, status.attempt, status.failures, tainted=tainted, heard",
         "draft.start(step_id, status.attempt, status.failures, heard",
-        17,
+        4,
     ),
     Mutant(
         "a crash of an undo burns an attempt",
@@ -165,7 +165,7 @@ MUTANTS = (
         "claim",
         "draft.quarantined = False\n        take_over(draft)",
         "draft.quarantined = False",
-        16,
+        27,
     ),
     Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 39),
     # --- forward
@@ -198,14 +198,14 @@ MUTANTS = (
         "draft",
         "isinstance(status, Succeeded | Waived)",
         "isinstance(status, Succeeded)",
-        136,
+        955,
     ),
     Mutant(
         "a pause outlives the turn",
         "settle",
         "if isinstance(status, Retrying | Asking | Waiting):\n            draft.put(",
         "if False:\n            draft.put(",
-        17,
+        4,
     ),
     # --- backward
     Mutant(
@@ -248,7 +248,7 @@ MUTANTS = (
         "settle",
         "isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed)",
         "isinstance(draft.of(looked_at), Waived | Omitted | Missed)",
-        539,
+        927,
     ),
     Mutant("a step in doubt is left alone", "settle", "return not tainted or node.nothing_to_undo", "return True", 0),
     Mutant(
@@ -302,7 +302,7 @@ MUTANTS = (
         27,
     ),
     Mutant(
-        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:", 17
+        "a retry is ordered after effects were undone", "forward_orders", "if _undo_has_begun(draft):", "if False:", 20
     ),
     Mutant(
         "an ordered retry forgets the doubt",
@@ -316,7 +316,7 @@ MUTANTS = (
         "forward_orders",
         "draft.start(step_id, target.attempt + 1, tainted=target.tainted, heard",
         "draft.start(step_id, target.attempt, tainted=target.tainted, heard",
-        12,
+        15,
     ),
     Mutant("an order is carried out unsigned", "orders", "        _sign(draft, order)\n", "", 2),
     # --- what is derived, and what is stored
@@ -339,7 +339,7 @@ MUTANTS = (
         "projection",
         "undone = any(isinstance(status, Undone) for",
         "undone = any(isinstance(status, Undone | Waived) for",
-        2,
+        23,
     ),
     Mutant(
         "what is being undone is not outstanding",
@@ -504,7 +504,7 @@ MUTANTS = (
         "backward_orders",
         "case UndoAsking() | UndoWaiting():",
         "case UndoAsking():",
-        57,
+        460,
     ),
     Mutant(
         "a further attempt forgets the event",
@@ -553,14 +553,14 @@ MUTANTS = (
         "draft",
         "< self.graph.fans[fan].tolerate",
         "<= self.graph.fans[fan].tolerate",
-        123,
+        132,
     ),
     Mutant(
         "any failure is tolerated",
         "replies",
         "if draft.may_miss(step_id) else Failed",
         "if draft.graph.nodes[step_id].fan else Failed",
-        123,
+        132,
     ),
     Mutant(
         "a fan never unfolds", "replies", '    draft.unfold(reply.step_id, getattr(reply, "items", None))\n', "", 28
@@ -584,14 +584,14 @@ MUTANTS = (
         "projection",
         "len(graph.unfolded(state.fans).nodes)",
         "len(graph.nodes)",
-        35,
+        133,
     ),
     Mutant(
         "an item in doubt that is missed is no residue",
         "projection",
         "if isinstance(s, Failed) or (",
         "if s.is_open and isinstance(s, Failed) or (",
-        35,
+        232,
     ),
     Mutant("the document drops the items", "codec", 'if state.fans else ""', 'if False else ""', 28),
     # --- rewinds
@@ -619,7 +619,7 @@ MUTANTS = (
         712,
     ),
     Mutant("a rewind forgets nothing", "rewind", "    draft.forget(part)\n", "", 53),
-    Mutant("a fan that is rewound stays unfolded", "draft", "if first not in part}", "}", 1355),
+    Mutant("a fan that is rewound stays unfolded", "draft", "if first not in part}", "}", 1499),
     Mutant("the document drops the rewind", "codec", 'if state.rewind is not None else ""', 'if False else ""', 53),
     Mutant("the document drops what was spent", "codec", 'if state.spent else ""', 'if False else ""', 53),
     Mutant("what begins again counts from one", "settle", "1 + draft.spent.get(step_id, 0))", "1)", 53),
@@ -628,7 +628,7 @@ MUTANTS = (
         "a pause holds nothing", "holding", "return draft.quarantined or draft.paused", "return draft.quarantined", 20
     ),
     Mutant("a pause outlives its saga", "holding", "        draft.paused = False\n", "        pass\n", 22),
-    Mutant("time runs in a pause", "timers", "if draft.paused and not status.is_live:", "if False:", 176),
+    Mutant("time runs in a pause", "timers", "if draft.paused and not status.is_live:", "if False:", 105),
     Mutant("work in flight has no time in a pause", "timers", "and not status.is_live:", "and True:", 535),
     Mutant("a notification ends a rest in a pause", "transition", "if draft.paused or not end", "if not end", 217),
     Mutant(
@@ -636,7 +636,7 @@ MUTANTS = (
         "replies",
         "until <= draft.now and not draft.paused:",
         "until <= draft.now:",
-        176,
+        1213,
     ),
     Mutant("an event moves what rests in a pause", "projection", "if s.is_live or not state.paused])", "])", 369),
     Mutant(
@@ -644,11 +644,11 @@ MUTANTS = (
         "projection",
         "if state.deadline is None or state.paused:",
         "if state.deadline is None:",
-        1233,
+        2221,
     ),
-    Mutant("a rollback in a pause is stuck", "projection", "if state.paused and not tried else", "if False else", 74),
+    Mutant("a rollback in a pause is stuck", "projection", "if state.paused and not tried else", "if False else", 37),
     Mutant("who resumes does not look for its event", "pause", "    look_again(draft)\n", "", 74),
-    Mutant("what fell due in a pause is forgotten", "pause", "    expire(draft, RESTING)\n", "", 176),
+    Mutant("what fell due in a pause is forgotten", "pause", "    expire(draft, RESTING)\n", "", 239),
     Mutant(
         "a single step goes on",
         "pause",
