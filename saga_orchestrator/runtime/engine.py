@@ -326,7 +326,14 @@ class SagaEngine(Generic[ModelT]):
         """Hand back every lease at once; the work in flight is cut off, and others take over without delay."""
         if self._claiming:
             await asyncio.wait(self._claiming)
-        await asyncio.gather(*(driver.release() for driver in tuple(self.drivers.values())), return_exceptions=True)
+        releases = [self._release(saga_id, driver) for saga_id, driver in tuple(self.drivers.items())]
+        await asyncio.gather(*releases, return_exceptions=True)
+
+    async def _release(self, saga_id: UUID, driver: Driver) -> None:
+        try:
+            await driver.release()
+        except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
+            logger.opt(exception=error).error("saga {}: it could not be handed back; it is left to its lease", saga_id)
 
     async def aclose(self) -> None:
         """Hand back every lease and every connection; the engine cannot be used again."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -84,6 +84,9 @@ PURGES = Plan(sagas=14, purges=60, rewinds=20, families=True, slowness=1.0, seco
 
 ACTIONS = Plan(sagas=16, actions=80, unruly=0.4, slowness=3.0, resolved=False, seconds=60.0)
 """Operators who have failed sagas reverted and closed, two at a time."""
+
+DEFECTS = Plan(sagas=12, defects=0.08, shutdowns=6, seconds=60.0)
+"""An engine that fails itself."""
 
 SILENCE = Plan(sagas=12, silent_calls=0.04, seconds=60.0)
 """Connections that say nothing any more."""
@@ -222,6 +225,15 @@ def outstanding_work_is_not_begun_by_a_new_owner(right: Any) -> Any:
         else:
             with mock.patch.object(self, "_begin"):
                 await right(self)
+
+    return wrong
+
+
+@mutant(Driver, "run", DEFECTS)
+def a_defect_of_a_driver_is_silent(right: Any) -> Any:
+    async def wrong(self: Driver) -> None:
+        with suppress(RuntimeError):
+            await right(self)
 
     return wrong
 

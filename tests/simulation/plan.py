@@ -37,6 +37,7 @@ class Plan:
         purges: How often somebody deletes sagas that have been over for a few seconds.
         actions: How often two people do something about one failed saga at once. Only where there are any has a
             definition hooks for that.
+        defects: The engine itself fails while it decides what follows.
         families: Sagas may have a child, which is a saga of its own. Then every machine knows every definition: who
             runs a parent must know its child.
     """
@@ -69,13 +70,14 @@ class Plan:
     parts: bool = False
     purges: int = 0
     actions: int = 0
+    defects: float = 0.0
 
     @property
     def spares_owners(self) -> bool:
         """Whether no fault takes a saga from its owner, so that no saga has a reason to be quarantined."""
         stopping = (self.crashes_at_store, self.crashes_in_steps, self.freezes, self.shutdowns)
         delaying = (self.slow_calls, self.slow_renewals, self.silent_calls, self.refused_calls, self.lost_answers)
-        return not any((*stopping, *delaying, self.unruly, self.orders)) and self.crash_at is None
+        return not any((*stopping, *delaying, self.unruly, self.orders, self.defects)) and self.crash_at is None
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -114,4 +116,5 @@ class Plan:
             parts=random.random() < 0.5,
             purges=random.choice((0, random.randint(1, 20))),
             actions=random.choice((0, 0, random.randint(1, 30))),
+            defects=random.choice((0.0, 0.0, random.uniform(0, 0.05))),
         )

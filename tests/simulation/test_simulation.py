@@ -20,7 +20,18 @@ import pytest
 from saga_orchestrator import SagaDefinition
 from tests.simulation import sagas
 from tests.simulation.__main__ import main
-from tests.simulation.mutants import ACTIONS, DECISIONS, EVERYTHING, FAMILIES, MUTANTS, PARTS, PURGES, RETURNS, SILENCE
+from tests.simulation.mutants import (
+    ACTIONS,
+    DECISIONS,
+    DEFECTS,
+    EVERYTHING,
+    FAMILIES,
+    MUTANTS,
+    PARTS,
+    PURGES,
+    RETURNS,
+    SILENCE,
+)
 from tests.simulation.plan import Plan
 from tests.simulation.world import Report, World, simulate
 
@@ -98,8 +109,8 @@ def test_a_drawn_child_is_started_once_in_each_life_and_undone_with_its_parent()
 
 @pytest.mark.parametrize(
     ("plan", "seen"),
-    [(PARTS, "ACTED"), (PURGES, "is deleted"), (SILENCE, "silence"), (ACTIONS, "CLOSED")],
-    ids=["parts", "purges", "silence", "actions"],
+    [(PARTS, "ACTED"), (PURGES, "is deleted"), (SILENCE, "silence"), (ACTIONS, "CLOSED"), (DEFECTS, "DEFECT")],
+    ids=["parts", "purges", "silence", "actions", "defects"],
 )
 def test_a_world_of_its_own_loses_doubles_and_misreports_nothing(plan: Plan, seen: str) -> None:
     """Parts that are done once, sagas that are deleted, connections that say nothing, hooks that race."""

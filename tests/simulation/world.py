@@ -36,6 +36,10 @@ _PATIENCE = 600
 _EXCUSES = (ConnectionError, TimeoutError, LineIsDeadError, DBAPIError)
 
 
+class DefectError(RuntimeError):
+    """What the engine raises where it has a defect."""
+
+
 @dataclass(frozen=True)
 class Report:
     """How a run went."""
@@ -58,6 +62,8 @@ class World:
         self.violations: list[str] = []
         self.ends: list[str] = []
         self.boundaries = 0
+        self.defects: list[DefectError] = []
+        """Those that nobody has been told of."""
         self.calm = False
         self._is_over = False
         self.ledger = Ledger(self.blame, self._is_aborted, self._patches, simulation.now)
@@ -127,6 +133,8 @@ class World:
         await self._stop()
         for what in audit.faults_of(self):
             self.blame(what)
+        if self.defects:
+            self.blame(f"{len(self.defects)} defects of the engine were never told")
         self.ends = [head.status.value for head in self.database.rows.values()]
         self._is_over = True
 
@@ -260,7 +268,9 @@ class Witness:
         self._world = world
 
     def opt(self, *, exception: BaseException) -> Witness:
-        if not isinstance(exception, _EXCUSES):
+        if isinstance(exception, DefectError):
+            self._world.defects.remove(exception)
+        elif not isinstance(exception, _EXCUSES):
             self._world.blame(f"the engine caught {exception!r}")
         return self
 
@@ -276,7 +286,22 @@ def witnessed(world: World) -> Iterator[None]:
     with ExitStack() as patches:
         for module in (driver, engine, lease, worker):
             patches.enter_context(mock.patch.object(module, "logger", Witness(world)))
+        patches.enter_context(mock.patch.object(driver, "fold", defective(world, driver.fold)))
         yield
+
+
+def defective(world: World, right: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what decides, and fails now and then."""
+
+    def fold(*arguments: Any) -> Any:
+        if world.rolls(world.plan.defects):
+            world.simulation.note("DEFECT")
+            world.here().line.faults += 1
+            world.defects.append(DefectError("a defect"))
+            raise world.defects[-1]
+        return right(*arguments)
+
+    return fold
 
 
 def drawn_definitions(world: World) -> dict[str, SagaDefinition]:
