@@ -113,7 +113,7 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         """Try again, now and with a fresh count of attempts, what failed or waits for its next attempt.
 
         Needs a saga that is SUSPENDED, STUCK or FAILED and whose rollback has not begun. A child that has FAILED is
-        tried again only while its parent is active, since the parent would not hear of its end otherwise.
+        tried again only while its parent can still go on: not once that has COMPLETED, or is COMPENSATED.
         """
         await self._refuse_orphan(saga_id)
         await self._order(saga_id, RetryOrdered(step_id=step_id, actor=actor, reason=reason))
@@ -246,11 +246,11 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         if head.parent_id is None or head.status is not SagaStatus.FAILED:
             return
         parent = await self._engine.store.head(head.parent_id)
-        if parent is None or parent.status.is_terminal:
+        if parent is None or (parent.status.is_terminal and parent.status is not SagaStatus.FAILED):
             stands = "gone" if parent is None else parent.status.value
             raise SagaStateError(
                 f"Saga {saga_id} ({head.saga_name}): refused, it is FAILED and its parent {head.parent_id} is "
-                f"{stands}, so nothing would be done with its result. Retry the parent, or start a saga of its own."
+                f"{stands}, so nothing would be done with its result. Start a saga of its own, or waive what stands."
             )
 
     async def _head(self, saga_id: UUID) -> Head:

@@ -171,7 +171,7 @@ def retry_counter(state: State) -> int:
 def last_error(shown: str | None, before: State, decision: Decision) -> str | None:
     """Return the error to show: the business error that turned the saga survives its rollback, and its other errors.
 
-    Of a saga that an operator has ended it is who did and why, and then the error before that.
+    Of a saga without an error that an operator has ended it is who did, and why.
     """
     was = shown
     for record in decision.records:
@@ -184,17 +184,14 @@ def last_error(shown: str | None, before: State, decision: Decision) -> str | No
 
 def _told_by_order(shown: str | None, was: str | None, record: Record) -> str | None:
     if (ended := _ENDED_BY.get(record.step_id)) is not None:
-        if was is not None and (record.reason is None or record.step_id == "compensate"):
-            return was
         who = f"{ended} by {record.actor or 'an operator'}" + (f": {record.reason}" if record.reason else "")
-        return who if was is None else f"{who}; {BEFORE_THAT}{was}"
+        return who if was is None else was
     failed = record.status is RecordStatus.ERROR or record.status is RecordStatus.IN_DOUBT
     return record.error if failed and not record.step_id.startswith("failure:") else shown
 
 
 _ENDED_BY = {"abort": "aborted", "cancel": "cancelled", "compensate": "undone"}
 """The orders by which an operator ends a saga, and what is said of the saga then."""
-BEFORE_THAT = "before that: "
 
 
 def _shown_error(shown: str | None, record: Record, before: State, after: State) -> str | None:

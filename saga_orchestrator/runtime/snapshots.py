@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -70,7 +70,7 @@ class HistoryEntry:
         status: ``SUCCESS``, ``ERROR``, ``IN_DOUBT``, ``WAITING`` or ``SKIPPED``.
         step_id: The step, or the order's name.
         input: What the step was called with, as plain JSON values; so is `output`.
-        output: What the step returned; of a compensation, the output of the step that it has undone, or was to undo.
+        undone_output: Beside a compensation, the output that it has undone, or was to undo: what its step had returned.
     """
 
     timestamp: datetime
@@ -87,6 +87,7 @@ class HistoryEntry:
     actor: str | None
     reason: str | None
     started_at: datetime | None
+    undone_output: Any = None
 
     def __getitem__(self, key: str) -> Any:
         """Return a field by its name, so that an entry also reads as the dict that it once was."""
@@ -140,7 +141,7 @@ def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, p
         residue=_residue(head, registry),
         context={**context, "step_outputs": _outputs(head, rows, registry, payloads)},
         steps=_steps(head),
-        step_history=[_entry(row, payloads) for row in with_undone(rows)],
+        step_history=_entries(rows, payloads),
     )
 
 
@@ -175,14 +176,16 @@ def outputs(rows: Sequence[HistoryRow], payloads: Payloads) -> dict[str, Any]:
     return {step_id: _shown(payloads, text) for step_id, text in texts.items() if text is not None}
 
 
-def with_undone(rows: Sequence[HistoryRow]) -> Iterator[HistoryRow]:
-    """Yield the rows of a saga, each compensation with the output that its step had returned by then."""
+def _entries(rows: Sequence[HistoryRow], payloads: Payloads) -> list[HistoryEntry]:
+    """Return the history, each compensation with the output that its step had returned by then."""
     known: dict[str, str | None] = {}
+    entries = []
     for row in rows:
         if row.phase == Phase.EXECUTE and row.status in (RecordStatus.SUCCESS, RecordStatus.SKIPPED):
             known[row.step_id] = row.output
-        is_bare = row.phase == Phase.COMPENSATE and row.output is None
-        yield row._replace(output=known.get(row.step_id)) if is_bare else row
+        undone = known.get(row.step_id) if row.phase == Phase.COMPENSATE else None
+        entries.append(_entry(row, payloads, undone))
+    return entries
 
 
 def _facts(head: Head) -> dict[str, Any]:
@@ -195,12 +198,12 @@ def _facts(head: Head) -> dict[str, Any]:
     return {**facts, "waits": waits, "progress": progress, "step_execution_token": token}
 
 
-def _entry(row: HistoryRow, payloads: Payloads) -> HistoryEntry:
+def _entry(row: HistoryRow, payloads: Payloads, undone: str | None) -> HistoryEntry:
     facts = row._asdict()
     del facts["saga_id"], facts["seq"]
     for name in ("input", "output"):
         facts[name] = None if facts[name] is None else _shown(payloads, facts[name])
-    return HistoryEntry(**facts)
+    return HistoryEntry(**facts, undone_output=None if undone is None else _shown(payloads, undone))
 
 
 def _shown(payloads: Payloads, text: str) -> Any:

@@ -393,7 +393,7 @@ async def test_orders_to_a_saga_that_nobody_knows_are_refused(database: Site, wo
 
     with pytest.raises(SagaNotFoundError):
         await admin_of(orchestrator).cancel(uuid4(), **WHO)
-    for order in REFUSALS:
+    for order in REFUSALS.keys() - {"abort"}:  # to abort a saga takes no definition
         with pytest.raises(SagaStateError, match=r"does not know|not registered"):
             await getattr(ignorant, order)(saga_id, **WHO)
 

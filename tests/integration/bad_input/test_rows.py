@@ -93,6 +93,6 @@ async def test_an_order_for_a_saga_of_an_unknown_definition_says_what_to_registe
     first = timeless.orchestrator(saga(OneWay("a", ledger, does=fails(ConnectionError("down"))), retry_policy=AGAIN))
     saga_id = await first.start(**ORDER)
     stranger = timeless.orchestrator()
-    for order in (admin_of(stranger).abort, admin_of(stranger).retry_step, admin_of(stranger).skip_step):
+    for order in (admin_of(stranger).cancel, admin_of(stranger).retry_step, admin_of(stranger).skip_step):
         with pytest.raises(SagaStateError, match=f"{saga_id}.*{NAME}"):
             await order(saga_id)
