@@ -16,6 +16,8 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
+
 from saga_orchestrator import FailureAction, SagaAdmin
 from saga_orchestrator.definition.constant import Nothing
 from saga_orchestrator.definition.finish import DECISION, Finish
@@ -29,6 +31,7 @@ from saga_orchestrator.runtime.claims import Claims
 from saga_orchestrator.runtime.driver import Driver
 from saga_orchestrator.runtime.lease import LeaseKeeper
 from saga_orchestrator.runtime.performer import Performer
+from saga_orchestrator.storage import group_commit
 from saga_orchestrator.storage.group_commit import GroupCommit
 from saga_orchestrator.storage.rows import Head, HistoryRow, Move, Written
 from saga_orchestrator.testing import memory_retention
@@ -87,6 +90,9 @@ ACTIONS = Plan(sagas=16, actions=80, unruly=0.4, slowness=3.0, resolved=False, s
 
 DEFECTS = Plan(sagas=12, defects=0.08, shutdowns=6, seconds=60.0)
 """An engine that fails itself."""
+
+SICKNESS = Plan(sagas=12, sick_calls=0.2, seconds=60.0, resolved=False)
+"""A database whose disk is full now and then, or whose operator's limits cut calls off."""
 
 SILENCE = Plan(sagas=12, silent_calls=0.04, seconds=60.0)
 """Connections that say nothing any more."""
@@ -167,6 +173,11 @@ def a_write_is_answered_before_it_is_durable(right: Any) -> Any:
 @mutant(memory_retention, "_is_settled", PURGES)
 def a_purge_takes_what_may_still_be_undone(right: Any) -> Any:
     return lambda head, finished_at, bygone, now: True
+
+
+@mutant(group_commit, "is_passing", SICKNESS)
+def a_full_disk_is_taken_for_the_fault_of_a_row(right: Any) -> Any:
+    return lambda error: right(error) and not isinstance(error, DBAPIError)
 
 
 # --- claims and leases -------------------------------------------------------------------------------------

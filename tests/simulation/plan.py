@@ -111,7 +111,7 @@ class Plan:
         drawn = replace(drawn, families=True, old_releases=0.0) if random.random() < 0.3 else drawn
         return replace(
             drawn,
-            sick_calls=0.0 * sometimes(0.1),
+            sick_calls=sometimes(0.1),
             silent_calls=random.choice((0.0, 0.0, random.uniform(0, 0.02))),
             parts=random.random() < 0.5,
             purges=random.choice((0, random.randint(1, 20))),

@@ -30,6 +30,7 @@ from tests.simulation.mutants import (
     PARTS,
     PURGES,
     RETURNS,
+    SICKNESS,
     SILENCE,
 )
 from tests.simulation.plan import Plan
@@ -109,8 +110,14 @@ def test_a_drawn_child_is_started_once_in_each_life_and_undone_with_its_parent()
 
 @pytest.mark.parametrize(
     ("plan", "seen"),
-    [(PARTS, "ACTED"), (PURGES, "is deleted"), (SILENCE, "silence"), (ACTIONS, "CLOSED"), (DEFECTS, "DEFECT")],
-    ids=["parts", "purges", "silence", "actions", "defects"],
+    [
+        pytest.param(PARTS, "ACTED", id="parts"),
+        pytest.param(PURGES, "is deleted", id="purges"),
+        pytest.param(SILENCE, "silence", id="silence"),
+        pytest.param(SICKNESS, "not well", id="sickness"),
+        pytest.param(ACTIONS, "CLOSED", id="actions"),
+        pytest.param(DEFECTS, "DEFECT", id="defects"),
+    ],
 )
 def test_a_world_of_its_own_loses_doubles_and_misreports_nothing(plan: Plan, seen: str) -> None:
     """Parts that are done once, sagas that are deleted, connections that say nothing, hooks that race."""

@@ -241,7 +241,7 @@ MUTANTS = (
         "settle",
         "isinstance(draft.of(looked_at), Waived | Omitted | Passed | Missed)",
         "isinstance(draft.of(looked_at), Omitted | Passed | Missed)",
-        2087,
+        3498,
     ),
     Mutant(
         "a step that has nothing to undo hides what comes after it from an undo that is resumed",
