@@ -40,7 +40,7 @@ def deal(draft: Draft, order: FailureOrdered) -> Answer:
 
 
 def end(draft: Draft, order: ActionEnded) -> Answer:
-    """Release the claim of the action that is under way; waive what stands if it has closed the saga."""
+    """Release the claim. If the action has closed the saga, waive the steps that stand."""
     action = draft.action
     if action is None:
         return refuse(draft, "no action is under way")

@@ -34,7 +34,7 @@ class Aftermath(Driver):
     """Carries out the action that is claimed on one saga, and ends the claim.
 
     Attributes:
-        outcome: What the hook has come to; None if the call was cut off, and the claim stands.
+        outcome: The hook's result. It is None while the hook is at work, and after a call that was cut off.
     """
 
     def __init__(self, tenure: Tenure, tools: Tools, claims: Claims, payloads: Payloads) -> None:

@@ -43,7 +43,7 @@ from .tenure import Tenure, initial_of
 ENGINE = "engine"
 """Who has given an order that the definition gives."""
 CHANGED = "definition"
-"""What a saga awaits whose steps are others here than those that it was started with."""
+"""The `awaiting` of a saga that this process leaves alone, because its definition has changed."""
 _DEFERRED = timedelta(minutes=1)
 """How long a saga that this process cannot run, although it knows its name and version, is left to others."""
 
