@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, Uuid, text
 from sqlalchemy.sql.elements import conv
 
+from ..errors import SagaDefinitionError
 from .types import ExactJson, UtcDateTime
 
 WAITS = "status = 'BUFFERED'"
@@ -47,10 +48,24 @@ def _companion(
     name = f"{head.name}_{suffix}"
     found = head.metadata.tables.get(f"{head.schema}.{name}" if head.schema else name)
     if found is not None:
+        _check_ours(found, head, frozenset(column.name for column in columns(head)))
         return found
     table = Table(name, head.metadata, *columns(head), schema=head.schema)
     index(table)
     return table
+
+
+def _check_ours(found: Table, head: Table, needed: frozenset[str]) -> None:
+    """Refuse a table of the user's in a companion's place.
+
+    Raises:
+        SagaDefinitionError: With the name, which one of the two has to change.
+    """
+    if missing := needed.difference(found.c.keys()):
+        raise SagaDefinitionError(
+            f"The table {found.name!r} is one of the application's, and the sagas of {head.name!r} need that name: it "
+            f"has no column {min(missing)!r}. Call one of the two otherwise."
+        )
 
 
 def _history_columns(head: Table) -> list[Column[Any]]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     DDL,
     CheckConstraint,
+    Column,
+    ColumnDefault,
     Enum,
     Integer,
     String,
@@ -24,11 +26,12 @@ from sqlalchemy import (
     event,
     func,
 )
-from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Mapper, mapped_column, registry, relationship
 from sqlalchemy.sql.elements import conv
 
 from ..errors import SagaDefinitionError
 from ..kernel.state import SagaStatus
+from .columns import adopt_columns, check_attributes
 from .companions import history_table, inbox_table, partial_index, route_table
 from .types import ExactJson, Json, UtcDateTime
 
@@ -87,6 +90,19 @@ class SagaStateMixin:
         """The saga's history rows, oldest first; read-only. Load it with ``selectinload``."""
 
 
+def _as_mapped() -> Table:
+    """Return the mixin's columns as a table of nobody's: what a model is held against."""
+    own = registry()
+    mapped: Any = own.mapped(type("_Model", (SagaStateMixin,), {"__tablename__": "saga"}))
+    table: Table = mapped.__table__
+    own.dispose()
+    return table
+
+
+COLUMNS = _as_mapped()
+"""The engine's columns, as it needs them. Made before the listeners below are, so it has no companions."""
+
+
 def _constrain(head: Table) -> None:
     """Add what makes wrong rows unrepresentable, and the two indexes that recovery and identity need."""
     name = head.name
@@ -120,8 +136,10 @@ def _equip(mapper: Mapper[Any], cls: type) -> None:
     head = mapper.local_table
     if mapper.inherits is not None:
         _refuse_second_table(mapper, cls)
-        return
     if not isinstance(head, Table):
+        raise SagaDefinitionError(f"{cls.__name__} is mapped to {type(head).__name__}; a saga is a row of one table.")
+    adopt_columns(cls, head, COLUMNS, SagaStateMixin)
+    if mapper.inherits is not None:
         return
     if len(head.name.encode()) > _LONGEST_NAME:
         raise SagaDefinitionError(
@@ -142,10 +160,17 @@ def _refuse_second_table(mapper: Mapper[Any], cls: type) -> None:
             "saga is one row. Share columns through a base with __abstract__ = True, put them on the saga's own table, "
             "or keep them in a table that refers to it."
         )
+    if mapper.inherits is not None and not issubclass(mapper.inherits.class_, SagaStateMixin):
+        raise SagaDefinitionError(
+            f"{cls.__name__} shares the table of {mapper.inherits.class_.__name__}, whose rows are no sagas. "
+            "Give it a base that is not mapped, and a table of its own."
+        )
 
 
-def _add_history(mapper: Mapper[Any], cls: type) -> None:
-    """Make the history readable as `step_history`."""
+def _finish(mapper: Mapper[Any], cls: type) -> None:
+    """Hold the attributes of a mapped model against the columns, and make its history readable as `step_history`."""
+    check_attributes(mapper, COLUMNS)
+    _fill_discriminator(mapper)
     if mapper.inherits is not None or mapper.has_property("step_history"):
         return
     past = history_table(mapper.local_table)  # type: ignore[arg-type]
@@ -156,5 +181,13 @@ def _add_history(mapper: Mapper[Any], cls: type) -> None:
     mapper.add_property("step_history", rows)
 
 
+def _fill_discriminator(mapper: Mapper[Any]) -> None:
+    """Have a saga that is started for the base of a hierarchy be of the base's identity, unless `values=` says more."""
+    column, identity = mapper.polymorphic_on, mapper.polymorphic_identity
+    is_own = isinstance(column, Column) and column.name not in COLUMNS.c
+    if is_own and mapper.inherits is None and identity is not None and column.default is None:  # type: ignore[union-attr]
+        column.default = ColumnDefault(identity)  # type: ignore[union-attr]
+
+
 event.listen(SagaStateMixin, "instrument_class", _equip, propagate=True)
-event.listen(SagaStateMixin, "after_mapper_constructed", _add_history, propagate=True)
+event.listen(SagaStateMixin, "after_mapper_constructed", _finish, propagate=True)
