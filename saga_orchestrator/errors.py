@@ -68,6 +68,16 @@ class SagaStateError(SagaError):
     """The saga is not in a state in which this can be done; nothing was changed."""
 
 
+class DatabaseTimeoutError(SagaError, TimeoutError):
+    """The database did not answer within the limit; what was being written may or may not be durable."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The database did not answer within {seconds:.3g} s, so its connection was given up. The call may be made "
+            "again; database_timeout sets the limit."
+        )
+
+
 class SagaFailedError(SagaError):
     """A saga that was to be run has not completed.
 

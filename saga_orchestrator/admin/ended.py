@@ -34,6 +34,7 @@ class EndedSagas:
         saga_name: str | None = None,
         unregistered: bool = False,
         limit: int = _MOST,
+        timeout: timedelta | None = None,
         actor: str | None = None,
         reason: str | None = None,
     ) -> int:
@@ -61,6 +62,7 @@ class EndedSagas:
                 stand that nobody has undone or waived: look at `dirty_sagas` first.
             unregistered: Also those COMPLETED ones whose definition this engine does not know. Nobody here can tell
                 whether they may still be undone, so they are left alone unless you vouch that they may not.
+            timeout: How long it may take, instead of the engine's `database_timeout`.
             actor: Who deletes, and why: for the log, since there is no history left to hold it.
 
         Raises:
@@ -82,7 +84,7 @@ class EndedSagas:
             undo_windows=self._engine.registry.undo_windows,
             unregistered=unregistered,
         )
-        gone = await self._engine.store.purge(bygone, limit)
+        gone = await self._engine.store.purge(bygone, limit, *(() if timeout is None else (timeout.total_seconds(),)))
         if gone:
             logger.info(
                 "{} has deleted {} sagas older than {}: {}",

@@ -44,6 +44,19 @@ async def cut_off(*tasks: asyncio.Task[Any] | None) -> None:
         logger.warning("{} tasks do not end, although they were cut off", len(left))
 
 
+async def ended_within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
+    """Do work, and return whether it has ended in time; otherwise it is cancelled and left behind."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not (ended := task.done()):
+            task.cancel()
+    if ended:
+        task.result()
+    return ended
+
+
 class Background:
     """Runs work in tasks of its own, and holds on to them until they end."""
 
@@ -64,6 +77,11 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(partial(self._leave, answer))
         return await answer
+
+    def cut_off(self) -> None:
+        """Cancel whatever is left, without waiting for it."""
+        for task in self._tasks:
+            task.cancel()
 
     async def join(self) -> None:
         """Wait until nothing is left, nor anything that it has begun meanwhile."""

@@ -32,7 +32,8 @@ from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
 from .aftermath import Aftermath, driver_of, leaves_more
-from .background import Background
+from .alarm import GRACE
+from .background import Background, ended_within
 from .birth import Beginning, StartResult, unborn
 from .children import SagaChildren
 from .claims import Claims, Intake
@@ -50,6 +51,8 @@ from .tenure import Tenure
 from .tools import Tools
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
+_LEASED = 0.9
+"""The part of a lease that one call to the database may take."""
 _STARTS = 3
 """How often a start is tried whose rival is over by the time one asks who it was."""
 
@@ -59,6 +62,7 @@ class SagaEngine(Generic[ModelT]):
 
     Args:
         execution_lease: How long a saga stays its owner's without a sign of life.
+        database_timeout: How long one call to the database may take; at most 90 % of the lease.
         store: Instead of the model's own tables; for tests.
         clock: Instead of the database's; for tests.
     """
@@ -72,12 +76,17 @@ class SagaEngine(Generic[ModelT]):
         max_payload_bytes: int = 1 << 20,
         payload_codec: PayloadCodec | None = None,
         event_retention: timedelta = timedelta(days=30),
+        database_timeout: timedelta = timedelta(seconds=10),
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
         if execution_lease <= timedelta(0):
             raise SagaDefinitionError("execution_lease must be longer than nothing.")
-        self.store: Store = store or store_of(model_class, session_maker, clock)
+        if database_timeout <= timedelta(0):
+            raise SagaDefinitionError("database_timeout must be longer than nothing.")
+        lease = execution_lease.total_seconds()
+        self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
+        self.store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease))
         self.registry = Registry()
         self.payloads = Payloads(max_payload_bytes, payload_codec)
         self.lease = execution_lease
@@ -88,6 +97,7 @@ class SagaEngine(Generic[ModelT]):
         self.now: Callable[[], datetime] = self._clock.now if clock is None else clock.now
         """Returns the database's time."""
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
+        self._leases.is_stuck = self._commits.is_stuck
         self._claims = Claims(self.registry, self.owner, self.lease, self.payloads)
         self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
         self._board = ProgressBoard(self.owner, self.store, self.now)
@@ -323,7 +333,15 @@ class SagaEngine(Generic[ModelT]):
     # --- the end ---------------------------------------------------------------------------------------------
 
     async def release_all(self) -> None:
-        """Hand back every lease at once; the work in flight is cut off, and others take over without delay."""
+        """Hand back every lease at once; the work in flight is cut off, and others take over without delay.
+
+        It ends within `database_timeout` and twice the grace of a step (5 s), whatever the database does. Leases that
+        could not be handed back by then run out.
+        """
+        if not await ended_within(self._limit + 2 * GRACE.total_seconds(), self._release_all()):
+            logger.error("{} sagas could not be handed back in time; their leases run out", len(self.drivers))
+
+    async def _release_all(self) -> None:
         if self._claiming:
             await asyncio.wait(self._claiming)
         releases = [self._release(saga_id, driver) for saga_id, driver in tuple(self.drivers.items())]
@@ -336,11 +354,21 @@ class SagaEngine(Generic[ModelT]):
             logger.opt(exception=error).error("saga {}: it could not be handed back; it is left to its lease", saga_id)
 
     async def aclose(self) -> None:
-        """Hand back every lease and every connection; the engine cannot be used again."""
+        """Hand back every lease and every connection; the engine cannot be used again.
+
+        It ends within twice the time that `release_all` may take, and what has not ended by then is cut off.
+        """
         if self._closed:
             return
         self._closed = True
         await self.release_all()
+        if not await ended_within(self._limit + 2 * GRACE.total_seconds(), self._close()):
+            logger.error("the engine could not be closed in time; what it has at work is cut off")
+            self.background.cut_off()
+
+    async def _close(self) -> None:
+        if self.drivers:  # they could not be handed back
+            self.background.cut_off()
         await self.background.join()
         await self._commits.aclose()
         await self._leases.aclose()

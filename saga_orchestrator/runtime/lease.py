@@ -14,7 +14,7 @@ execution token makes the result right even when the stop comes too late: a stal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -50,6 +50,8 @@ class LeaseKeeper:
         self._drivers = drivers
         self._task: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self.is_stuck: Callable[[], bool] = lambda: False
+        """Returns whether commits make no progress; then no lease is renewed, and others take the sagas over."""
         self._overdue = 0.0
         """When it has had its time, and a moment to end."""
 
@@ -84,6 +86,9 @@ class LeaseKeeper:
     def _renew_soon(self) -> None:
         """Begin a renewal, unless one is on its way; one that does not end with its time is no reason to wait."""
         loop, length = asyncio.get_running_loop(), self.lease.total_seconds()
+        if self.is_stuck():
+            logger.warning("no lease is renewed: commits have made no progress for as long as a lease lasts")
+            return
         if self._renewing is not None and not self._renewing.done() and loop.time() < self._overdue:
             return
         self._overdue = loop.time() + length * (1 + 1 / _BEATS_PER_LEASE)

@@ -49,6 +49,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         max_payload_bytes: The most that one input, output or `initial_data` may take, as JSON in UTF-8.
         payload_codec: Encodes payloads at rest, for example to encrypt them.
         event_retention: How long an event is kept, and known again: one that nobody has waited for is gone then.
+        database_timeout: How long one call to the database may take; at most 90 % of the lease. Then its connection is
+            given up. A write whose answer did not come is looked up by its row, and made again if it is not there.
 
     Raises:
         SagaDefinitionError: The session maker is not bound to an engine, or to one that cannot hold sagas.
@@ -63,6 +65,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         max_payload_bytes: int = 1 << 20,
         payload_codec: PayloadCodec | None = None,
         event_retention: timedelta = timedelta(days=30),
+        database_timeout: timedelta = timedelta(seconds=10),
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -75,6 +78,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             max_payload_bytes=max_payload_bytes,
             payload_codec=payload_codec,
             event_retention=event_retention,
+            database_timeout=database_timeout,
             store=store,
             clock=clock,
         )

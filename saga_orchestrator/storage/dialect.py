@@ -24,6 +24,7 @@ from ..errors import SagaDefinitionError
 from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket, begin_immediate, in_thread, use_wal
 from .database_errors import is_blocked, is_contention, is_passing
 from .direct import DirectBatch
+from .limits import WatchedBracket, begin_with, connect, give_up_after
 from .one_hop import OneHop
 from .one_statement import IMPATIENCE, OneStatement
 from .types import UtcDateTime
@@ -49,6 +50,10 @@ class SqlDialect:
 
     clock: Clock | None = None
     locks_rows: bool = True
+    timeout: float = 10.0
+    """Seconds that a call may take."""
+    idle: float = 30.0
+    """Seconds that a step's transaction may be idle, as the server counts them."""
 
     def now(self) -> ColumnElement[Any]:
         """Return the database's time as an expression, or the test clock's as a literal."""
@@ -90,14 +95,30 @@ class SqlDialect:
     @asynccontextmanager
     async def taking_turns(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
         """Take a connection for a step's transaction, and the bracket that opens and closes it."""
-        async with engine.connect() as connection:
+        async with connect(engine, self.timeout) as (connection, watch):
             is_asyncpg = (connection.dialect.name, connection.dialect.driver) == ("postgresql", "asyncpg")
-            yield connection, AsyncpgBracket(connection) if is_asyncpg else PortableBracket(connection)
+            bracket = (
+                AsyncpgBracket(connection, give_up_after(self.idle)) if is_asyncpg else PortableBracket(connection)
+            )
+            yield connection, WatchedBracket(bracket, watch, self.timeout)
 
     @asynccontextmanager
-    async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that may write; commit at the end, roll back on an error."""
-        async with engine.connect() as connection, connection.begin():
+    async def reading(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """Take a connection to read from."""
+        async with connect(engine, self.timeout) as (connection, _):
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self, engine: AsyncEngine, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that may write; commit at the end, roll back on an error.
+
+        Args:
+            seconds: How long all of it may take, instead of the usual time.
+        """
+        limit = self.timeout if seconds is None else seconds
+        async with connect(engine, limit) as (connection, _), connection.begin():
+            if connection.dialect.name == "postgresql":
+                await begin_with(connection, limit)
             yield connection
 
 
@@ -133,13 +154,14 @@ class SqliteDialect(SqlDialect):
 
     @asynccontextmanager
     async def taking_turns(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
-        async with self._writers, engine.connect() as connection:
+        async with self._writers, connect(engine, self.timeout) as (connection, watch):
             await self._prepare(connection)
-            yield connection, AiosqliteBracket(connection)
+            yield connection, WatchedBracket(AiosqliteBracket(connection), watch, self.timeout)
 
     @asynccontextmanager
-    async def writing(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        async with self._writers, engine.connect() as connection:
+    async def writing(self, engine: AsyncEngine, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        limit = self.timeout if seconds is None else seconds
+        async with self._writers, connect(engine, limit) as (connection, _):
             await self._prepare(connection)
             try:
                 await begin_immediate(connection)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..kernel.effects import Record
 from .held import HeldConnection
+from .limits import Watch, distrust
 from .pooler import tell_of_pooler
 from .rows import Birth, HistoryRow, Move, Write
 
@@ -92,8 +93,10 @@ class DirectBatch(ABC):
         self, head: Table, engine: AsyncEngine, writers: AbstractAsyncContextManager[Any] | None = None
     ) -> None:
         self._writers = writers or nullcontext()
-        self._engine = engine.sync_engine
+        self._pooled, self._engine = engine, engine.sync_engine
         self._has_defaults = any(column.default is not None for column in head.columns)
+        self.timeout = 10.0
+        """Seconds that a batch may take."""
         self._held = HeldConnection(engine, self._prepare, self._tidy)
 
     @classmethod
@@ -118,13 +121,27 @@ class DirectBatch(ABC):
         """
         births, moves = parted(batch)
         try:
-            async with self._writers, self._held as driver:
-                return await self._write(driver, births, moves)
+            async with self._writers:
+                return await self._write_in_time(births, moves)
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in _DRIVERS:
                 raise
             tell_of_pooler(self._engine, error)
             raise DBAPIError.instance("a batch of sagas", None, error, Exception) from error
+
+    async def _write_in_time(self, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
+        watch = Watch(self.timeout)
+        try:
+            async with self._held as driver:
+                watch.guard(driver)
+                missed = await self._write(driver, births, moves)
+        except BaseException as error:
+            if watch.end(error):
+                distrust(self._pooled)
+                raise watch.error() from error
+            raise
+        watch.end()
+        return missed
 
     async def aclose(self) -> None:
         """Give the connection back."""

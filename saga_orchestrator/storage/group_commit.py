@@ -54,6 +54,8 @@ class GroupCommit:
         self._queue: deque[_Queued] = deque()
         self._alone: deque[_Queued] = deque()
         self._leader: asyncio.Task[None] | None = None
+        self._since: float | None = None
+        """When the batch in flight was tried first."""
         self._busy: dict[asyncio.Future[Written], tuple[int, float]] = {}
 
     def submit(self, item: Write) -> asyncio.Future[Written]:
@@ -68,6 +70,10 @@ class GroupCommit:
         (self._alone if is_blocked_birth else self._queue).append(queued)
         if self._leader is None:
             self._leader = asyncio.get_running_loop().create_task(self._lead(), name="saga-group-commit")
+
+    def is_stuck(self) -> bool:
+        """Return whether the batch in flight has made no progress for as long as patience lasts."""
+        return self._since is not None and asyncio.get_running_loop().time() > self._since + self._patience
 
     async def aclose(self) -> None:
         """Wait until everything queued is answered."""
@@ -167,13 +173,18 @@ class GroupCommit:
     async def _try(self, items: list[Write]) -> list[Written]:
         """Write a batch; while the error passes, again and again, until patience ends."""
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._patience
+        self._since = loop.time()
+        give_up = self._since + self._patience
         for attempt in range(10**9):
             try:
-                return await self._write_batch(items)
+                written = await self._write_batch(items)
             except Exception as error:
                 is_to_wait = is_passing(error) and not is_blocked(error) and not is_of_the_schema(error)
                 if not is_to_wait or loop.time() > give_up:
+                    self._since = None
                     raise
                 await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+            else:
+                self._since = None
+                return written
         raise AssertionError("unreachable")

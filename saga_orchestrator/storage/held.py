@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from .limits import HURRY, take
+
 _LINGER = 0.02
 """How long, in seconds, an idle connection is held at least before it goes back to the pool; twice that at most."""
 
@@ -64,10 +66,11 @@ class HeldConnection:
     async def aclose(self) -> None:
         """Give the connection back."""
         self._let_go()
-        await asyncio.gather(*self._closing)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=HURRY)
 
     async def _take(self) -> None:
-        connection = await self._engine.connect()
+        connection = await take(self._engine)
         try:
             connection = await self._prepare(connection)
             self._driver = (await connection.get_raw_connection()).driver_connection

@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from .companions import WAITS, inbox_table, route_table
 from .dialect import SqlDialect, through_contention
+from .limits import limited
 from .mixins import ACTIVE, TERMINAL
 from .rows import Claimable, Delivery, Fate, Head, Letter, Move, Reader, Settled, Want, Whereabouts
 from .statements import Statements, kept_letter, locked
@@ -125,7 +126,8 @@ class SagaInbox:
 
     async def post(self, letter: Letter, session: AsyncSession | None = None) -> Letter | None:
         if session is not None:
-            return await self._post(session, letter)
+            async with limited(self._dialect.timeout):
+                return await self._post(session, letter)
         async with self._dialect.writing(self._engine) as connection:
             return await self._post(connection, letter)
 
@@ -141,14 +143,14 @@ class SagaInbox:
 
     async def find(self, letter_id: UUID) -> Whereabouts | None:
         column = self._table.c
-        async with self._engine.connect() as connection:
+        async with self._dialect.reading(self._engine) as connection:
             chosen = select(column.status, column.saga_id).where(column.id == letter_id)
             found = (await connection.execute(chosen)).first()
         return None if found is None else Whereabouts(Fate(found.status), found.saga_id)
 
     async def addressees(self, address: str) -> list[UUID]:
         kind, _, name = address.partition(":")
-        async with self._engine.connect() as connection:
+        async with self._dialect.reading(self._engine) as connection:
             return list((await connection.execute(self._meant(kind, name))).scalars())
 
     def _meant(self, kind: str, name: str) -> Select[Any]:
@@ -247,7 +249,7 @@ class SagaInbox:
         mine = or_(column.saga_id.is_(None), self._sql.known(claimable))
         chosen = select(column.id, column.address).outerjoin(self._head)
         chosen = chosen.where(column.due_at.is_not(None), late, mine)
-        async with self._engine.connect() as connection:
+        async with self._dialect.reading(self._engine) as connection:
             found = await connection.execute(chosen.order_by(column.due_at).limit(limit))
             return [(row.id, row.address) for row in found]
 

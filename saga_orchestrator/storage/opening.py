@@ -13,7 +13,10 @@ from .store import SagaStore
 
 
 def store_of(
-    model: type[Any] | None, session_maker: async_sessionmaker[AsyncSession] | None, clock: Clock | None
+    model: type[Any] | None,
+    session_maker: async_sessionmaker[AsyncSession] | None,
+    clock: Clock | None,
+    timeouts: tuple[float, float] = (10.0, 30.0),
 ) -> SagaStore:
     """Return the store of a model, on the engine that its sessions are bound to.
 
@@ -28,7 +31,7 @@ def store_of(
             f"session_maker is bound to {type(bind).__name__}; the engine needs transactions of its own, "
             "so bind it to an AsyncEngine."
         )
-    return SagaStore(model, bind, clock, session_maker)
+    return SagaStore(model, bind, clock, session_maker, timeouts)
 
 
 def _bound_by_model(model: type[Any], session_maker: async_sessionmaker[AsyncSession]) -> AsyncEngine:

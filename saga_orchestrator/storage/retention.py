@@ -63,12 +63,12 @@ class SagaRetention:
         self._head, self._engine, self._dialect = head, engine, dialect
         self._inbox, self._owned = inbox_table(head), (history_table(head), inbox_table(head), route_table(head))
 
-    async def purge(self, bygone: Bygone, limit: int) -> int:
+    async def purge(self, bygone: Bygone, limit: int, seconds: float | None = None) -> int:
         """Delete sagas; see `contract.Store.purge`."""
-        return await through_contention(partial(self._purge, bygone, limit))
+        return await through_contention(partial(self._purge, bygone, limit, seconds))
 
-    async def _purge(self, bygone: Bygone, limit: int) -> int:
-        async with self._dialect.writing(self._engine) as connection:
+    async def _purge(self, bygone: Bygone, limit: int, seconds: float | None) -> int:
+        async with self._dialect.writing(self._engine, seconds) as connection:
             now = (await connection.execute(select(self._dialect.now()))).scalar_one()
             ids = (await connection.execute(self._chosen(bygone, now, limit))).scalars().all()
             if ids:

@@ -29,6 +29,7 @@ from .dialect import Clock, dialect_for, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
+from .limits import limited
 from .pooler import watch_for_pooler
 from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
@@ -47,6 +48,7 @@ class SagaStore:
         engine: The engine that the model's sessions use.
         clock: Stands in for the database's clock, in tests.
         sessions: Makes the sessions of steps.
+        timeouts: How many seconds a call may take, and a step's transaction may be idle on the server.
     """
 
     def __init__(
@@ -55,16 +57,20 @@ class SagaStore:
         engine: AsyncEngine,
         clock: Clock | None = None,
         sessions: Callable[..., Any] = AsyncSession,
+        timeouts: tuple[float, float] = (10.0, 30.0),
     ) -> None:
         self.model = model
         self.engine = engine
         self.table: Table = model.__table__
         self.past: Table = history_table(self.table)
         self.dialect = dialect_for(engine, clock)
+        self.dialect.timeout, self.dialect.idle = timeouts
         watch_for_pooler(engine)
         self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, inbox_table(self.table), self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)
+        if self._fast is not None:
+            self._fast.timeout = self.dialect.timeout
         self.inbox = SagaInbox(self.table, engine, self.dialect, self._sql, self._move)
         self._retention = SagaRetention(self.table, engine, self.dialect)
         self._sessions = sessions
@@ -135,7 +141,7 @@ class SagaStore:
     async def _explain(self, missed: Sequence[Write]) -> dict[UUID, Written]:
         """Say why writes did not fit: done before, moved by others, lost to another owner, or taken."""
         ids = [_id_of(item) for item in missed]
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             rows = (await connection.execute(self._sql.read_many, {"ids": ids})).all()
         found = {row.id: head_of(row) for row in rows}
         return {_id_of(item): _explanation(item, found.get(_id_of(item))) for item in missed}
@@ -181,7 +187,7 @@ class SagaStore:
 
     async def _claim_singly(self, claimable: Claimable, limit: int, judge: Judge) -> list[tuple[Head, Move]]:
         """Claim one by one, because some row defies it: a row that proves to be at fault is set aside."""
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             chosen = self._sql.due(claimable, self.dialect.due_by(), limit + self._suspects.count)
             due = (await connection.execute(chosen)).scalars().all()
         claimed: list[tuple[Head, Move]] = []
@@ -219,7 +225,7 @@ class SagaStore:
 
     async def _anything_due(self, claimable: Claimable) -> bool:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(self._sql.any_due(claimable, self.dialect.due_by()))).first() is not None
 
     def transaction(self) -> AbstractAsyncContextManager[SagaTransaction]:
@@ -245,14 +251,15 @@ class SagaStore:
             await connection.execute(self._sql.show, shown)
 
     async def add(self, session: AsyncSession, birth: Birth) -> tuple[Head | None] | None:
-        inserted = await session.execute(self._sql.insert_saga(birth))
-        if inserted.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
-            return None
-        row = (await session.execute(self._sql.rival(birth))).first()
+        async with limited(self.dialect.timeout):
+            inserted = await session.execute(self._sql.insert_saga(birth))
+            if inserted.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
+                return None
+            row = (await session.execute(self._sql.rival(birth))).first()
         return (None if row is None else head_of(row),)
 
-    async def purge(self, bygone: Bygone, limit: int) -> int:
-        return await self._retention.purge(bygone, limit)
+    async def purge(self, bygone: Bygone, limit: int, seconds: float | None = None) -> int:
+        return await self._retention.purge(bygone, limit, seconds)
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -260,7 +267,7 @@ class SagaStore:
         return await self._one(self._sql.read_many, {"ids": [saga_id]})
 
     async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             return [head_of(row) for row in await connection.execute(self._sql.listing(wanted, limit, before))]
 
     async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
@@ -268,7 +275,7 @@ class SagaStore:
 
     async def _history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
         found: dict[UUID, list[HistoryRow]] = {saga_id: [] for saga_id in saga_ids}
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             for row in await connection.execute(self._sql.read_history, {"ids": list(found)}):
                 found[row.saga_id].append(HistoryRow(*row))
         return found
@@ -280,16 +287,16 @@ class SagaStore:
         return await self._one(self._sql.started(saga_name, idempotency_key), {})
 
     async def _one(self, query: Select[Any], parameters: dict[str, Any]) -> Head | None:
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             row = (await connection.execute(query, parameters)).first()
         return None if row is None else head_of(row)
 
     async def next_due(self, claimable: Claimable) -> datetime | None:
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(self._sql.next_due(claimable))).scalar()  # type: ignore[no-any-return]
 
     async def now(self) -> datetime:
-        async with self.engine.connect() as connection:
+        async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(select(self.dialect.now()))).scalar_one()  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
