@@ -221,11 +221,11 @@ async def begin_with(connection: AsyncConnection, seconds: float) -> None:
         chosen = ", ".join(f"set_config('{name}', '{limit}', true)" for name in _SERVER_LIMITS)
         await connection.exec_driver_sql(f"SELECT {chosen}")
         return
-    begun = driver.transaction(
-        isolation=adapter.isolation_level, readonly=adapter.readonly, deferrable=adapter.deferrable
-    )
     script = "; ".join([_begin_of(adapter), *(f"SET LOCAL {name} = {limit}" for name in _SERVER_LIMITS)])
     try:
+        begun = driver.transaction(
+            isolation=adapter.isolation_level, readonly=adapter.readonly, deferrable=adapter.deferrable
+        )
         await driver.execute(script)
     except Exception as error:
         distrust(connection.engine)
