@@ -59,7 +59,7 @@ async def test_a_step_that_is_cut_off_in_a_query_lets_go_of_the_database(
         "sqlite": "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 3000000) SELECT max(x) FROM c",
         "postgresql": "SELECT pg_sleep(1)",
     }[database.engine.dialect.name]
-    retry = FixedRetry(max_attempts=2, delay=timedelta(0))
+    retry = FixedRetry(max_attempts=100, delay=timedelta(0))  # a busy machine may need more than the second
     orchestrator = database.joins(saga(world, timeout=timedelta(milliseconds=100), retry_policy=retry))
 
     async def lingers() -> None:
