@@ -91,16 +91,22 @@ def operator_orders(world: World) -> None:
         k.RewindOrdered(step_id=tape.pick((*world.graph.nodes, "nowhere")), finished_at=finished),
         about_failure(world),
     )
-    give(world, tape.pick(orders), step_id)
+    order = tape.pick(orders)
+    give(world, order, step_id)
+    if isinstance(order, k.FailureOrdered) and order.actor == "ann" and world.state.action is not None:
+        give(world, k.ActionEnded(came_off=True, actor="ann"), step_id)
 
 
 def about_failure(world: World) -> Any:
-    """Return the order that claims an action, or the end of the one that is under way."""
+    """Return the order that claims an action, or the end of the one that is under way.
+
+    Ann's hooks come off at once; those of others stay under way.
+    """
     k, actor = world.k, world.tape.pick(("ann", None))
     if world.state.action is not None:
         return k.ActionEnded(came_off=actor is not None, error="no", actor=actor)
     if actor is None:
-        return k.FailureOrdered(action="ALERT_HUMAN", calls=True)
+        return k.FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor="bob")
     return k.FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor=actor)
 
 

@@ -29,14 +29,14 @@ MUTANTS = (
         "failure_orders",
         "if order.came_off and action.closes:",
         "if action.closes:",
-        33,
+        20,
     ),
     Mutant(
         "a new owner forgets the action of the one that vanished",
         "failure_orders",
         "draft.action = replace(action, lost=lost)",
         "draft.action = None",
-        8,
+        20,
     ),
     Mutant(
         "an action that kills its owners is never given up",
