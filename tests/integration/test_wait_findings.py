@@ -199,6 +199,7 @@ async def test_an_event_for_a_correlation_is_turned_away_by_no_saga_for_all(data
     second = await soon(orchestrator.start(**order(2)))
 
     assert await soon(orchestrator.signal("go", correlation_id="c1", payload=2)) is SignalResult.APPLIED
+    await soon(_waits(orchestrator, second))
     assert await soon(orchestrator.signal("go", saga_id=second, payload=3)) is SignalResult.APPLIED
     assert await outputs(orchestrator, second) == {"a": "3"}
     await orchestrator.signal("go", saga_id=first, payload=4)
