@@ -34,11 +34,11 @@ class DatabaseClock:
         self._measured = 0.0
         self._good_until = -math.inf
 
-    async def sync(self) -> None:
-        """Ask the database again."""
+    async def sync(self, ask: Callable[[], Awaitable[datetime]] | None = None) -> None:
+        """Ask the database again, in another way if one is given."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        now = await self._ask()
+        now = await (ask or self._ask)()
         answered = loop.time()
         bounds = now - timedelta(seconds=answered), now - timedelta(seconds=asked)
         self._bounds = earliest, latest = self._narrowed(*bounds, answered)
@@ -46,7 +46,7 @@ class DatabaseClock:
         self._measured = answered
         self._good_until = answered + (_PRECISE - (latest - earliest)).total_seconds() / (2 * _DRIFT)
 
-    async def ready(self) -> None:
+    async def ready(self, ask: Callable[[], Awaitable[datetime]] | None = None) -> None:
         """Ask the database, if it has never been asked, or if its answer was too slow, or is too old, to tell.
 
         One that is away just then is asked another time.
@@ -55,7 +55,7 @@ class DatabaseClock:
             if self.is_ready:
                 return
             try:
-                await self.sync()
+                await self.sync(ask)
             except Exception:
                 if self._bounds is None:
                     raise

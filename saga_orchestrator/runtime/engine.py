@@ -111,8 +111,8 @@ class SagaEngine(Generic[ModelT]):
 
     # --- the doors -------------------------------------------------------------------------------------------
 
-    async def ready(self) -> None:
-        """Be ready to touch a saga.
+    async def ready(self, session: AsyncSession | None = None) -> None:
+        """Be ready to touch a saga; with a caller's session, by its connection and no other.
 
         Raises:
             SagaStateError: The engine has been closed.
@@ -120,7 +120,7 @@ class SagaEngine(Generic[ModelT]):
         if self._closed:
             raise SagaStateError("This orchestrator has been closed; make a new one.")
         if not self._clock.is_ready:
-            await self._clock.ready()
+            await self._clock.ready(None if session is None else partial(self.store.now, session))
 
     async def start(self, beginning: Beginning) -> StartResult:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
@@ -283,7 +283,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def signal(self, letter: Letter, session: AsyncSession | None = None) -> Sending:
         """Keep an event durably, in the session's transaction if there is one, and deliver it: `Mailroom.signal`."""
-        await self.ready()
+        await self.ready(session)
         return await self._mailroom.signal(letter, session)
 
     # --- driving ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from .after_commit import after_commit
 from .birth import OnConflict, StartResult
 from .deciding import Decider
 from .engine import SagaEngine
-from .owned import check_own, explained
+from .owned import check_own, explained, session_of
 from .pausing import Pausing
 from .receiving import Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
@@ -162,7 +162,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         if session is None:
             with explained():
                 return await self._engine.start(beginning)
-        await self._engine.ready()
+        session = session_of(session)
+        await self._engine.ready(session)
         started = await self._engine.add(session, beginning)
         if started.created:
             after_commit(session.sync_session, partial(self._engine.wake_soon, [started.saga_id]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, inspect
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Mapper, sessionmaker
 
 from ..errors import SagaDefinitionError
@@ -52,6 +52,11 @@ def _check_mapped(model: type[Any]) -> None:
             f"discriminator '{name}', so its sagas could not be read as {model.__name__}. Give model_class={base}, and "
             f"start them with values={{'{name}': {mapper.polymorphic_identity!r}}}."
         )
+
+
+def session_of(session: Any) -> Any:
+    """Return a caller's session; of one that is scoped, the one that its scope has now."""
+    return session() if isinstance(session, async_scoped_session) else session
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ..kernel.effects import Verdict
 from .birth import Beginning, OnConflict
 from .engine import SagaEngine
 from .mailroom import SignalResult
+from .owned import session_of
 from .signals import Address, Sent, letter
 from .texts import check_saga_id
 
@@ -115,7 +116,8 @@ class Receiver(ABC):
             SagaStateError: It is for nobody, or for a saga and an aggregate.
             PayloadError: The payload cannot be stored; nothing was written.
         """
-        await self._engine.ready()
+        session = session_of(session)
+        await self._engine.ready(session)
         to = Address(saga_id, aggregation_id, correlation_id)
         event = letter(self._engine.payloads, to, event_type, self._engine.now(), **said)
         return (await self._engine.signal(event, session)).result
@@ -138,7 +140,8 @@ class Receiver(ABC):
         Raises:
             SagaError: As for `start` and `signal`.
         """
-        await self._engine.ready()
+        session = session_of(session)
+        await self._engine.ready(session)
         if session is None:
             await self._engine.check_key(self._beginning(**start))
         to = Address(aggregation_id=start["aggregation_id"])

@@ -98,8 +98,11 @@ class Store(Protocol):
         """Return when the next saga that the claimer can run is due, or None."""
         ...
 
-    async def now(self) -> datetime:
-        """Return the database's time: the one clock by which leases are judged."""
+    async def now(self, session: Any | None = None) -> datetime:
+        """Return the database's time: the one clock by which leases are judged.
+
+        With a caller's session it is asked on the connection of that session, and on no other.
+        """
         ...
 
     async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:

@@ -192,12 +192,17 @@ def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:
 
     Raises:
         SagaDefinitionError: It has one connection for everybody, which cannot hold two transactions: it is an in-memory
-            SQLite database, or its pool is a StaticPool. Or its driver is none that is tested.
+            SQLite database, or its pool is a StaticPool. Or its driver is none that is tested, or it is in AUTOCOMMIT.
     """
     _check_driver(engine)
     if isinstance(engine.pool, StaticPool) and not _is_in_memory(engine):
         raise SagaDefinitionError(
             "A StaticPool has one connection for everybody, and the transactions on it would mix; use another pool."
+        )
+    if commits_each_statement(engine):
+        raise SagaDefinitionError(
+            "The engine of session_maker is in AUTOCOMMIT, where each statement is committed by itself, and a saga "
+            'needs transactions; give it an engine without isolation_level="AUTOCOMMIT".'
         )
     if engine.dialect.name != "sqlite":
         return SqlDialect(clock)
@@ -218,6 +223,13 @@ def _check_driver(engine: AsyncEngine) -> None:
             f"Sagas are not tested with the driver '{engine.dialect.driver}'. Give the orchestrator its own engine: "
             f"create_async_engine('{url}'). The application's other engines may keep their driver."
         )
+
+
+def commits_each_statement(engine: AsyncEngine) -> bool:
+    """Return whether an engine was made, or its options were set, for AUTOCOMMIT."""
+    option = engine.get_execution_options().get("isolation_level")
+    level = option or getattr(engine.dialect, "_on_connect_isolation_level", None)
+    return str(level).upper() == "AUTOCOMMIT"
 
 
 def _is_in_memory(engine: AsyncEngine) -> bool:

@@ -30,8 +30,9 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from .callers import Callers
 from .companions import WAITS, inbox_table, route_table
 from .dialect import SqlDialect, through_contention
 from .limits import limited
@@ -116,25 +117,26 @@ class SagaInbox:
     def __init__(
         self,
         head: Table,
-        engine: AsyncEngine,
+        callers: Callers,
         dialect: SqlDialect,
         sql: Statements,
         move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]],
     ) -> None:
-        self._head, self._engine, self._dialect, self._sql, self._move = head, engine, dialect, sql, move
+        self._head, self._callers, self._dialect, self._sql, self._move = head, callers, dialect, sql, move
+        self._engine = callers.engine
         self._table, self._routes = inbox_table(head), route_table(head)
 
     async def post(self, letter: Letter, session: AsyncSession | None = None) -> Letter | None:
         if session is not None:
             async with limited(self._dialect.timeout):
-                return await self._post(session, letter)
+                return await self._post(await self._callers.connection(session), letter)
         async with self._dialect.writing(self._engine) as connection:
             return await self._post(connection, letter)
 
-    async def _post(self, connection: AsyncConnection | AsyncSession, letter: Letter) -> Letter | None:
+    async def _post(self, connection: AsyncConnection, letter: Letter) -> Letter | None:
         statement = self._sql.insert_letters.values(**kept_letter(letter), sent_at=self._dialect.sent())
         written = await connection.execute(statement.execution_options(preserve_rowcount=True))
-        if written.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
+        if written.rowcount:
             return None
         column = self._table.c
         same = (column.address == letter.address, column.type == letter.type, column.event_id == letter.event_id)

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError
+from .callers import Callers
 from .companions import history_table, inbox_table
 from .database_errors import is_passing
 from .dialect import Clock, dialect_for, through_contention
@@ -71,7 +72,8 @@ class SagaStore:
         self._fast = self.dialect.direct(self.table, self.past, engine)
         if self._fast is not None:
             self._fast.timeout = self.dialect.timeout
-        self.inbox = SagaInbox(self.table, engine, self.dialect, self._sql, self._move)
+        self._callers = Callers(model, engine)
+        self.inbox = SagaInbox(self.table, self._callers, self.dialect, self._sql, self._move)
         self._retention = SagaRetention(self.table, engine, self.dialect)
         self._sessions = sessions
         watch_errors(engine)
@@ -252,10 +254,11 @@ class SagaStore:
 
     async def add(self, session: AsyncSession, birth: Birth) -> tuple[Head | None] | None:
         async with limited(self.dialect.timeout):
-            inserted = await session.execute(self._sql.insert_saga(birth))
-            if inserted.rowcount:  # type: ignore[attr-defined] # of an INSERT it is a CursorResult
+            connection = await self._callers.connection(session)
+            inserted = await connection.execute(self._sql.insert_saga(birth))
+            if inserted.rowcount:
                 return None
-            row = (await session.execute(self._sql.rival(birth))).first()
+            row = (await connection.execute(self._sql.rival(birth))).first()
         return (None if row is None else head_of(row),)
 
     async def purge(self, bygone: Bygone, limit: int, seconds: float | None = None) -> int:
@@ -295,7 +298,11 @@ class SagaStore:
         async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(self._sql.next_due(claimable))).scalar()  # type: ignore[no-any-return]
 
-    async def now(self) -> datetime:
+    async def now(self, session: AsyncSession | None = None) -> datetime:
+        if session is not None:
+            async with limited(self.dialect.timeout):
+                connection = await self._callers.connection(session)
+                return (await connection.execute(select(self.dialect.now()))).scalar_one()  # type: ignore[no-any-return]
         async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(select(self.dialect.now()))).scalar_one()  # type: ignore[no-any-return]
 

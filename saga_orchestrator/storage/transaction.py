@@ -228,6 +228,11 @@ def watch_errors(engine: AsyncEngine) -> None:
         event.listen(engine.sync_engine, "handle_error", _note_error)
 
 
+def is_of_a_step(connection: Connection) -> bool:
+    """Return whether a connection is that of a step's transaction, which the engine commits."""
+    return connection in _watched
+
+
 def _note_error(context: ExceptionContext) -> None:
     found = None if context.connection is None else _watched.get(context.connection)
     error = context.sqlalchemy_exception or context.original_exception

@@ -202,7 +202,7 @@ class MemoryStore:
         timed = [head for head in self.rows.values() if _is_known(head, claimable)]
         return min((head.deadline_at for head in timed if head.deadline_at is not None), default=None)
 
-    async def now(self) -> datetime:
+    async def now(self, session: object = None) -> datetime:
         return self._now()
 
     async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:

@@ -285,7 +285,7 @@ class Line:
     async def next_due(self, claimable: Claimable) -> datetime | None:
         return await self.ask("next_due", lambda: self._store.next_due(claimable))
 
-    async def now(self) -> datetime:
+    async def now(self, session: Any = None) -> datetime:
         return await self.ask("now", self._store.now)
 
     async def add(self, session: Any, birth: Birth) -> tuple[Head | None] | None:

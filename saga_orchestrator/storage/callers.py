@@ -1,0 +1,144 @@
+"""Sessions of callers: whether a saga may be written in one, and the connection on which that is done.
+
+What a caller's session rolls back must be gone, and what it commits must be where the sagas are. So a session is
+refused that reaches another database, or whose connection commits each statement by itself. SQLite's driver begins a
+transaction only before what it takes for a write, and not before a savepoint; so the engine begins it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, RootTransaction
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from ..errors import SagaStateError
+from .transaction import is_of_a_step
+
+_begun: WeakSet[RootTransaction] = WeakSet()
+"""The transactions of SQLite that had begun before their first savepoint."""
+_BY_ITSELF = (
+    "session= commits each statement by itself (AUTOCOMMIT), so the saga would stay if the caller rolled back; give a "
+    "session whose connection has transactions"
+)
+
+
+class Callers:
+    """The sessions of those who start sagas, and send events, in transactions of their own.
+
+    Args:
+        model: The mapped class of the sagas.
+        engine: The engine that the sagas are driven on.
+    """
+
+    def __init__(self, model: type[Any], engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._model = model
+        if engine.dialect.name == "sqlite":
+            begin_before_savepoints(engine.sync_engine)
+
+    async def connection(self, session: object) -> AsyncConnection:
+        """Return the connection of a caller's session, in its transaction.
+
+        Raises:
+            SagaStateError: The session will not do; nothing has been written.
+        """
+        if not isinstance(session, AsyncSession):
+            raise SagaStateError(f"session= is {type(session).__name__}; give an AsyncSession.")
+        self._check(session)
+        connection = await session.connection(bind_arguments={"mapper": self._model})
+        sync = connection.sync_connection
+        if sync is None or is_of_a_step(sync):
+            return connection
+        if self.engine.dialect.name == "sqlite":
+            await _begin(connection, sync)
+        elif commits_by_itself(sync):
+            raise SagaStateError(_BY_ITSELF)
+        return connection
+
+    def _check(self, session: AsyncSession) -> None:
+        try:
+            bind = session.get_bind(self._model)
+        except UnboundExecutionError as error:
+            raise SagaStateError(
+                f"session= has no engine for {self._model.__name__}; make it with the orchestrator's session_maker."
+            ) from error
+        ours, theirs = self.engine.sync_engine, bind.engine
+        if theirs.pool is not ours.pool and not is_same_database(theirs, ours):
+            raise SagaStateError(
+                f"session= is bound to {theirs.url!r}, but the sagas are driven on {ours.url!r}: this saga would never "
+                "run. Give a session of the same database."
+            )
+        if _schemas(bind) != _schemas(ours):
+            raise SagaStateError(
+                "session= has a schema_translate_map that the engine of the sagas does not have: this saga would never "
+                "run. Give a session of the same schema."
+            )
+
+
+def _schemas(bind: Engine | Connection) -> Mapping[Any, Any]:
+    found: Mapping[Any, Any] | None = bind.get_execution_options().get("schema_translate_map")
+    return found or {}
+
+
+def is_same_database(one: Engine, other: Engine) -> bool:
+    """Return whether two engines reach one database through asyncio, as far as their URLs tell."""
+    if not (one.dialect.is_async and other.dialect.is_async) or one.dialect.name != other.dialect.name:
+        return False
+    return one.url.database is not None and _place(one.url) == _place(other.url)
+
+
+def _place(url: URL) -> tuple[object, ...]:
+    """Return where a URL leads."""
+    if url.get_backend_name() == "sqlite":
+        return (os.path.realpath(str(url.database)),)
+    return url.host, url.port, url.database, url.query.get("host"), url.query.get("port"), url.query.get("options")
+
+
+def commits_by_itself(connection: Connection) -> bool:
+    """Return whether the driver commits each statement of a connection by itself."""
+    return getattr(connection.connection.dbapi_connection, "autocommit", False) is True
+
+
+# --- SQLite ----------------------------------------------------------------------------------------------------------
+
+
+def begin_before_savepoints(engine: Engine) -> None:
+    """Have an engine of SQLite begin a transaction before it sets a savepoint, which would else be one by itself."""
+    if not event.contains(engine, "savepoint", _begin_before_savepoint):
+        event.listen(engine, "savepoint", _begin_before_savepoint)
+
+
+def _begin_before_savepoint(connection: Connection, name: str | None) -> None:
+    root = connection.get_transaction()
+    if root is None or connection.in_nested_transaction():
+        return
+    if not _driver_of(connection).in_transaction:
+        connection.exec_driver_sql("BEGIN")
+    _begun.add(root)
+
+
+async def _begin(connection: AsyncConnection, sync: Connection) -> None:
+    """See to it that a transaction has begun on a connection of SQLite, before any savepoint."""
+    driver, root = _driver_of(sync), sync.get_transaction()
+    if not driver.in_transaction:
+        if driver.isolation_level is None or getattr(driver._conn, "autocommit", False) is True:  # noqa: SLF001
+            raise SagaStateError(_BY_ITSELF)
+        _ = await connection.exec_driver_sql("BEGIN")
+    elif sync.in_nested_transaction() and root not in _begun:
+        begin_before_savepoints(sync.engine)
+        raise SagaStateError(
+            "session= is in a savepoint that was set before the orchestrator was made, or on an engine that it does "
+            "not know; SQLite would commit it as soon as it is released. Begin the transaction again."
+        )
+    if root is not None:
+        _begun.add(root)
+
+
+def _driver_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
