@@ -31,6 +31,7 @@ import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from .bracket import in_thread, is_pep249
 from .direct import ENTRY, PAST, DirectBatch, advanced, moved, quoted
 from .rows import Birth, Move
 from .sent_rows import BIRTH, FURTHER, MOVED, SENT, SENT_HEAD, STEP, WIDTH, values_of
@@ -38,6 +39,8 @@ from .sent_rows import BIRTH, FURTHER, MOVED, SENT, SENT_HEAD, STEP, WIDTH, valu
 _MOST_ROWS = 32_766 // WIDTH
 """SQLite takes no more parameters than this makes."""
 _PATIENCE = 0.001
+_LEGACY = -1
+"""What `sqlite3.LEGACY_TRANSACTION_CONTROL` is, since Python 3.12."""
 _UNUSUAL = """
 SELECT 1 FROM main.sqlite_schema WHERE tbl_name IN (?, ?) AND (type = 'trigger' OR sql LIKE '%CONFLICT%')
 UNION ALL SELECT 1 FROM temp.sqlite_schema WHERE tbl_name IN (?, ?)"""
@@ -68,6 +71,7 @@ class OneHop(DirectBatch):
         self._schema = _Schema((head.name, past.name))
         self._make_ready = prepare
         self._was: str | None = None
+        self._was_pep249 = False
 
     @classmethod
     def fits(cls, head: Table, engine: AsyncEngine) -> bool:
@@ -78,6 +82,7 @@ class OneHop(DirectBatch):
         await self._make_ready(connection)
         await connection.rollback()
         driver: Any = (await connection.get_raw_connection()).driver_connection
+        self._was_pep249 = await in_thread(driver, _set_pep249, False)
         await driver.executescript(self._setup)
         self._was = driver.isolation_level
         await _set_isolation(driver, None)  # otherwise `sqlite3` begins a transaction before what inserts
@@ -87,6 +92,7 @@ class OneHop(DirectBatch):
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.executescript(f"DROP VIEW temp.{self._view}")
         await _set_isolation(driver, self._was)
+        await in_thread(driver, _set_pep249, self._was_pep249)
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         count, values = values_of(births, moves)
@@ -101,6 +107,17 @@ class OneHop(DirectBatch):
 
 async def _set_isolation(driver: Any, level: str | None) -> None:
     await driver._execute(setattr, driver._conn, "isolation_level", level)  # noqa: SLF001
+
+
+def _set_pep249(connection: Any, on: bool) -> bool:
+    """Leave, or enter, the mode in which the driver always holds a transaction open; return whether it was on."""
+    was = is_pep249(connection)
+    if was and not on:
+        connection.execute("COMMIT")
+        connection.autocommit = _LEGACY
+    elif on and not was:
+        connection.autocommit = False
+    return was
 
 
 class _AtOnce:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,24 @@ async def test_an_engine_that_begins_by_an_event_is_borne(on_sqlite: Site, world
     result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
     assert (result.status, await on_sqlite.value("SELECT n FROM counter")) == (SagaStatus.COMPLETED, 1)
     async with sessions() as session, session.begin():
+        await released(orchestrator, session, starts)
+        await session.rollback()
+    assert (await _rows(on_sqlite))[0] == 1
+    await orchestrator.aclose()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the driver has no such mode before Python 3.12")
+async def test_a_driver_that_always_holds_a_transaction_open_is_borne(on_sqlite: Site, world: World) -> None:
+    """It is what PEP 249 says; what others see of the saga is committed all the same."""
+    engine = on_sqlite.another_engine(connect_args={"autocommit": False})
+    sessions = async_sessionmaker(engine)
+    orchestrator = SagaOrchestrator(model_class=TripSaga, session_maker=sessions)
+    orchestrator.register(ORDER["saga_name"], saga(world))
+    await on_sqlite.sql("CREATE TABLE counter (n INTEGER)")
+    await on_sqlite.sql("INSERT INTO counter VALUES (0)")
+    result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
+    assert (result.status, await on_sqlite.value("SELECT n FROM counter")) == (SagaStatus.COMPLETED, 1)
+    async with sessions() as session:
         await released(orchestrator, session, starts)
         await session.rollback()
     assert (await _rows(on_sqlite))[0] == 1
