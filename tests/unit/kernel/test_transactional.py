@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from saga_orchestrator.definition.graph import Graph, Node
-from saga_orchestrator.kernel.effects import Execute, RecordStatus
-from saga_orchestrator.kernel.events import Claimed, Ticked
+from saga_orchestrator.kernel.effects import Execute, Probe, RecordStatus
+from saga_orchestrator.kernel.events import Claimed, Probed, ProbeOutcome, Raised, Ticked
 from saga_orchestrator.kernel.order_events import AbortOrdered
 from saga_orchestrator.kernel.projection import residue
 from saga_orchestrator.kernel.state import State
@@ -43,3 +43,14 @@ def test_an_abort_leaves_no_doubt() -> None:
     decision = decide(GRAPH, begun(), AbortOrdered(), now=NOW)
     assert decision.state.of("a") == Failed(1)
     assert residue(GRAPH, decision.state) == ()
+
+
+def test_an_attempt_that_has_ended_its_transaction_itself_is_not_made_again() -> None:
+    """Its probe says that it is not done, and an attempt is left; and yet only a person has it made again."""
+    left = Raised("a", 1, "its own COMMIT", retryable=False, in_doubt=True)
+    asked = decide(GRAPH, begun(), left, now=NOW)
+    assert asked.work == (Probe("a", 1),)
+    unknown = decide(GRAPH, asked.state, Probed("a", 1, ProbeOutcome.UNKNOWN), now=NOW)
+    assert (unknown.work, residue(GRAPH, unknown.state)) == ((), ("a",))
+    undone = decide(GRAPH, asked.state, Probed("a", 1, ProbeOutcome.NOT_DONE), now=NOW)
+    assert (undone.work, residue(GRAPH, undone.state)) == ((), ())
