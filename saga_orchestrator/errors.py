@@ -26,7 +26,9 @@ class SagaNotFoundError(SagaError):
     """No saga has this id."""
 
     def __init__(self, saga_id: UUID | str) -> None:
-        super().__init__(f"No saga has the id {saga_id}.")
+        super().__init__(
+            f"No saga has the id {saga_id}. One that was started with session= is there once it has committed."
+        )
         self.saga_id = saga_id
 
 

@@ -31,6 +31,7 @@ from ..kernel.order_events import (
 from ..kernel.pause import PauseOrdered, ResumeOrdered, StepOrdered
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
+from ..runtime.orchestrator import SagaOrchestrator, engine_of
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
 from ..runtime.tenure import initial_of
 from ..runtime.texts import check_characters, check_name, check_saga_id
@@ -62,8 +63,13 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
     names the saga, its status, and what is allowed.
     """
 
-    def __init__(self, engine: SagaEngine[ModelT]) -> None:
-        self._engine: SagaEngine[ModelT] = engine
+    def __init__(self, engine: SagaEngine[ModelT] | SagaOrchestrator[ModelT]) -> None:
+        """Look after the sagas of an orchestrator, or of its engine.
+
+        Raises:
+            SagaDefinitionError: It is something else, most often the engine of SQLAlchemy.
+        """
+        self._engine: SagaEngine[ModelT] = engine_of(engine, "SagaAdmin")
 
     async def get_saga(self, saga_id: UUID) -> SagaAdminSnapshot:
         """Return everything about a saga: where it stands, its context and its history."""
@@ -94,6 +100,12 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         for name, moment in (("created_after", created_after), ("created_before", created_before)):
             if moment is not None and moment.tzinfo is None:
                 raise SagaStateError(f"{name} needs a time zone; got {moment!r}. Say datetime.now(UTC), for example.")
+        names = {"saga_name": saga_name, "aggregation_id": aggregation_id, "trace_id": trace_id, "awaiting": awaiting}
+        for name, value in names.items():
+            if value is not None:
+                check_characters(name, value)
+        if cursor is not None and not isinstance(cursor, UUID):
+            raise SagaStateError(f"cursor is {cursor!r:.80}; give it the next_cursor of the page before.")
         wanted = SagaFilter(
             status=None if status is None else statuses_of(status),
             saga_name=saga_name,

@@ -32,6 +32,8 @@ class DirtySagas:
         Dirty is one that is STUCK, or that has FAILED with a residue. It is so until its effects are undone or waived:
         to be told of it, or to leave it alone, changes nothing.
         """
+        if saga_name is not None:
+            check_characters("saga_name", saga_name)
         wanted, found, before = SagaFilter(status=DIRTY, saga_name=saga_name), list[UUID](), None
         while len(found) < limit:
             heads = await self._engine.store.heads(wanted, _PAGE, before)

@@ -76,6 +76,8 @@ class EndedSagas:
         if not 1 <= limit <= _MOST:
             raise SagaStateError(f"limit is 1 to {_MOST}; got {limit}.")
         _check_author(actor, reason)
+        if saga_name is not None:
+            check_characters("saga_name", saga_name)
         await self._engine.ready()
         bygone = Bygone(
             older_than=older_than,

@@ -163,6 +163,7 @@ class SagaBuilder(ReadyMadeBuilder):
             raise SagaDefinitionError("Saga must contain at least one step: call add_step before build.")
         if self._frontier.is_open:
             raise SagaDefinitionError("build() was called inside a `with builder.parallel()` block; call it after.")
+        self._frontier.check_opened()
         steps = tuple(self._steps.values())
         steps += self._finish.question(steps)
         graph = self._graph(steps)

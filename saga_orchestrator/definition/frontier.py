@@ -7,10 +7,13 @@ steps come after what stood before the block. When a block closes, its ends beco
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..errors import SagaDefinitionError
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +36,30 @@ class Frontier:
 
     def __init__(self) -> None:
         self._blocks = [_Block((), parallel=False)]
+        self._unopened = 0
+
+    def check_opened(self) -> None:
+        """Refuse a block that was asked for and not opened: what was to be in it stands one after another.
+
+        Raises:
+            SagaDefinitionError: With what to write.
+        """
+        if self._unopened:
+            raise SagaDefinitionError(
+                "builder.parallel(), or branch(), was called without `with`, so its steps stand one after another. "
+                "Write: with builder.parallel(): and add them inside."
+            )
+
+    def opened_by(self, block: AbstractContextManager[T]) -> AbstractContextManager[T]:
+        """Return a block that counts as unopened until a `with` enters it."""
+        self._unopened += 1
+        return self._counted(block)
+
+    @contextmanager
+    def _counted(self, block: AbstractContextManager[T]) -> Iterator[T]:
+        self._unopened -= 1
+        with block as opened:
+            yield opened
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -70,13 +97,16 @@ class ParallelBlock:
         self._frontier = frontier
         self._block = block
 
-    @contextmanager
-    def branch(self) -> Iterator[None]:
+    def branch(self) -> AbstractContextManager[None]:
         """Open a branch of several steps; inside it each comes after the one before.
 
         Raises:
             SagaDefinitionError: It is not opened directly inside its own parallel block.
         """
+        return self._frontier.opened_by(self._branch())
+
+    @contextmanager
+    def _branch(self) -> Iterator[None]:
         if not self._frontier.is_innermost(self._block):
             raise SagaDefinitionError(
                 "branch() belongs directly inside the `with builder.parallel()` block that it came from; "

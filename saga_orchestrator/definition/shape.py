@@ -8,6 +8,7 @@ is still generic, abstract or without `execute` has no shape yet: it is a base f
 from __future__ import annotations
 
 import inspect
+import types
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -81,6 +82,8 @@ def read_shape(cls: type, root: type) -> StepShape | None:
     step.names |= {input_model.__name__: input_model, output_model.__name__: output_model}
     undoable, probes, hears, confirms = map(step.overrides, ("compensate", "probe", "on_event", "confirm"))
     step.check_waits(hears=hears)
+    if hears:
+        step.check_answer(output_model)
     if confirms:
         step.check_confirm(input_model, output_model)
     return StepShape(
@@ -133,8 +136,12 @@ class _StepClass:
         found, given = self._annotation("execute", place), self._given[place]
         if found is inspect.Parameter.empty:
             raise self._error(f"execute's {side} is not annotated.", "execute")
-        if found is _UNRESOLVED:
+        if found is _UNRESOLVED and isinstance(given, TypeVar):
             found = given
+        if found is _UNRESOLVED:
+            raise self._error(
+                f"execute's {side} annotation cannot be resolved; import its names at run time.", "execute"
+            )
         if side == "return":
             found = without(found, WaitFor)
         open_variables = set(free_variables(found))
@@ -149,6 +156,18 @@ class _StepClass:
         for method in ("execute", "compensate"):
             if not hears and self.overrides(method) and mentions(self._annotation(method, "return"), WaitFor):
                 raise self._error(f"{method} may return WaitFor, but there is no on_event to go on in.", "on_event")
+
+    def check_answer(self, output_model: type) -> None:
+        """Refuse an `on_event` that is annotated to return what the step does not."""
+        found = self._annotation("on_event", "return")
+        if found is inspect.Parameter.empty or found is _UNRESOLVED:
+            return
+        answer = without(without(found, WaitFor), types.NoneType)
+        if answer not in (WaitFor, types.NoneType, None, Any) and not accepts(output_model, answer):
+            raise self._error(
+                f"on_event returns {name_of(answer)}, but execute {output_model.__name__}.",
+                "on_event",
+            )
 
     def event_model(self) -> type[BaseModel] | None:
         """Return the model that `on_event` wants an event's payload to be, if it names one."""

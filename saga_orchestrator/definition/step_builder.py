@@ -8,7 +8,7 @@ the graph that comes out has no cycle, and the order of adding respects every ed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
@@ -123,12 +123,15 @@ class StepBuilder:
         check_input_map(step_id, input_map, given_by(sources), placed.input_model)
         return self._place(placed)
 
-    @contextmanager
-    def parallel(self) -> Iterator[ParallelBlock]:
+    def parallel(self) -> AbstractContextManager[ParallelBlock]:
         """Let the steps added inside run side by side; the next step after the block waits for all of them.
 
         Use `branch()` of what it gives for a branch of several steps.
         """
+        return self._frontier.opened_by(self._parallel())
+
+    @contextmanager
+    def _parallel(self) -> Iterator[ParallelBlock]:
         with self._frontier.block(parallel=True) as block:
             yield ParallelBlock(self._frontier, block)
 

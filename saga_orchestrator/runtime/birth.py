@@ -21,7 +21,7 @@ from ..storage.rows import Birth, Head, Ownership
 from .ids import new_id
 from .moves import left_to_anybody, taken
 from .tenure import context_of
-from .texts import check_name
+from .texts import check_characters, check_name
 
 OnConflict = Literal["refuse", "first"]
 """What a start does whose key has started another saga: it raises, or answers with that saga."""
@@ -61,6 +61,9 @@ class Beginning:
         if self.values and (own := self.values.keys() & Head.__dataclass_fields__.keys()):
             names = ", ".join(sorted(own))
             raise SagaStateError(f"values= is for columns of your own; the engine writes {names} itself.")
+        for name, said in self.values.items():
+            if isinstance(said, str):
+                check_characters(f"The value of {name!r:.80}", said)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
+from ..storage.store import SagaStore
 from .aftermath import Aftermath, driver_of, leaves_more
 from .alarm import GRACE
 from .background import Background, ended_within
@@ -87,6 +88,9 @@ class SagaEngine(Generic[ModelT]):
         lease = execution_lease.total_seconds()
         self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
         self.store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease))
+        self._check_values: Callable[[Any], None] = (
+            self.store.check_values if isinstance(self.store, SagaStore) else _accept
+        )
         self.registry = Registry()
         self.payloads = Payloads(max_payload_bytes, payload_codec)
         self.lease = execution_lease
@@ -124,6 +128,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def start(self, beginning: Beginning) -> StartResult:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
+        self._check_values(beginning.values)
         await self.ready()
         return await self.background.outcome(self._start, beginning)
 
@@ -155,6 +160,7 @@ class SagaEngine(Generic[ModelT]):
             ActiveSagaAlreadyExistsError: The aggregate has an active saga.
             IdempotencyConflictError: The key has started another saga.
         """
+        self._check_values(wanted.values)
         birth = unborn(wanted, self.now())
         rival = await self.store.add(session, birth)
         if rival is None:
@@ -374,3 +380,7 @@ class SagaEngine(Generic[ModelT]):
         await self._leases.aclose()
         await self._board.aclose()
         await self.store.aclose()
+
+
+def _accept(values: Any) -> None:
+    """Have nothing to say of values: a store without a model, as that of a test, knows no columns of its user's."""

@@ -71,6 +71,8 @@ class FunctionStep(StepSource[ModelT]):
         self._takes = Arguments(function, self._bound)
         self.input_model, self.output_model = self._takes.input_model, self._takes.output_model
         self._companions: dict[str, Companion] = {}
+        self._inherited: set[str] = set()
+        """The roles that come from the step that this one was bound of: each may be given another function, once."""
         self._is_used = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,6 +87,7 @@ class FunctionStep(StepSource[ModelT]):
         """
         another = FunctionStep[ModelT](self._function, self._kind, {**self._bound, **arguments})
         another._companions = dict(self._companions)
+        another._inherited = set(self._companions)
         return another
 
     def compensate(self, undo: FunctionT) -> FunctionT:
@@ -169,10 +172,16 @@ class FunctionStep(StepSource[ModelT]):
             raise SagaDefinitionError(
                 f"Step '{self._takes.name}' is part of a saga already; decorate {function!r} before add_step."
             )
+        if role in self._companions and role not in self._inherited:
+            raise SagaDefinitionError(
+                f"Step '{self._takes.name}' has a {role} already, and {function!r} would silently take its place. "
+                "Keep one of the two."
+            )
         companion = Companion(function)
         companion.takes.check_given([*self._takes.parameters, *more])
         companion.check_role(role)
         self._companions[role] = companion
+        self._inherited.discard(role)
 
     def _check_waits(self, own: Companion) -> None:
         if "on_event" in self._companions:

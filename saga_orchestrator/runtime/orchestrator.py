@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ..definition.io import PayloadCodec
 from ..definition.saga import SagaDefinition
-from ..errors import SagaFailedError
+from ..errors import SagaDefinitionError, SagaFailedError
 from ..kernel.state import SagaStatus
 from ..storage.contract import Store
 from ..storage.dialect import Clock
@@ -258,3 +258,16 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def engine_of(given: Any, whose: str) -> SagaEngine[Any]:
+    """Return the engine of an orchestrator, or the engine itself.
+
+    Raises:
+        SagaDefinitionError: It is neither, most often the engine of SQLAlchemy.
+    """
+    if isinstance(given, SagaOrchestrator):
+        return given.engine
+    if isinstance(given, SagaEngine):
+        return given
+    raise SagaDefinitionError(f"{whose} is given {given!r:.80}; give it the orchestrator: {whose}(orchestrator).")

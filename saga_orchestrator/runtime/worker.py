@@ -12,7 +12,7 @@ from typing import Any
 from loguru import logger
 
 from ..errors import SagaDefinitionError
-from .orchestrator import SagaOrchestrator
+from .orchestrator import SagaOrchestrator, engine_of
 
 _SHORTEST = 0.005
 
@@ -46,7 +46,7 @@ class SagaWorker:
             raise SagaDefinitionError(
                 "A worker needs a concurrency of at least 1 and a poll_interval longer than nothing."
             )
-        self._engine = orchestrator.engine
+        self._engine = engine_of(orchestrator, "SagaWorker")
         self._poll = poll_interval.total_seconds()
         self._concurrency = concurrency
         self._drain = drain.total_seconds()

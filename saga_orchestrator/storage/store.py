@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from ..definition.io import clean_text
 from ..errors import ActiveSagaAlreadyExistsError
 from .callers import Callers
+from .columns import OwnColumns
 from .companions import history_table, inbox_table
 from .database_errors import is_passing
 from .dialect import Clock, dialect_for, through_contention
@@ -31,6 +32,7 @@ from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
 from .limits import limited
+from .mixins import COLUMNS
 from .pooler import watch_for_pooler
 from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
@@ -74,10 +76,19 @@ class SagaStore:
             self._fast.timeout = self.dialect.timeout
         self._callers = Callers(model, engine)
         self.inbox = SagaInbox(self.table, self._callers, self.dialect, self._sql, self._move)
+        self._own = OwnColumns(model, self.table, frozenset(COLUMNS.c.keys()))
         self._retention = SagaRetention(self.table, engine, self.dialect)
         self._sessions = sessions
         watch_errors(engine)
         self._suspects = Suspects()
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Refuse what `start(values=)` says of columns that do not exist, and the lack of what the table demands.
+
+        Raises:
+            SagaStateError: With the columns, and what to do.
+        """
+        self._own.check(values)
 
     # --- writing ---------------------------------------------------------------------------------------------
 

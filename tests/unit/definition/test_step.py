@@ -132,14 +132,13 @@ class TestModels:
         assert models(Local) == (Inp, Out)
         assert shape(Local).undo_without_output
 
-    def test_what_cannot_be_resolved_falls_back_to_the_class_parameters(self) -> None:
-        """An annotation that cannot be resolved yet does not matter where BaseStep[...] says the same."""
+    def test_what_cannot_be_resolved_is_refused_although_the_class_parameters_say_it(self) -> None:
+        """It may be a name with a typing error, or one that hides a wait."""
+        with pytest.raises(TypeValidationError, match="execute's input annotation cannot be resolved"):
 
-        class Late(BaseStep[Order, Receipt]):
-            async def execute(self, inp: Absent) -> Absent:  # type: ignore[override, type-arg]
-                raise NotImplementedError
-
-        assert models(Late) == (Order, Receipt)
+            class Late(BaseStep[Order, Receipt]):
+                async def execute(self, inp: Absent) -> Absent:  # type: ignore[override, type-arg]
+                    raise NotImplementedError
 
     def test_an_unresolvable_ctx_does_not_hide_its_neighbours(self) -> None:
         """A `ctx` annotated with a name imported only for type checking costs nothing."""
