@@ -302,4 +302,4 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
                 f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': {error}"
             ) from error
         items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
-        return replace(order, output=self._engine.payloads.dump(output, what="mock_output"), items=items)
+        return replace(order, output=self._engine.payloads.dump(output, what="mock_output", model=model), items=items)

@@ -16,6 +16,7 @@ from .failure import AlertHuman, CloseAll, FailureAction, FailurePlan, action_of
 from .finish import Finish
 from .graph import Graph, Node
 from .input_map import check_input_map
+from .models import check_models
 from .options import Refs
 from .parts import steps_of
 from .ready_made import ReadyMadeBuilder
@@ -157,7 +158,8 @@ class SagaBuilder(ReadyMadeBuilder):
 
         Raises:
             SagaDefinitionError: There are no steps, a parallel block is still open, or some failure could be answered
-                neither by going on nor by going back (see `StepKind`).
+                neither by going on nor by going back (see `StepKind`); or a model of a step has a field that is never
+                stored.
         """
         if not self._steps:
             raise SagaDefinitionError("Saga must contain at least one step: call add_step before build.")
@@ -167,6 +169,7 @@ class SagaBuilder(ReadyMadeBuilder):
         steps = tuple(self._steps.values())
         steps += self._finish.question(steps)
         graph = self._graph(steps)
+        check_models(steps)
         checks.check_fans(graph)
         checks.check_way_back(graph.unfolded(dict.fromkeys(graph.fans, 2)))
         steps += self._finish.rest(steps)

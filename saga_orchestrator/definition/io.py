@@ -4,8 +4,12 @@ What is stored is JSON, never pickle: it can be read without the code that wrote
 A value is refused *before* it is written if it could not be read back, or if the database would reject it: a payload
 that poisons its row would be found at the worst moment, when the saga has to be undone.
 
-Models are stored by field name, whatever their aliases, and without computed fields, so that every model reads back
-what it wrote.
+A model is stored by field name, whatever its aliases are, and without computed fields. It reads back as what it was: of
+the same class, and equal field by field. A value that would read back as anything else is refused. Private attributes
+of a model are not stored, nor is which of its fields were set.
+
+Plain data of dicts, lists and scalars reads back as plain values of JSON: a Decimal or a date as its text, a tuple as a
+list. What such a text cannot say is refused.
 """
 
 from __future__ import annotations
@@ -13,17 +17,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeGuard, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime, time
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
 from ..errors import PayloadError
+from .comparison import find_difference
+from .fidelity import is_model, is_zone_kept, plan_of
+from .secret_fields import SECRET, find_secrets, write_in_full
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_SCALARS = frozenset({str, int, bool, float, type(None)})
 _MAY_NEST_TOO_DEEP = 400
 """A text of this many bytes or fewer cannot hold more than 200 levels, which is where the reader of JSON gives up."""
 
@@ -51,18 +60,23 @@ class Payloads:
     max_bytes: int = 1 << 20
     codec: PayloadCodec | None = None
 
-    def dump(self, value: Any, *, what: str) -> str:
+    def dump(self, value: Any, *, what: str, model: type[BaseModel] | None = None) -> str:
         """Return the text to store for a model, a dataclass, or plain data of dicts, lists and scalars.
 
         Args:
             what: What the value is, for the message of an error.
+            model: What the value will be read back as; by default its own class.
 
         Raises:
-            PayloadError: It is not JSON-able, would not read back, is too large, or holds a NUL or a lone surrogate.
+            PayloadError: It is not JSON-able, would read back as something else, is too large, or holds a NUL, a lone
+                surrogate, or a secret that no codec encrypts.
         """
-        text = self._checked(_to_json(value, what), what)
-        if "null" in text and _is_model(value):
-            self._check_floats(value, text, what)
+        if model is not None and type(value) is not model:
+            raise PayloadError(
+                f"{what} is of class {type(value).__name__}, and would read back as {model.__name__}. "
+                f"Return a {model.__name__}."
+            )
+        text = self._write_model(value, what) if is_model(value) else self._write_plain(value, what)
         return text if self.codec is None else self._encoded(text, what, self.codec)
 
     def load(self, text: str) -> Any:
@@ -118,14 +132,54 @@ class Payloads:
             _check_readable(raw, what)
         return text
 
-    def _check_floats(self, value: BaseModel, text: str, what: str) -> None:
-        """Refuse a model that turns a float which is not finite into null, as models do unless told otherwise."""
-        wanted = _count_non_finite(value.model_dump())
-        if wanted and wanted != _count_non_finite(_dumped_again(type(value), text)):
+    def _write_model(self, value: BaseModel, what: str) -> str:
+        """Return the JSON of a model, which reads back as it is."""
+        plan = plan_of(type(value))
+        if plan.check is not None and plan.check(value):
+            return self._checked(_to_json(value, what), what)
+        if plan.is_plain:
+            return self._write_plain(value.root, what)  # type: ignore[attr-defined]
+        raw = self._in_full(value, what) if plan.secrets else _to_json(value, what)
+        text = self._checked(raw, what)
+        check_fidelity(value, text, what)
+        return text
+
+    def _write_plain(self, value: Any, what: str) -> str:
+        """Return the JSON of plain data, of which nothing is lost."""
+        raw = _to_json(value, what)  # what holds itself is refused here, before anybody walks through it
+        if type(value) not in _SCALARS and self._check_member(value, what):
+            raw = self._in_full(value, what)
+        return self._checked(raw, what)
+
+    def _check_member(self, value: Any, what: str) -> bool:
+        """Refuse plain data of which something would be lost; return whether it has secrets."""
+        if is_model(value):
+            self._write_model(value, what)
+            return bool(plan_of(type(value)).secrets)
+        if isinstance(value, datetime | time) and not is_zone_kept(value):
+            raise PayloadError(f"{what} holds a {type(value).__name__} with an offset that JSON cannot say. Use UTC.")
+        members: Iterable[Any] = ()
+        if isinstance(value, Mapping):
+            _check_keys(value, what)
+            members = value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            members = value
+        elif is_dataclass(value):
+            members = [getattr(value, field.name) for field in fields(value)]
+        found = [self._check_member(member, what) for member in members if type(member) not in _SCALARS]
+        return isinstance(value, SECRET) or any(found)
+
+    def _in_full(self, value: Any, what: str) -> bytes:
+        """Return the JSON of a value with its secrets in full; nothing of it is stored unless a codec encodes it."""
+        for path, secret in find_secrets(value) if self.codec is None else ():
             raise PayloadError(
-                f"{what} holds a float that is infinite or not a number, which {type(value).__name__} writes as null. "
-                "Set ser_json_inf_nan='strings' in its model_config."
+                f"{what} has a {type(secret).__name__} in '{path}', which is stored only where a codec encrypts it. "
+                "Give the orchestrator a payload_codec, or keep the secret elsewhere and store a reference to it."
             )
+        try:
+            return write_in_full(value)
+        except Exception as error:
+            raise _unwritable(error, what) from error
 
     def _encoded(self, text: str, what: str, codec: PayloadCodec) -> str:
         try:
@@ -154,18 +208,62 @@ def clean_text(text: str, limit: int) -> str:
     return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"
 
 
-def _is_model(value: Any) -> TypeGuard[BaseModel]:
-    """Return whether a value is a model, without the detour that `isinstance` takes through the metaclass."""
-    return BaseModel in type(value).__mro__
+def check_fidelity(value: BaseModel, text: str, what: str) -> None:
+    """Refuse a model whose text reads back as anything else.
+
+    Raises:
+        PayloadError: It does, or it does not read back at all.
+    """
+    if found := _find_loss(value, text):
+        name = type(value).__name__
+        if "null" in text and _holds_non_finite(value):
+            raise PayloadError(
+                f"{what} holds a float that is infinite or not a number, which {name} writes as null. "
+                "Set ser_json_inf_nan='strings' in its model_config."
+            )
+        raise PayloadError(
+            f"{what} would not read back as the {name} that it is: {found}. "
+            "Use a type whose validator accepts what its serializer writes."
+        )
+
+
+def _find_loss(value: BaseModel, text: str) -> str | None:
+    try:
+        read = _read(type(value), text)
+    except Exception as error:  # noqa: BLE001 - a validator of the author's may raise anything
+        return reasons(error) if isinstance(error, ValidationError) else f"its validator raised {type(error).__name__}"
+    return find_difference(value, read)
+
+
+def _holds_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if is_model(value):
+        return any(map(_holds_non_finite, value.__dict__.values()))
+    if isinstance(value, Mapping):
+        return any(map(_holds_non_finite, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_holds_non_finite, value))
+
+
+def _check_keys(value: Mapping[Any, Any], what: str) -> None:
+    """Refuse two keys that JSON writes alike, as 1 and "1"."""
+    if {str} >= set(map(type, value)):
+        return
+    if len({to_json({key: None}) for key in value}) < len(value):
+        raise PayloadError(f"{what} has a dict with two keys that JSON writes alike, such as 1 and '1'. Rename one.")
 
 
 def _to_json(value: Any, what: str) -> bytes:
     try:
-        if _is_model(value):
-            return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True)
+        if is_model(value):
+            return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
         return to_json(value, by_alias=False, round_trip=True, bytes_mode="base64", inf_nan_mode="strings")
     except Exception as error:
-        raise PayloadError(f"{what} cannot be stored as JSON: {error}. {_advice(str(error))}") from error
+        raise _unwritable(error, what) from error
+
+
+def _unwritable(error: Exception, what: str) -> PayloadError:
+    return PayloadError(f"{what} cannot be stored as JSON: {error}. {_advice(str(error))}")
 
 
 def _advice(problem: str) -> str:
@@ -186,23 +284,6 @@ def _check_readable(raw: bytes, what: str) -> None:
 def _read(model: type[ModelT], text: str) -> ModelT:
     found: ModelT = model.__pydantic_validator__.validate_json(text, by_alias=False, by_name=True)
     return found
-
-
-def _dumped_again(model: type[BaseModel], text: str) -> Any:
-    try:
-        return _read(model, text).model_dump()
-    except ValidationError:
-        return None
-
-
-def _count_non_finite(value: Any) -> int:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return sum(_count_non_finite(member) for member in value.values())
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return sum(_count_non_finite(member) for member in value)
-    return 0
 
 
 def reasons(error: ValidationError) -> str:

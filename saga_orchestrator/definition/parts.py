@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import RootModel
 
@@ -23,6 +23,8 @@ from .step import StepDefinition, StepRef
 
 class SagaInput(RootModel[Any]):
     """What a part is started with: plain data, or a model."""
+
+    __holds_plain_data__: ClassVar[bool] = True
 
 
 class SagaBegins(Records[SagaInput]):

@@ -61,7 +61,7 @@ class Backing:
         async with self._turns[key]:
             self._at_it[key] = asyncio.current_task()
             try:
-                stored = self._notes().get(key) or await self._done(key, act)
+                stored = self._notes().get(key) or await self._done(key, act, returns)
             finally:
                 del self._at_it[key]
         payloads = self._tools.payloads
@@ -91,15 +91,15 @@ class Backing:
     def _notes(self) -> Mapping[str, str]:
         return self._tenure.known_past.notes.get(self._name, {})
 
-    async def _done(self, key: str, act: Callable[[], Any]) -> str:
+    async def _done(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> str:
         """Have a part done, unless it is, and return what is remembered of it; the note of it is durable then."""
         if key not in self._unwritten:
-            self._unwritten[key] = await self._do(key, act)
+            self._unwritten[key] = await self._do(key, act, returns)
         content = note_of(key, self._unwritten[key])
         await self._book().write(Noted(self._step_id, self._attempt, content, self._undoing))
         return self._notes()[key]
 
-    async def _do(self, key: str, act: Callable[[], Any]) -> str:
+    async def _do(self, key: str, act: Callable[[], Any], returns: type[BaseModel] | None) -> str:
         """Do a part, and return what came of it as it is stored."""
         place = (self._step_id, self._attempt, self._undoing)
         self._book().begin(place)
@@ -112,7 +112,8 @@ class Backing:
             raise
         what = f"What step '{self._step_id}' did as {key!r}"
         try:
-            return self._tools.payloads.dump(value, what=what)
+            model = returns if isinstance(value, BaseModel) else None
+            return self._tools.payloads.dump(value, what=what, model=model)
         except PayloadError as error:
             raise OutcomeUnknown(f"{what} is done, and cannot be remembered: {error}") from error
 

@@ -91,7 +91,7 @@ class SagaEngine(Generic[ModelT]):
         self._check_values: Callable[[Any], None] = (
             self.store.check_values if isinstance(self.store, SagaStore) else _accept
         )
-        self.registry = Registry()
+        self.registry = Registry(encrypts=payload_codec is not None)
         self.payloads = Payloads(max_payload_bytes, payload_codec)
         self.lease = execution_lease
         self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(6)}"

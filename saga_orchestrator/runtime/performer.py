@@ -18,6 +18,7 @@ from ..definition.child import Children, Kin
 from ..definition.constant import Nothing
 from ..definition.context import StepContext
 from ..definition.io import Payloads, clean_text
+from ..definition.models import check_output
 from ..definition.retry import RetryPolicy
 from ..definition.step import StepDefinition
 from ..definition.waiting import Event, WaitFor
@@ -77,8 +78,10 @@ class Performer:
     async def _execute(self, work: Execute, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
+            if self._payloads.codec is None:
+                check_output(step)
             inp = self._input(step, tenure) if work.heard else step.make_input(*arguments(step, tenure, self._payloads))
-            stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
+            stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'", model=step.input_model)
             ctx = partial(self._context, work, tenure, started, session)
             begin = self._call_of(work, step, tenure, inp, ctx)
         except Exception as error:  # noqa: BLE001 - the author's code
@@ -154,7 +157,7 @@ class Performer:
                 f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}, so "
                 "nobody knows what it did; return what execute is annotated to return"
             )
-        return self._payloads.dump(value, what=f"The output of step '{step.step_id}'")
+        return self._payloads.dump(value, what=f"The output of step '{step.step_id}'", model=step.output_model)
 
     async def _probe(self, work: Probe, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)

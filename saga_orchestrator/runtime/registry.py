@@ -9,6 +9,7 @@ from uuid import UUID
 from loguru import logger
 
 from ..definition.child import certain_children
+from ..definition.models import describe_secrets
 from ..definition.saga import SagaDefinition
 from ..errors import SagaDefinitionError, SagaError
 from ..storage.rows import Claimable
@@ -16,9 +17,14 @@ from .texts import check_name
 
 
 class Registry:
-    """The definitions of one orchestrator. A saga keeps the version it was started with; starts take the newest."""
+    """The definitions of one orchestrator. A saga keeps the version it was started with; starts take the newest.
 
-    def __init__(self) -> None:
+    Args:
+        encrypts: A codec encodes payloads, so that secrets can be stored.
+    """
+
+    def __init__(self, *, encrypts: bool = False) -> None:
+        self._encrypts = encrypts
         self._versions: dict[str, dict[int, SagaDefinition]] = {}
         self._claimable: Claimable | None = None
         self._warned: set[tuple[str, int]] = set()
@@ -45,6 +51,8 @@ class Registry:
                 "give a changed definition a higher SagaBuilder(version=...), and keep the old one while its sagas run."
             )
         self._check_ends(name, {**versions, definition.version: definition})
+        for secret in () if self._encrypts else describe_secrets(name, definition.steps):
+            logger.warning("{} Until then the engine refuses the step before it is called.", secret)
         self._versions.setdefault(name, {})[definition.version] = definition
         self._claimable = None
 

@@ -1,0 +1,105 @@
+"""Secrets in payloads: a step gets them in full where a codec encrypts them, and is not called where none does."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+
+import pytest
+from loguru import logger
+from pydantic import BaseModel, SecretStr
+
+from saga_orchestrator import BaseStep, PayloadError, SagaBuilder, SagaDefinition, SagaStatus
+from tests.support.sagas import NAME, Site, soon
+
+ORDER = {"saga_name": NAME, "aggregation_id": "order-1"}
+
+
+class Base64:
+    """Stands in for encryption: no payload stands in plain text."""
+
+    def encode(self, text: str) -> str:
+        return b64encode(text.encode()).decode()
+
+    def decode(self, text: str) -> str:
+        return b64decode(text).decode()
+
+
+class Account(BaseModel):
+    name: str
+
+
+class Token(BaseModel):
+    token: SecretStr
+
+
+class LogIn(BaseStep[Account, Token]):
+    """Takes nothing secret, and returns a secret."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    async def execute(self, inp: Account) -> Token:
+        self.seen.append(f"log in {inp.name}")
+        return Token(token=SecretStr("t0p"))
+
+    async def compensate(self, inp: Account, out: Token) -> None:
+        self.seen.append(f"revoke {out.token.get_secret_value()}")
+
+
+class Pay(BaseStep[Token, Account]):
+    """Takes a secret, and fails."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    async def execute(self, inp: Token) -> Account:
+        self.seen.append(f"pay with {inp.token.get_secret_value()}")
+        raise ValueError("no money")
+
+    async def compensate(self, inp: Token, out: Account) -> None: ...
+
+
+def secretive(seen: list[str]) -> SagaDefinition:
+    builder = SagaBuilder()
+    token = builder.add_step(step=LogIn(seen), step_id="log_in", input_map=lambda ctx: Account(name="ann"))
+    builder.add_step(step=Pay(seen), step_id="pay", depends_on=token, input_map=lambda out: out)
+    return builder.build()
+
+
+async def test_a_codec_keeps_a_secret_for_the_next_step_and_for_the_undo(database: Site) -> None:
+    seen: list[str] = []
+    orchestrator = database.joins(secretive(seen), payload_codec=Base64())
+
+    saga_id = await orchestrator.start(**ORDER, initial_data={})
+
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPENSATED
+    assert seen == ["log in ann", "pay with t0p", "revoke t0p"]
+
+
+async def test_without_a_codec_a_step_that_returns_a_secret_is_not_called(database: Site) -> None:
+    """Its output could not be stored, and so not be undone: it is refused before it acts, and the log says so early."""
+    seen: list[str] = []
+    said: list[str] = []
+    sink = logger.add(said.append, level="WARNING", format="{message}", filter="saga_orchestrator")
+    logger.enable("saga_orchestrator")
+    try:
+        orchestrator = database.joins(secretive(seen))
+    finally:
+        logger.remove(sink)
+        logger.disable("saga_orchestrator")
+
+    result = await soon(orchestrator.result(await orchestrator.start(**ORDER, initial_data={})))
+
+    assert (result.status, result.residue, seen) == (SagaStatus.FAILED, (), [])
+    assert result.error is not None
+    assert "'token' of Token is a secret" in result.error
+    assert [text for text in said if "step 'log_in': in its output, field 'token' of Token is a secret" in text]
+
+
+async def test_without_a_codec_initial_data_with_a_secret_is_refused(database: Site) -> None:
+    orchestrator = database.joins(secretive([]))
+
+    with pytest.raises(PayloadError, match="has a SecretStr in 'token'"):
+        await orchestrator.start(**ORDER, initial_data=Token(token=SecretStr("t0p")))
+
+    assert await database.value("SELECT count(*) FROM trip_saga") == 0
