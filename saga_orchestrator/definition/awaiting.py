@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, RootModel
 
 from ..errors import SagaDefinitionError
+from .awaited import then
 from .constant import Nothing
 from .graph import StepKind
 from .step import BaseStep, make_step
@@ -69,17 +70,17 @@ def timer_step(delay: timedelta | None) -> BaseStep[Due, Nothing]:
     return step
 
 
-def correlated(correlation: Callable[..., str] | None) -> Callable[..., Awaited]:
+def correlated(correlation: Callable[..., str] | None) -> Callable[..., Any]:
     """Return the `input_map` of a step that waits for an event of this correlation."""
     if correlation is None:
         return lambda *_: Awaited()
-    return lambda *given: Awaited(correlation_id=correlation(*given))
+    return lambda *given: then(correlation(*given), lambda said: Awaited(correlation_id=said))
 
 
-def due(until: datetime | Callable[..., datetime] | None) -> Callable[..., Due]:
+def due(until: datetime | Callable[..., datetime] | None) -> Callable[..., Any]:
     """Return the `input_map` of a step that waits until a moment."""
     if callable(until):
-        return lambda *given: Due(until=until(*given))
+        return lambda *given: then(until(*given), lambda said: Due(until=said))
     return lambda *_: Due(until=until)
 
 

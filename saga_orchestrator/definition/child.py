@@ -18,6 +18,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import to_json
 
 from ..errors import OutcomeUnknown, PermanentError, SagaDefinitionError
+from .awaited import then
 from .context import StepContext
 from .graph import StepKind
 from .io import reasons
@@ -188,9 +189,9 @@ def certain_children(steps: Iterable[StepDefinition]) -> dict[str, str]:
     return {each.step.saga_name: each.step_id for each in certain if isinstance(each.step, _Child)}
 
 
-def given(input_map: Callable[..., Any]) -> Callable[..., SagaInput]:
+def given(input_map: Callable[..., Any]) -> Callable[..., Any]:
     """Return the `input_map` of a step that starts a saga with what this one makes."""
-    return lambda *arguments: SagaInput(input_map(*arguments))
+    return lambda *arguments: then(input_map(*arguments), SagaInput)
 
 
 def kin_of(ctx: StepContext) -> Kin:

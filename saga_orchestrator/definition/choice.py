@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import RootModel
 
 from ..errors import PermanentError, SagaDefinitionError
+from .awaited import then
 from .graph import Node
 from .recording import Records, recording
 from .saga import SagaDefinition
@@ -43,8 +44,10 @@ def choice(
 ) -> StepDefinition:
     """Return the step that asks `choose` and records what it answers."""
 
-    def answer(*given: Any) -> Answer:
-        said = choose(*given)
+    def answer(*given: Any) -> Any:
+        return then(choose(*given), judged)
+
+    def judged(said: Any) -> Answer:
         if isinstance(said, str) and said in labels:
             return Answer(str(said))
         if isinstance(otherwise, Refuse):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel
+
+from .awaited import awaited
 
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -136,8 +137,7 @@ class StepContext:
 
 
 async def _simply(act: Callable[[], Any]) -> Any:
-    found = act()
-    return await found if inspect.isawaitable(found) else found
+    return await awaited(act())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, RootModel
 
 from ..errors import PermanentError, SagaDefinitionError
 from . import checks
+from .awaited import then
 from .fans import MOST_ITEMS, Fan, item_id
 from .graph import Node
 from .input_map import check_input_map
@@ -78,7 +79,11 @@ def _steps_of(
     each = StepDefinition(step_id=fan.item.step_id, step=step, input_map=_itself, depends_on=(), node=fan.item)
     given: type[RootModel[Any]] = RootModel[list[each.input_model]]  # type: ignore[name-defined]
     results: type[RootModel[Any]] = RootModel[list[each.output_model | None]]  # type: ignore[name-defined]
-    begins = recorded("Each", given, first, sources, lambda *of: given.model_validate(_listed(items(*of))))
+
+    def listed(*of: Any) -> Any:
+        return then(items(*of), lambda said: given.model_validate(_listed(said)))
+
+    begins = recorded("Each", given, first, sources, listed)
     ends = recorded("All", results, Node(step_id=fan.end, after=(first.step_id,)), (), _itself)
     return [
         replace(begins, stands_for=fan.end, fan=fan, each=each),

@@ -21,7 +21,7 @@ def check_input_map(step_id: str, input_map: Any, given: tuple[type, ...], input
         SagaDefinitionError: It is not callable, is a coroutine function, or takes other arguments.
         TypeValidationError: Its annotations contradict what it is given or what it must return.
     """
-    if not callable(input_map) or inspect.iscoroutinefunction(input_map):
+    if not callable(input_map) or inspect.iscoroutinefunction(input_map) or inspect.isasyncgenfunction(input_map):
         raise SagaDefinitionError(
             f"The input_map of step '{step_id}' must be a plain function or lambda, not {input_map!r}. "
             "It only shapes the input; what must be awaited belongs in a step."

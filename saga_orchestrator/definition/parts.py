@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from pydantic import RootModel
 
 from ..errors import SagaDefinitionError
+from .awaited import then
 from .graph import Node
 from .recording import Records, recording
 from .saga import SagaDefinition
@@ -43,7 +44,7 @@ def steps_of(
     Raises:
         SagaDefinitionError: The part does not end with a single step.
     """
-    begins = recording(SagaBegins(), first, depends_on, lambda *given: SagaInput(input_map(*given)))
+    begins = recording(SagaBegins(), first, depends_on, lambda *given: then(input_map(*given), SagaInput))
     last = f"{first.step_id}.{_last(first.step_id, part).step_id}"
     return [replace(begins, stands_for=last), *(_moved(step, first, owner) for step in part.written)]
 

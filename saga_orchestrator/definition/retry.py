@@ -9,11 +9,14 @@ same time in a test, in production and in a replay, while different sagas spread
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from ..errors import OutcomeUnknown, PermanentError, RetryAfter, SagaDefinitionError
+from .awaited import can_be_awaited
 
 ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
@@ -22,8 +25,26 @@ _ANYTHING: ErrorFilter = (Exception,)
 _LONGEST = timedelta(days=365)
 
 
+def leaves(error: BaseException) -> tuple[BaseException, ...]:
+    """Return the errors that a group holds, those of its groups included; of any other error, that error.
+
+    >>> leaves(ExceptionGroup("two", [ValueError(1), ExceptionGroup("one", [KeyError(2)])]))
+    (ValueError(1), KeyError(2))
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return (error,)
+    return tuple(leaf for each in error.exceptions for leaf in leaves(each))
+
+
 def _matches(error: BaseException, wanted: ErrorFilter) -> bool:
-    return isinstance(error, wanted) if isinstance(wanted, type | tuple) else bool(wanted(error))
+    if isinstance(wanted, type | tuple):
+        return isinstance(error, wanted)
+    answer: object = wanted(error)
+    if can_be_awaited(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError(f"{wanted!r} answered with {answer!r}; a predicate of a RetryPolicy cannot be awaited")
+    return bool(answer)
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,9 @@ class RetryPolicy:
         max_attempts: All attempts together, the first included; at least 1.
         retry_on: An error class, a tuple of them, or a predicate: worth another attempt. Everything by default.
         give_up_on: The same, for errors that end the attempts at once. `PermanentError` always does.
+
+    Of an ExceptionGroup, one error that ends the attempts is enough to end them; it is worth another attempt if the
+    group itself is, or if each error in it is.
     """
 
     max_attempts: int
@@ -46,9 +70,9 @@ class RetryPolicy:
                 f"max_attempts is {self.max_attempts}; it counts the first attempt too, so it is at least 1."
             )
         for name, wanted in (("retry_on", self.retry_on), ("give_up_on", self.give_up_on)):
-            if not (callable(wanted) or isinstance(wanted, tuple)):
+            if _is_async(wanted) or not (callable(wanted) or isinstance(wanted, tuple)):
                 raise SagaDefinitionError(
-                    f"{name} is {wanted!r}; give it an error class, a tuple of them, or a predicate."
+                    f"{name} is {wanted!r}; give it an error class, a tuple of them, or a predicate that is not async."
                 )
 
     def next_delay(self, failures: int, /) -> timedelta | None:
@@ -67,9 +91,14 @@ class RetryPolicy:
         return delay * (1 - jitter * _fraction(f"{key}#{failures}")) if jitter else delay
 
     def retries(self, error: BaseException) -> bool:
-        """Return whether this error is worth another attempt at all."""
-        if isinstance(error, PermanentError) or _matches(error, self.give_up_on):
+        """Return whether this error is worth another attempt at all; a group, as the class says."""
+        inside = leaves(error)
+        several = inside if inside == (error,) else (error, *inside)
+        if any(isinstance(each, PermanentError) or _matches(each, self.give_up_on) for each in several):
             return False
+        return self._is_worth_it(error) or all(map(self._is_worth_it, inside))
+
+    def _is_worth_it(self, error: BaseException) -> bool:
         return isinstance(error, OutcomeUnknown | RetryAfter) or _matches(error, self.retry_on)
 
     def _delay_for_attempt(self, attempt_number: int) -> timedelta:
@@ -125,6 +154,12 @@ class ExponentialRetry(RetryPolicy):
             return min(self.base_delay * self.multiplier ** max(attempt_number - 1, 0), ceiling)
         except OverflowError:
             return ceiling
+
+
+def _is_async(predicate: Any) -> bool:
+    call = getattr(predicate, "__call__", None)  # noqa: B004 - of an object, its own; of a function, what runs it
+    functions = (predicate, call)
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in functions)
 
 
 def _fraction(key: str) -> float:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 
 from ..errors import TypeValidationError
+from .awaited import then
 from .context import StepContext
 from .fans import Fan
 from .graph import Node, StepKind
@@ -55,6 +56,8 @@ class BaseStep(Generic[InputT, OutputT]):
     _shape: ClassVar[StepShape | None] = None
     _begins_only: ClassVar[bool] = False
     """Of a transactional step: its first call is made in a transaction, and no other."""
+    _plain: ClassVar[frozenset[str]] = frozenset()
+    """Which of its methods call a plain function, and so need a thread."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -188,18 +191,27 @@ class StepDefinition:
         """Whether only the first call of it is made in a transaction, if it is transactional."""
         return self.step._begins_only  # noqa: SLF001 - private to authors of steps, not to this module
 
+    @property
+    def plain(self) -> frozenset[str]:
+        """Which methods of the step call a plain function, and so need a thread."""
+        return self.step._plain  # noqa: SLF001 - private to authors of steps, not to this module
+
     @cached_property
     def shape(self) -> StepShape:
         return shape_of(self.step)
 
-    def make_input(self, *arguments: Any) -> BaseModel:
+    def make_input(self, *arguments: Any) -> Any:
         """Call `input_map` and return a valid input; a mapping is validated into the input model.
+
+        Of an `input_map` that returns a coroutine, return a coroutine of that.
 
         Raises:
             TypeValidationError: It returned something else.
             Exception: Whatever `input_map` itself, or the validation, raised.
         """
-        value = self.input_map(*arguments)
+        return then(self.input_map(*arguments), self._as_input)
+
+    def _as_input(self, value: Any) -> BaseModel:
         if isinstance(value, self.input_model):
             return value
         if isinstance(value, Mapping):

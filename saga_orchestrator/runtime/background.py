@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,15 +15,15 @@ T = TypeVar("T")
 
 if sys.version_info >= (3, 12):
 
-    def begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def begun(work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """Begin work at once: what needs not wait for anything is done before the event loop turns."""
-        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), context=context, eager_start=True)
 
 else:
 
-    def begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def begun(work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """Begin work with the event loop's next turn."""
-        return asyncio.get_running_loop().create_task(work)
+        return asyncio.get_running_loop().create_task(work, context=context)
 
 
 _PATIENCE = 10.0
@@ -58,14 +59,19 @@ async def ended_within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
 
 
 class Background:
-    """Runs work in tasks of its own, and holds on to them until they end."""
+    """Runs work in tasks of its own, and holds on to them until they end.
 
-    def __init__(self) -> None:
+    Args:
+        context: Each task runs in a copy of this context, and in no caller's; in a copy of the present one if None.
+    """
+
+    def __init__(self, context: Context | None = None) -> None:
+        self._context = copy_context() if context is None else context
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Set work going."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
@@ -73,7 +79,7 @@ class Background:
     async def outcome(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Return what work comes to; it goes on when the caller who waits for it is cancelled."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        task = begun(self._answer(answer, work, arguments))
+        task = begun(self._answer(answer, work, arguments), self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(partial(self._leave, answer))
         return await answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -16,6 +15,7 @@ from ..errors import OutcomeUnknown, PayloadError, SagaStateError
 from ..kernel.effects import Compensate, Probe, Work
 from ..kernel.events import Noted
 from ..kernel.notes import name_of
+from .calls import is_unknown, settled
 from .notes import NoteBook, note_of
 from .progress import ProgressBoard, said
 from .texts import check_name
@@ -104,10 +104,9 @@ class Backing:
         place = (self._step_id, self._attempt, self._undoing)
         self._book().begin(place)
         try:
-            value = act()
-            value = await value if inspect.isawaitable(value) else value
+            value = await settled(act())
         except Exception as error:
-            if not isinstance(error, OutcomeUnknown):
+            if not is_unknown(error):
                 self._book().fail(place)
             raise
         what = f"What step '{self._step_id}' did as {key!r}"

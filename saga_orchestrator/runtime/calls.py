@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import concurrent.futures
+import types
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from ..definition.awaited import can_be_awaited, not_run
+from ..definition.retry import leaves
 from ..errors import OutcomeUnknown
+
+_ENDS_THE_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Outcome(NamedTuple):
@@ -18,25 +24,64 @@ class Outcome(NamedTuple):
     in_doubt: bool = False
 
 
-async def call(begin: Callable[[], Awaitable[Any]], timeout: timedelta | None) -> Outcome:
-    """Await the author's code, and say how it ended; an outer cancellation passes through."""
+async def call(begin: Callable[[], Any], timeout: timedelta | None) -> Outcome:
+    """Call the author's code, await what it returns, and say how it ended: also that its time was up.
+
+    An outer cancellation, and what ends the whole process, pass through.
+    """
     try:
         if timeout is None:
-            return Outcome(await begin())
+            return Outcome(await settled(begin()))
         return await _call_within(begin, timeout)
     except asyncio.CancelledError as error:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return Outcome(error=error, in_doubt=True)
     except Exception as error:  # noqa: BLE001 - the author's code
-        return Outcome(error=error, in_doubt=isinstance(error, OutcomeUnknown))
+        return Outcome(error=error, in_doubt=is_unknown(error))
+    except _ENDS_THE_PROCESS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - no failure that a step reports, and so its outcome is unknown
+        return Outcome(error=error, in_doubt=True)
 
 
-async def _call_within(begin: Callable[[], Awaitable[Any]], timeout: timedelta) -> Outcome:
+async def settled(value: Any) -> Any:
+    """Return what a value comes to that the author's code returned: it is awaited until it cannot be.
+
+    Raises:
+        NotRunError: It comes to an async generator, which the engine does not run.
+        OutcomeUnknown: It comes to a future of another event loop.
+    """
+    while True:
+        if isinstance(value, types.CoroutineType):
+            value = await value
+        elif can_be_awaited(value):
+            value = await _own(value)
+        elif isinstance(value, concurrent.futures.Future):
+            value = await asyncio.wrap_future(value)
+        elif isinstance(value, types.AsyncGeneratorType):
+            raise not_run(value)
+        else:
+            return value
+
+
+def is_unknown(error: BaseException) -> bool:
+    """Return whether an error says that the outcome is unknown; of a group, whether one in it does."""
+    return any(isinstance(each, OutcomeUnknown) for each in leaves(error))
+
+
+def _own(value: Any) -> Any:
+    """Return what this event loop can await; a future of another loop is refused."""
+    if asyncio.isfuture(value) and value.get_loop() is not asyncio.get_running_loop():
+        raise OutcomeUnknown("it returned a future of another event loop, which the engine cannot await")
+    return value
+
+
+async def _call_within(begin: Callable[[], Any], timeout: timedelta) -> Outcome:
     scope = asyncio.timeout(timeout.total_seconds())
     try:
         async with scope:
-            return Outcome(await begin())
+            return Outcome(await settled(begin()))
     except Exception as error:
         if not scope.expired():
             raise

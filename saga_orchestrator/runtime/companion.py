@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_origin
@@ -14,12 +13,19 @@ from ..definition.arguments import Arguments
 from ..definition.context import StepContext
 from ..definition.waiting import Event, WaitFor
 from ..errors import OutcomeUnknown
+from .calls import settled
+from .threads import in_thread
 
 Given = Mapping[str, Any]
 
 
 class Companion:
     """A function of a step, called with what it takes of what there is; a synchronous one in a thread.
+
+    What a synchronous one returns is awaited on the event loop if it can be: a decorator may hand on a coroutine.
+
+    Attributes:
+        is_plain: It is no coroutine function, as far as one can see.
 
     Raises:
         TypeValidationError: It is no plain function, or an annotation cannot be resolved.
@@ -28,7 +34,7 @@ class Companion:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.takes = Arguments(function)
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function)
+        self.is_plain = not inspect.iscoroutinefunction(function)
 
     def check_role(self, role: str) -> None:
         """Refuse what cannot be so in its role: a confirm that waits, or an event that is none.
@@ -43,9 +49,9 @@ class Companion:
 
     async def call(self, given: Given, ctx: StepContext) -> Any:
         arguments = self.takes.chosen(given, ctx)
-        if self._is_async:
-            return await self._function(**arguments)
-        return await asyncio.to_thread(self._function, **arguments)
+        if self.is_plain:
+            return await settled(await in_thread(self._function, **arguments))
+        return await settled(self._function(**arguments))
 
     @property
     def waits(self) -> bool:

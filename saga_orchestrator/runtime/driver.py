@@ -28,10 +28,13 @@ from .background import begun
 from .exactly_once import Committed, is_once, perform_once
 from .moves import Fold, compose, fold, is_at_work, left_by_owner, left_to_anybody, let_go, read_state
 from .notes import NoteBook
+from .performer import is_plain, refused
 from .tenure import patiently
+from .threads import NoThreadError
 
 if TYPE_CHECKING:
     from ..kernel.effects import Work
+    from .performer import Calling
     from .tenure import Tenure
     from .tools import Tools
 
@@ -213,6 +216,19 @@ class Driver:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
         if isinstance(work, Collect):
             return self._collect()
+        return self._perform_in_turn(work) if is_plain(self.tenure, work) else self._perform_now(work)
+
+    async def _perform_in_turn(self, work: Calling) -> Outcome:
+        """Perform work that needs a thread, once there is one: its time begins then."""
+        try:
+            async with self._tools.threads.turn(f"step '{work.step_id}' of saga {self.tenure.saga_id}"):
+                performing = self._perform_now(work)
+                self._alarm.set()
+                return await performing
+        except NoThreadError as error:
+            return refused(work, self.tenure, error)
+
+    def _perform_now(self, work: Calling) -> Coroutine[Any, Any, Outcome]:
         now = self._tools.now()
         self._alarm.count_from(work.step_id, now)
         if is_once(self.tenure, work):

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -49,6 +50,7 @@ from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
 from .tenure import Tenure
+from .threads import THREADS, Threads, make_current
 from .tools import Tools
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
@@ -78,6 +80,7 @@ class SagaEngine(Generic[ModelT]):
         payload_codec: PayloadCodec | None = None,
         event_retention: timedelta = timedelta(days=30),
         database_timeout: timedelta = timedelta(seconds=10),
+        threads: int = THREADS,
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -107,9 +110,12 @@ class SagaEngine(Generic[ModelT]):
         self._board = ProgressBoard(self.owner, self.store, self.now)
         children = SagaChildren(self, self._claims)
         performer = Performer(self.payloads, children, self._board, self._leases.trusted_until)
-        self.background = Background()
+        self.threads = Threads(threads)
+        context = copy_context()
+        context.run(make_current, self.threads)
+        self.background = Background(context)
         collect = partial(self.background.outcome, self._mailroom.collect)  # to the end, whoever has stopped waiting
-        self._tools = Tools(self._commits, performer, self.now, collect)
+        self._tools = Tools(self._commits, performer, self.now, collect, self.threads)
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -368,6 +374,7 @@ class SagaEngine(Generic[ModelT]):
             return
         self._closed = True
         await self.release_all()
+        self.threads.close()
         if not await ended_within(self._limit + 2 * GRACE.total_seconds(), self._close()):
             logger.error("the engine could not be closed in time; what it has at work is cut off")
             self.background.cut_off()

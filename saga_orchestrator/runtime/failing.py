@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from ..definition.awaited import check_run
 from ..definition.failure import DirtyState, FailureAction, FailurePlan
 from ..definition.graph import Graph, Node
 from ..definition.io import Payloads
@@ -20,9 +20,11 @@ from ..kernel.step_status import Failed
 from ..kernel.undo_status import UndoFailed
 from ..storage.contract import Store
 from ..storage.rows import Head, HistoryRow
+from .calls import settled
 from .registry import Registry
 from .snapshots import outputs
 from .texts import check_saga_id
+from .threads import in_thread
 
 DIRTY = frozenset({SagaStatus.FAILED, SagaStatus.STUCK})
 _BAD = (RecordStatus.ERROR, RecordStatus.IN_DOUBT)
@@ -101,11 +103,13 @@ def without_hook(saga_name: str, action: FailureAction) -> str:
 
 
 async def _called(hook: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a hook; a synchronous one in a thread."""
-    if inspect.iscoroutinefunction(hook):
-        return await hook(*arguments)
-    answer = await asyncio.to_thread(hook, *arguments)
-    return await answer if inspect.isawaitable(answer) else answer
+    """Call a hook; a synchronous one in a thread. What it returns is awaited if it can be.
+
+    Raises:
+        NotRunError: It returned what is still to be run.
+    """
+    is_async = inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__)
+    return check_run(await settled(hook(*arguments) if is_async else await in_thread(hook, *arguments)))
 
 
 def _failed_step(head: Head, state: State, rows: Sequence[HistoryRow]) -> str | None:

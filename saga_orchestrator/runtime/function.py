@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 from pydantic import BaseModel
 
 from ..definition.arguments import Arguments
+from ..definition.awaited import check_run
 from ..definition.context import StepContext
 from ..definition.graph import StepKind
 from ..definition.step import BaseStep, StepSource, make_step
@@ -44,8 +45,8 @@ def step(*, kind: StepKind = ...) -> Callable[[Callable[..., Any]], FunctionStep
 def step(function: Any = None, /, *, kind: StepKind = StepKind.COMPENSATABLE) -> Any:
     """Make a step of a function, synchronous or not; use it as a decorator, and give the result to `add_step`.
 
-    A synchronous function runs in a thread, and the event loop goes on. A timeout, or a shutdown, leaves it to itself:
-    then the step is in doubt.
+    A synchronous function runs in a thread of the orchestrator's (see its `threads=`), and the event loop goes on. What
+    it returns is awaited if it can be. A timeout, or a shutdown, leaves it to itself: then the step is in doubt.
 
     Args:
         kind: What its effect means for the way back.
@@ -163,7 +164,8 @@ class FunctionStep(StepSource[ModelT]):
             "confirm": self._confirm,
         }
         methods = {role: makers[role](function) for role, function in self._companions.items()}
-        members = {"kind": self._kind, "execute": self._execute(own), **methods}
+        plain = {role for role, function in {**self._companions, "execute": own}.items() if function.is_plain}
+        members = {"kind": self._kind, "execute": self._execute(own), **methods, "_plain": frozenset(plain)}
         made: BaseStep[Any, ModelT] = make_step(self._takes.name, self.input_model, self.output_model, members)
         return made
 
@@ -222,7 +224,7 @@ class FunctionStep(StepSource[ModelT]):
 
     def _confirm(self, last_word: Companion) -> Any:
         async def confirm(self_: Any, inp: BaseModel, out: BaseModel, ctx: StepContext) -> None:
-            await last_word.call({**self._given(inp), "out": self._takes.returned(out)}, ctx)
+            check_run(await last_word.call({**self._given(inp), "out": self._takes.returned(out)}, ctx))
 
         confirm.__annotations__ |= {"inp": self.input_model, "out": self.output_model}
         return confirm

@@ -29,6 +29,7 @@ from .pausing import Pausing
 from .receiving import Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
 from .texts import check_saga_id
+from .threads import THREADS
 from .watching import ended, head_of, moves
 
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
@@ -51,6 +52,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         event_retention: How long an event is kept, and known again: one that nobody has waited for is gone then.
         database_timeout: How long one call to the database may take; at most 90 % of the lease. Then its connection is
             given up. A write whose answer did not come is looked up by its row, and made again if it is not there.
+        threads: How many plain functions are at work at once. Others queue; a step's time begins with its function.
 
     Raises:
         SagaDefinitionError: The session maker is not bound to an engine, or to one that cannot hold sagas.
@@ -66,6 +68,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         payload_codec: PayloadCodec | None = None,
         event_retention: timedelta = timedelta(days=30),
         database_timeout: timedelta = timedelta(seconds=10),
+        threads: int = THREADS,
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -79,6 +82,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             payload_codec=payload_codec,
             event_retention=event_retention,
             database_timeout=database_timeout,
+            threads=threads,
             store=store,
             clock=clock,
         )

@@ -6,20 +6,22 @@ raised, or is in doubt. Only the cancellation of the whole engine passes through
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from loguru import logger
 from pydantic import BaseModel
 
+from ..definition.awaited import NotRunError, check_run
 from ..definition.child import Children, Kin
 from ..definition.constant import Nothing
 from ..definition.context import StepContext
 from ..definition.io import Payloads, clean_text
 from ..definition.models import check_output
-from ..definition.retry import RetryPolicy
+from ..definition.retry import RetryPolicy, leaves
 from ..definition.step import StepDefinition
 from ..definition.waiting import Event, WaitFor
 from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
@@ -29,7 +31,7 @@ from ..kernel.step_status import Skipped, Succeeded
 from ..storage.transaction import keep_failure
 from .arguments import arguments
 from .backing import Backing, BackingTools
-from .calls import Outcome, call
+from .calls import Outcome, call, settled
 from .ids import idempotency_key
 from .letters import opened
 
@@ -80,7 +82,7 @@ class Performer:
         try:
             if self._payloads.codec is None:
                 check_output(step)
-            inp = self._input(step, tenure) if work.heard else step.make_input(*arguments(step, tenure, self._payloads))
+            inp = await (self._input(step, tenure) if work.heard else self._made(step, tenure))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'", model=step.input_model)
             ctx = partial(self._context, work, tenure, started, session)
             begin = self._call_of(work, step, tenure, inp, ctx)
@@ -99,7 +101,7 @@ class Performer:
 
     def _call_of(
         self, work: Execute, step: StepDefinition, tenure: Tenure, inp: BaseModel, ctx: Callable[[], StepContext]
-    ) -> Callable[[], Awaitable[Any]]:
+    ) -> Callable[[], Any]:
         """Return the call of the author's code: of `on_event` where an event has come for the step."""
         if step.confirms is not None:
             return partial(self._confirm, tenure.definition.step(step.confirms), tenure, ctx)
@@ -111,7 +113,7 @@ class Performer:
         """Confirm a step that has acted; one that was passed over, or not chosen, has nothing to confirm."""
         status = tenure.state.of(step.step_id)
         if isinstance(status, Succeeded) or status == Skipped(acted=True):
-            await step.confirm(self._input(step, tenure), self._output(step, tenure), ctx)
+            check_run(await settled(step.confirm(await self._input(step, tenure), self._output(step, tenure), ctx)))
         return Nothing()
 
     def _event(self, step: StepDefinition, tenure: Tenure) -> Event[Any]:
@@ -162,7 +164,7 @@ class Performer:
     async def _probe(self, work: Probe, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
-            inp = self._input(step, tenure)
+            inp = await self._input(step, tenure)
         except Exception as error:  # noqa: BLE001 - the author's code
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
         ctx = partial(self._context, work, tenure, started, session)
@@ -192,7 +194,7 @@ class Performer:
         step = tenure.definition.step(work.step_id)
         policy, timeout = step.node.compensation_retry, step.node.compensation_timeout
         try:
-            inp = self._input(step, tenure)
+            inp = await self._input(step, tenure)
             out = self._output(step, tenure) if work.with_output else None
             ctx = partial(self._context, work, tenure, started, session)
             begin = partial(step.compensate, inp, out, ctx)
@@ -211,21 +213,36 @@ class Performer:
 
     def _undone(self, work: Compensate, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
         """Return what a compensation has come to that did not raise: it is done, or it has asked and waits."""
-        if not isinstance(value, WaitFor):
-            return Compensated(work.step_id, work.attempt, stored, started_at=started)
         try:
+            if not isinstance(check_run(value), WaitFor):
+                return Compensated(work.step_id, work.attempt, stored, started_at=started)
             return self._asked(work, step, value, stored, started)
-        except (PayloadError, SagaStateError) as error:
+        except (PayloadError, SagaStateError, NotRunError) as error:
             shown = describe(error)
             return CompensationRaised(work.step_id, work.attempt, shown, False, True, None, stored, started)
 
     # --- what a step is called with ----------------------------------------------------------------------------------
 
-    def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
+    async def _made(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
+        """Return the input that `input_map` makes; a coroutine of it has the step's time."""
+        given = arguments(step, tenure, self._payloads)
+        try:
+            made = step.make_input(*given)
+        except (SystemExit, GeneratorExit) as error:  # of a plain function, a failure like any other
+            raise RuntimeError(f"it ended in {type(error).__name__}") from error
+        if isinstance(made, BaseModel):
+            return made
+        outcome = await call(lambda: made, step.timeout)
+        if outcome.error is not None:
+            raise RuntimeError(f"what it returned was awaited, and raised {describe(outcome.error)}") from outcome.error
+        inp: BaseModel = outcome.value
+        return inp
+
+    async def _input(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
         """Return the input that the step was last called with; what a lost attempt did not record is made again."""
         recorded = tenure.known_past.inputs.get(step.step_id)
         if recorded is None:
-            return step.make_input(*arguments(step, tenure, self._payloads))
+            return await self._made(step, tenure)
         return self._payloads.load_model(step.input_model, recorded)
 
     def _output(self, step: StepDefinition, tenure: Tenure) -> BaseModel:
@@ -258,6 +275,29 @@ class Performer:
         )
 
 
+def is_plain(tenure: Tenure, work: Calling) -> bool:
+    """Return whether work calls a plain function."""
+    step = tenure.definition.step(work.step_id)
+    if step.confirms is not None:
+        return "confirm" in tenure.definition.step(step.confirms).plain
+    if not step.plain:
+        return False
+    if getattr(work, "heard", 0):
+        return "on_event" in step.plain
+    return type(work).__name__.lower() in step.plain
+
+
+def refused(work: Calling, tenure: Tenure, error: Exception) -> Reply:
+    """Return the reply of work that could not begin."""
+    step, shown = tenure.definition.step(work.step_id), describe(error)
+    if isinstance(work, Probe):
+        return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown)
+    if isinstance(work, Compensate):
+        worth = is_worth_retrying(step.node.compensation_retry, error)
+        return CompensationRaised(work.step_id, work.attempt, shown, retryable=worth)
+    return Raised(work.step_id, work.attempt, shown, retryable=is_worth_retrying(step.retry_policy, error))
+
+
 def _what(phase: str, heard: int, spent: int) -> str:
     """Return what a key is for: after a wait, or a rewind, something else than before."""
     return f"{phase}{f'/{heard}' if heard else ''}{f'~{spent}' if spent else ''}"
@@ -267,11 +307,14 @@ def _failure(outcome: Outcome, policy: RetryPolicy, *, has_acted: bool = False) 
     """Return what a failure is. `has_acted`: a part of the step is done, whatever it raised."""
     error = outcome.error
     assert error is not None
+    inside = leaves(error)
+    is_permanent = any(isinstance(each, PermanentError) for each in inside)
+    delays = [each.delay for each in inside if isinstance(each, RetryAfter)]
     return {
         "error": describe(error),
-        "retryable": (outcome.in_doubt and not isinstance(error, PermanentError)) or is_worth_retrying(policy, error),
+        "retryable": (outcome.in_doubt and not is_permanent) or is_worth_retrying(policy, error),
         "in_doubt": outcome.in_doubt or has_acted,
-        "delay": error.delay if isinstance(error, RetryAfter) else None,
+        "delay": max(delays, default=None),
     }
 
 
@@ -279,7 +322,8 @@ def is_worth_retrying(policy: RetryPolicy, error: BaseException) -> bool:
     """Ask the policy; a predicate of the author's that stumbles over this error has not said yes."""
     try:
         return policy.retries(error)
-    except Exception:  # noqa: BLE001 - the author's code
+    except (Exception, SystemExit) as stumbled:  # noqa: BLE001 - the author's code
+        logger.warning("a retry policy could not judge {}: {}", describe(error), describe(stumbled))
         return False
 
 
@@ -295,5 +339,5 @@ def describe(error: BaseException, where: str = "") -> str:
 def _safe_repr(error: BaseException) -> str:
     try:
         return repr(error)
-    except Exception:  # noqa: BLE001 - even a repr is the author's code
+    except BaseException:  # noqa: BLE001 - even a repr is the author's code
         return f"{type(error).__name__}(<its repr raised>)"

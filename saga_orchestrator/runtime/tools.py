@@ -11,6 +11,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from ..storage.group_commit import GroupCommit
     from .performer import Performer
+    from .threads import Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,4 @@ class Tools:
     performer: Performer
     now: Callable[[], datetime]
     collect: Callable[[UUID], Awaitable[None]]
+    threads: Threads

@@ -158,3 +158,22 @@ def test_a_filter_that_is_none_is_refused(option: str) -> None:
     """A list of classes would only fail when the first error has come."""
     with pytest.raises(SagaDefinitionError, match=f"{option} is .*; give it an error class, a tuple"):
         FixedRetry(3, SECOND, **{option: [ValueError]})  # type: ignore[arg-type]
+
+
+class TestGroups:
+    """Errors that come together, as out of an `asyncio.TaskGroup`, are judged one by one."""
+
+    POLICY = FixedRetry(3, timedelta(0), retry_on=(ConnectionError, ExceptionGroup), give_up_on=KeyError)
+
+    def test_one_that_ends_the_attempts_ends_them(self) -> None:
+        nested = ExceptionGroup("two", [ConnectionError(), ExceptionGroup("one", [PermanentError()])])
+
+        assert not self.POLICY.retries(nested)
+        assert not self.POLICY.retries(ExceptionGroup("one", [ConnectionError(), KeyError()]))
+
+    def test_a_group_is_worth_another_attempt_by_itself_or_by_all_that_it_holds(self) -> None:
+        policy = FixedRetry(3, timedelta(0), retry_on=ConnectionError)
+
+        assert self.POLICY.retries(ExceptionGroup("one", [ValueError()]))
+        assert policy.retries(ExceptionGroup("two", [ConnectionError(), RetryAfter(timedelta(0))]))
+        assert not policy.retries(ExceptionGroup("two", [ConnectionError(), ValueError()]))

@@ -92,7 +92,9 @@ async def test_work_that_is_cut_off_before_it_began_is_not_waited_for(
     background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also then whoever waits hears of it; it can be so where Python begins no task at once."""
-    monkeypatch.setattr("saga_orchestrator.runtime.background.begun", asyncio.create_task)
+    monkeypatch.setattr(
+        "saga_orchestrator.runtime.background.begun", lambda work, context: asyncio.create_task(work, context=context)
+    )
 
     async def never() -> None:
         raise AssertionError("it has begun")
