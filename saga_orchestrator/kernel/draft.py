@@ -16,7 +16,7 @@ from .state import Course, State
 from .step_status import OMITTED, PENDING, Failed, Missed, Probing, Running, Skipped, StepStatus, Succeeded
 from .undo_status import Undoing, Waived
 
-_LONGEST = timedelta(days=36_500)
+LONGEST = timedelta(days=36_500)
 """The longest pause or timeout that is kept to the letter: a century from now there still are dates."""
 
 
@@ -106,7 +106,7 @@ class Draft:
 
     def after(self, pause: timedelta) -> datetime:
         """Return the time when a pause that begins now will be over."""
-        return self.now + min(pause, _LONGEST)
+        return self.now + max(min(pause, LONGEST), timedelta(0))
 
     def record(
         self, phase: Phase, status: RecordStatus, step_id: str, attempt: int = 0, **facts: Unpack[Facts]

@@ -56,7 +56,7 @@ def undo_is_closed(draft: Draft, order: CompensateOrdered | RewindOrdered) -> st
     window = draft.graph.undo_window
     if window is None:
         return "its definition opens no undo_window"
-    if order.finished_at is None or draft.now > order.finished_at + window:
+    if order.finished_at is None or draft.now - order.finished_at > window:
         return f"its undo window of {window} has closed"
     return ""
 

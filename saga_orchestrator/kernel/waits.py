@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from .draft import Draft
+from .draft import LONGEST, Draft
 from .effects import Phase, RecordStatus, Verdict
 from .events import Asked, Signalled
 from .projection import waits
@@ -25,6 +25,7 @@ def ask(draft: Draft, status: Running | Undoing, reply: Asked) -> None:
     """Begin to wait, if the saga still goes forward. Asking is an effect, of a step that can be undone or never is."""
     node = draft.graph.nodes[reply.step_id]
     limit = reply.until if reply.timeout is None else draft.after(reply.timeout)
+    limit = None if limit is None else min(limit, draft.after(LONGEST))
     wait = (status.attempt, status.heard, reply.types, reply.correlation, reply.resumes)
     asking: Asking | UndoAsking
     if isinstance(status, Running):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ..kernel.draft import LONGEST
 from ..kernel.events import Event, Ticked
 from ..kernel.projection import timed
 from ..kernel.step_status import StepStatus
@@ -72,4 +73,4 @@ class Alarm:
             return None
         node = self._tenure.definition.step(step_id).node
         timeout = node.compensation_timeout if isinstance(status, Undoing) else node.timeout
-        return max(until, began + (timeout or timedelta(0))) + GRACE
+        return max(until, began + min(timeout or timedelta(0), LONGEST)) + GRACE

@@ -12,6 +12,7 @@ from uuid import UUID
 from ..definition.saga import SagaDefinition
 from ..errors import SagaStateError
 from ..kernel.codec import encode
+from ..kernel.draft import LONGEST
 from ..kernel.events import Claimed
 from ..kernel.projection import current_step_index, status_of
 from ..kernel.state import State
@@ -95,7 +96,7 @@ def unborn(wanted: Beginning, now: datetime) -> Birth:
 def _nascent(wanted: Beginning, saga_id: UUID, now: datetime) -> State:
     """Return the state before anything has happened."""
     deadline = wanted.definition.graph.deadline
-    return State(str(saga_id), deadline=None if deadline is None else now + deadline)
+    return State(str(saga_id), deadline=None if deadline is None else now + min(deadline, LONGEST))
 
 
 def _birth(wanted: Beginning, saga_id: UUID, state: State, now: datetime, ownership: Ownership) -> Birth:

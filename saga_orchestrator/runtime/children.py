@@ -44,11 +44,14 @@ _DIGEST = 16
 class Nursery(Protocol):
     """What children need of the engine that they live in."""
 
-    store: Store
     registry: Registry
     payloads: Payloads
     background: Background
     now: Callable[[], datetime]
+
+    @property
+    def store(self) -> Store:
+        """The store of the engine's sagas."""
 
     async def add(self, session: AsyncSession, wanted: Beginning) -> StartResult:
         """Insert a saga in a transaction, unless its key has started it before."""

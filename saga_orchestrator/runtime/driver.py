@@ -62,6 +62,7 @@ class Driver:
         self._stale = False
         self._lost = False
         self._fenced = False
+        self._failure: Exception | None = None
         self._is_driven = False
         self._is_busy = False
         self._stopped: asyncio.Event | None = None
@@ -80,6 +81,8 @@ class Driver:
                 if self._mail and not self._lost:
                     mail, self._mail = self._mail, []
                     await self._advance(mail)
+            if self._failure is not None:
+                raise self._failure
         finally:
             self._cancel_all()
             self._notes.close()
@@ -96,6 +99,11 @@ class Driver:
         """Tell the driver that somebody else has moved its saga."""
         self._stale = True
         self._ring()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the driver has been told to stop everything."""
+        return self._lost
 
     def lose(self) -> None:
         """Stop everything: the lease is, or is about to be, somebody else's."""
@@ -273,7 +281,7 @@ class Driver:
                 self.lose()
             return
         if (error := task.exception()) is not None:  # a defect of this library, never a step's
-            logger.opt(exception=error).error("saga {}: performing work failed", self.tenure.saga_id)
+            self._failure = error if isinstance(error, Exception) else None
             self.lose()
             return
         result = task.result()

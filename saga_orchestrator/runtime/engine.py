@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ..definition.io import PayloadCodec, Payloads
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
+from ..kernel.draft import LONGEST
 from ..kernel.events import Event
 from ..kernel.order_events import FailureOrdered
 from ..storage.contract import Store
@@ -31,7 +32,7 @@ from ..storage.dialect import Clock
 from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
-from ..storage.rows import Birth, Head, Letter, Move, Written
+from ..storage.rows import Head, Letter, Move, Written
 from ..storage.store import SagaStore
 from .aftermath import Aftermath, driver_of, leaves_more
 from .alarm import GRACE
@@ -42,13 +43,16 @@ from .claims import Claims, Intake
 from .clock import DatabaseClock
 from .driver import Driver
 from .failing import CUT_OFF, CompensationResult, Outcome
+from .home import Home
+from .inside import Inside, driving, inside, refuse, waiting_for
 from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
-from .performer import Performer
+from .performer import Performer, describe
 from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
+from .setbacks import judge_setback
 from .tenure import Tenure
 from .threads import THREADS, Threads, make_current
 from .tools import Tools
@@ -84,15 +88,16 @@ class SagaEngine(Generic[ModelT]):
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if execution_lease <= timedelta(0):
-            raise SagaDefinitionError("execution_lease must be longer than nothing.")
+        if not timedelta(0) < execution_lease <= LONGEST:
+            raise SagaDefinitionError(f"execution_lease must be longer than nothing, and at most {LONGEST.days} days.")
+        self.home = Home()
         if database_timeout <= timedelta(0):
             raise SagaDefinitionError("database_timeout must be longer than nothing.")
         lease = execution_lease.total_seconds()
         self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
-        self.store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease))
+        self._store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease))
         self._check_values: Callable[[Any], None] = (
-            self.store.check_values if isinstance(self.store, SagaStore) else _accept
+            self._store.check_values if isinstance(self._store, SagaStore) else _accept
         )
         self.registry = Registry(encrypts=payload_codec is not None)
         self.payloads = Payloads(max_payload_bytes, payload_codec)
@@ -119,16 +124,31 @@ class SagaEngine(Generic[ModelT]):
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    @property
+    def store(self) -> Store:
+        """The store of the engine's sagas, for calls in its own event loop."""
+        self.home.check()
+        return self._store
+
     # --- the doors -------------------------------------------------------------------------------------------
 
-    async def ready(self, session: AsyncSession | None = None) -> None:
-        """Be ready to touch a saga; with a caller's session, by its connection and no other.
+    def check_open(self) -> None:
+        """Refuse what needs an engine that is open.
 
         Raises:
             SagaStateError: The engine has been closed.
         """
         if self._closed:
             raise SagaStateError("This orchestrator has been closed; make a new one.")
+
+    async def ready(self, session: AsyncSession | None = None) -> None:
+        """Be ready to touch a saga; with a caller's session, by its connection and no other.
+
+        Raises:
+            SagaStateError: The engine has been closed, or belongs to another event loop.
+        """
+        self.home.enter()
+        self.check_open()
         if not self._clock.is_ready:
             await self._clock.ready(None if session is None else partial(self.store.now, session))
 
@@ -136,9 +156,9 @@ class SagaEngine(Generic[ModelT]):
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""
         self._check_values(beginning.values)
         await self.ready()
-        return await self.background.outcome(self._start, beginning)
+        return await self.background.outcome(self._start, beginning, inside())
 
-    async def _start(self, beginning: Beginning) -> StartResult:
+    async def _start(self, beginning: Beginning, caller: Inside | None) -> StartResult:
         for tries in range(1, _STARTS + 1):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
             birth, state = self._claims.born(beginning, self.now())
@@ -146,18 +166,23 @@ class SagaEngine(Generic[ModelT]):
                 if state is not None:
                     tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
                     tenure.lease_until = lease_until
-                    await self._drive(tenure)
+                    await self._drive_for(tenure, caller)
                 return StartResult(birth.head.id, created=True)
             rival = await self.store.rival(birth)
             if rival is not None or tries == _STARTS:
-                return await self._existing(beginning, birth, rival)
+                existing = self._claims.rival(beginning, birth, rival)
+                return await self._existing(existing.id, caller)
         raise AssertionError("unreachable")
 
-    async def _existing(self, wanted: Beginning, birth: Birth, rival: Head | None) -> StartResult:
-        """Answer a start that met a saga of the same key, or refuse one that met its aggregate's active saga."""
-        existing = self._claims.rival(wanted, birth, rival)
-        await self._driven(existing.id)
-        return StartResult(existing.id, created=False)
+    async def _drive_for(self, tenure: Tenure, caller: Inside | None) -> None:
+        with waiting_for(tenure.saga_id, "start", caller):
+            await self._drive(tenure)
+
+    async def _existing(self, saga_id: UUID, caller: Inside | None) -> StartResult:
+        """Answer a start that met a saga of the same key."""
+        with waiting_for(saga_id, "start", caller):
+            await self._driven(saga_id)
+        return StartResult(saga_id, created=False)
 
     async def add(self, session: AsyncSession, wanted: Beginning) -> StartResult:
         """Insert a saga that nobody owns in the caller's transaction, unless its key has started it before.
@@ -171,7 +196,9 @@ class SagaEngine(Generic[ModelT]):
         rival = await self.store.add(session, birth)
         if rival is None:
             return StartResult(birth.head.id, created=True)
-        return StartResult(self._claims.rival(wanted, birth, rival[0]).id, created=False)
+        existing = self._claims.rival(wanted, birth, rival[0]).id
+        refuse(existing, "start", inside())
+        return StartResult(existing, created=False)
 
     async def check_key(self, wanted: Beginning) -> None:
         """Refuse a start whose key has started another saga, before anything is written.
@@ -209,7 +236,8 @@ class SagaEngine(Generic[ModelT]):
     async def wake(self, saga_id: UUID) -> None:
         """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
         await self.ready()
-        await self.background.outcome(self._wake, saga_id)
+        with waiting_for(saga_id, "resume", inside()):
+            await self.background.outcome(self._wake, saga_id)
 
     async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
@@ -223,6 +251,7 @@ class SagaEngine(Generic[ModelT]):
         """Wait a while, or until this process has no more to do for the saga."""
         if not await self._driven(saga_id):
             await asyncio.sleep(seconds)
+        self.check_open()
 
     async def _driven(self, saga_id: UUID) -> bool:
         """Wait until this process has no more to do for the saga; return False if it has nothing to do with it."""
@@ -256,7 +285,8 @@ class SagaEngine(Generic[ModelT]):
             SagaStateError: The order is refused; the message says what is allowed.
         """
         await self.ready()
-        return await self.background.outcome(self._advance, saga_id, Intake(self._claims, event))
+        with waiting_for(saga_id, "an order", inside()):
+            return await self.background.outcome(self._advance, saga_id, Intake(self._claims, event))
 
     async def notify(self, saga_id: UUID, token: UUID, event: Any) -> str:
         """End the wait of this token; see `SagaOrchestrator.notify`. Returns the verdict's name."""
@@ -280,7 +310,8 @@ class SagaEngine(Generic[ModelT]):
             SagaStateError: The order is refused, and no hook was called; the message names what is under way.
         """
         await self.ready()
-        return await self.background.outcome(self._deal, saga_id, Intake(self._claims, order))
+        with waiting_for(saga_id, "an order", inside()):
+            return await self.background.outcome(self._deal, saga_id, Intake(self._claims, order))
 
     async def _deal(self, saga_id: UUID, intake: Intake) -> Outcome:
         since = asyncio.get_running_loop().time()
@@ -331,9 +362,11 @@ class SagaEngine(Generic[ModelT]):
         self._leases.wake()
         in_time = self._leases.lasts(tenure.lease_until)
         try:
-            await (driver.run() if in_time and not self._closed else driver.release())
+            with driving(saga_id, tenure.parent_id):
+                await (driver.run() if in_time and not self._closed else driver.release())
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
-            logger.opt(exception=error).error("saga {}: driving it failed; it is left to its lease", saga_id)
+            logger.opt(exception=error).error("saga {}: driving it failed by itself", saga_id)
+            await self._set_back(tenure, error)
         finally:
             if self.drivers.get(saga_id) is driver:
                 del self.drivers[saga_id]
@@ -341,6 +374,13 @@ class SagaEngine(Generic[ModelT]):
             self._mailroom.look_soon(tenure.parent_id)
         if not in_time or leaves_more(driver):  # too late an answer: only a new lease can be believed in
             await self._wake_quietly(saga_id)
+
+    async def _set_back(self, tenure: Tenure, error: Exception) -> None:
+        """Have a saga whose driver has failed tried again, and the failure counted."""
+        try:
+            await self.store.advance(tenure.saga_id, judge_setback(tenure, error))
+        except Exception as failed:  # noqa: BLE001 - whatever it is, the saga is due when its lease ends
+            logger.warning("saga {}: it is left to its lease: {}", tenure.saga_id, describe(failed))
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -370,8 +410,11 @@ class SagaEngine(Generic[ModelT]):
 
         It ends within twice the time that `release_all` may take, and what has not ended by then is cut off.
         """
+        self.home.check()
         if self._closed:
             return
+        if (caller := inside()) is not None and caller.saga_id in self.drivers:
+            raise SagaStateError(f"Saga {caller.saga_id}: aclose was called from its step, which it would wait for.")
         self._closed = True
         await self.release_all()
         self.threads.close()

@@ -98,6 +98,8 @@ class LeaseKeeper:
         """Stop the steps of every saga whose lease may end before the next beat."""
         for saga_id, driver in tuple(self._drivers.items()):
             if not self.lasts(driver.tenure.lease_until):
+                if driver.is_lost:
+                    continue
                 logger.error("saga {}: its lease could not be renewed in time; its steps are stopped", saga_id)
                 driver.lose()
 

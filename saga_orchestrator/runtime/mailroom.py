@@ -21,6 +21,7 @@ from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import SagaNotFoundError
+from ..kernel.draft import LONGEST
 from ..storage.contract import Store
 from ..storage.inbox import CORRELATION, LEFT, SAGA
 from ..storage.rows import Fate, Head, Letter, Move
@@ -63,10 +64,13 @@ class Sending(NamedTuple):
 class Office(Protocol):
     """What a mailroom needs of the engine that it is part of."""
 
-    store: Store
     registry: Registry
     background: Background
     now: Callable[[], datetime]
+
+    @property
+    def store(self) -> Store:
+        """The store of the engine's sagas."""
 
     def follow(self, head: Head, move: Move | None, since: float) -> object:
         """Drive a saga that has just been moved, if that gave it to this engine; else tell its driver."""
@@ -80,7 +84,7 @@ class Mailroom:
     """
 
     def __init__(self, office: Office, reader: SagaReader, retention: timedelta) -> None:
-        self._office, self._reader, self._retention = office, reader, retention
+        self._office, self._reader, self._retention = office, reader, min(retention, LONGEST)
         self._inbox = office.store.inbox
         self._purge_at: datetime | None = None
 

@@ -256,6 +256,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         await self._engine.aclose()
 
     async def __aenter__(self) -> Self:
+        self._engine.home.enter()
         return self
 
     async def __aexit__(

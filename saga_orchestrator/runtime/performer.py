@@ -25,6 +25,7 @@ from ..definition.retry import RetryPolicy, leaves
 from ..definition.step import StepDefinition
 from ..definition.waiting import Event, WaitFor
 from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
+from ..kernel.draft import LONGEST
 from ..kernel.effects import Compensate, Execute, Probe
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
 from ..kernel.step_status import Skipped, Succeeded
@@ -267,7 +268,7 @@ class Performer:
             idempotency_key=idempotency_key(tenure.saga_id, step_id, _what(phase, heard, spent)),
             in_doubt=isinstance(work, Probe) or getattr(work, "tainted", False),
             initial_data=tenure.initial_data(self._payloads, tenure.definition.step(step_id).scope),
-            deadline=None if timeout is None else started + timeout,
+            deadline=None if timeout is None else started + min(timeout, LONGEST),
             phase=phase,
             session=session,
             _kin=Kin(self._children, begun_under, work.attempt - 1 - heard - spent),

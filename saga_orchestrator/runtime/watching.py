@@ -11,6 +11,7 @@ from ..errors import SagaNotFoundError
 from ..kernel.state import SagaStatus
 from ..storage.rows import Head
 from .engine import SagaEngine
+from .inside import inside, refuse_parent, waiting_for
 from .texts import check_saga_id
 
 _POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -33,10 +34,12 @@ async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
 
 async def ended(engine: SagaEngine[Any], saga_id: UUID) -> Head:
     """Return the row of a saga that has come to rest, and wait until it has."""
-    looks = 0
-    while not is_at_rest(head := await head_of(engine, saga_id)):
-        await engine.rest(saga_id, _pause(looks))
-        looks += 1
+    looks, caller = 0, inside()
+    refuse_parent(saga_id, "result", caller)
+    with waiting_for(saga_id, "result", caller):
+        while not is_at_rest(head := await head_of(engine, saga_id)):
+            await engine.rest(saga_id, _pause(looks))
+            looks += 1
     return head
 
 
@@ -55,6 +58,7 @@ async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:
         if is_at_rest(head):
             return
         await asyncio.sleep(_pause(looks))
+        engine.check_open()
         looks += 1
 
 

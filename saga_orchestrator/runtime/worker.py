@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from loguru import logger
 
 from ..errors import SagaDefinitionError
+from .home import running
 from .orchestrator import SagaOrchestrator, engine_of
+from .stop_signals import stopped_by_signals
 
 _SHORTEST = 0.005
 
@@ -52,20 +52,31 @@ class SagaWorker:
         self._drain = drain.total_seconds()
         self._stopping = asyncio.Event()
         self._driving: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def stop(self) -> None:
-        """Ask the worker to stop; `run` returns when it has."""
-        self._stopping.set()
+        """Ask the worker to stop, from any thread; `run` returns when it has."""
+        if self._loop is None or self._loop is running():
+            self._stopping.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # its event loop is closed, and so it has stopped
+                self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def run(self, *, handle_signals: bool = True) -> None:
         """Work until stopped or cancelled.
 
         Args:
-            handle_signals: Stop on SIGTERM and SIGINT too, where this is the main thread and the platform can.
+            handle_signals: Stop on SIGTERM and SIGINT too, where this is the main thread. The host's own handlers are
+                back when the worker has stopped.
+
+        Raises:
+            SagaStateError: The orchestrator belongs to another event loop.
         """
         if not self._engine.registry.claimable.versions:
             logger.warning("this worker will take nothing: no saga is registered in its process; call register first")
-        with self._signals() if handle_signals else contextlib.nullcontext():
+        self._engine.home.enter()
+        self._loop = asyncio.get_running_loop()
+        with stopped_by_signals(self.stop) if handle_signals else contextlib.nullcontext():
             try:
                 while not self._stopping.is_set():
                     await self._look()
@@ -111,17 +122,3 @@ class SagaWorker:
             await asyncio.wait({stopping, *full}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        handled = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, self.stop)
-                handled.append(number)
-        try:
-            yield
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
