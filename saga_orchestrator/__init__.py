@@ -4,7 +4,7 @@ from loguru import logger as _logger
 
 from .admin import SagaAdmin, SagaPage
 from .definition.builder import SagaBuilder
-from .definition.context import InputContext, StepContext
+from .definition.context import InputContext, StepContext, StepInputMap
 from .definition.failure import DirtyState, FailureAction
 from .definition.graph import StepKind
 from .definition.io import PayloadCodec
@@ -83,6 +83,7 @@ __all__ = [
     "StartResult",
     "StepContext",
     "StepDefinition",
+    "StepInputMap",
     "StepKind",
     "StepProgress",
     "StepRef",

@@ -165,3 +165,7 @@ class InputContext:
     saga_id: UUID | None = None
     latest_event_type: str | None = None
     latest_event_payload: Any = None
+
+
+StepInputMap = Callable[[InputContext], ModelT | dict[str, Any]] | Callable[..., ModelT | dict[str, Any]]
+"""What an `input_map` is: it takes an `InputContext`, or the outputs that `depends_on` names, and makes an input."""

@@ -86,6 +86,7 @@ PUBLIC = [
     "StartResult",
     "StepContext",
     "StepDefinition",
+    "StepInputMap",
     "StepKind",
     "StepProgress",
     "StepRef",
