@@ -86,10 +86,6 @@ def _check_of(schema: Schema) -> Check | None:
     return check
 
 
-def _never(_: Any) -> bool:
-    return False
-
-
 def is_zone_kept(moment: datetime | time) -> bool:
     """Return whether JSON keeps an offset; it has no seconds. Of an instant without zone it does not keep the fold."""
     zone = moment.tzinfo
@@ -224,9 +220,8 @@ class _Analysis:
         return {_COLLECTIONS[schema["type"]]: _check_items(self.kinds(schema.get("items_schema", _ANY_SCHEMA)))}
 
     def _dict(self, schema: Schema) -> Kinds:
-        if "keys_schema" not in schema and "values_schema" not in schema:
-            return {dict: _holds_plain_values}
-        if schema.get("keys_schema", _ANY_SCHEMA).keys() - _ANYWHERE or schema["keys_schema"]["type"] != "str":
+        keys = schema.get("keys_schema", _ANY_SCHEMA)
+        if keys.keys() - _ANYWHERE or keys["type"] != "str":
             raise _NoPromiseError
         check_values = _check_items(self.kinds(schema.get("values_schema", _ANY_SCHEMA)))
 
@@ -287,6 +282,7 @@ _ANALYSES: Mapping[str, str] = {
 _COLLECTIONS: Mapping[str, type] = {"list": list, "set": set, "frozenset": frozenset}
 _ANY_SCHEMA: Schema = {"type": "any"}
 _STR = frozenset({str})
+_MISSING = object()
 _SHAPES = 64
 """How many shapes of a model are remembered."""
 
@@ -301,7 +297,7 @@ def _check_fields(fields: list[tuple[str, Kinds]]) -> Check:
         facts = model.__dict__
         shape = tuple(map(type, facts.values()))
         if shape not in shapes:
-            if any(type(facts.get(name, _never)) not in kinds for name, kinds in fields):
+            if any(type(facts.get(name, _MISSING)) not in kinds for name, kinds in fields):
                 return False
             if list(facts) == names and len(shapes) < _SHAPES:
                 shapes.add(shape)

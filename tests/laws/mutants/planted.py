@@ -104,7 +104,11 @@ MUTANTS = (
         53,
     ),
     Mutant(
-        "a pause without end overflows the calendar", "draft", "self.now + min(pause, _LONGEST)", "self.now + pause", 5
+        "a pause without end overflows the calendar",
+        "draft",
+        "self.now + max(min(pause, LONGEST), timedelta(0))",
+        "self.now + pause",
+        5,
     ),
     Mutant(
         "a probe that leads nowhere counts as progress",

@@ -142,6 +142,15 @@ class TestOrder:
 
         assert draft.edges() == {"a": "", "b": "a", "c": "", "d": "", "e": "d", "f": "bce"}
 
+    def test_a_block_without_with_is_refused(self) -> None:
+        """Its steps would stand one after another, although their author asked for the opposite."""
+        draft = Draft()
+        draft.builder.parallel()
+        draft.add("one")
+
+        with pytest.raises(SagaDefinitionError, match="was called without `with`"):
+            draft.builder.build()
+
     def test_parallel_blocks_nest(self) -> None:
         """A fork within a branch joins inside it; a fork directly within a fork is the same fork."""
         draft = Draft()

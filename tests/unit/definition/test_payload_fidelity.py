@@ -34,10 +34,13 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from typing_extensions import TypedDict
 
 from saga_orchestrator.definition.comparison import find_difference
 from saga_orchestrator.definition.fidelity import plan_of
 from saga_orchestrator.definition.io import Payloads
+from saga_orchestrator.definition.parts import SagaInput
+from saga_orchestrator.definition.secret_fields import find_secrets
 from saga_orchestrator.errors import PayloadError
 
 PLAIN = Payloads()
@@ -579,3 +582,119 @@ LOST: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("what", LOST)
 def test_plain_data_of_which_something_would_be_lost_is_refused(what: str) -> None:
     refuse(LOST[what](), "would not read back|JSON writes alike|offset that JSON cannot say")
+
+
+class Shelf(BaseModel):
+    numbers: list[float] = []
+    anything: Any = None
+    maybe: int | list[str] = 0
+
+
+class Grade(enum.Enum):
+    FIRST = 1
+    BEST = "best"
+
+
+class Graded(BaseModel):
+    grade: Grade = Grade.FIRST
+    named: dict[Grade, int] = {}
+
+
+def test_a_check_refuses_what_its_schema_does_not_promise() -> None:
+    """Members of another class, and members that JSON does not have, are left to the comparison."""
+    check = plan_of(Shelf).check
+    assert check is None or not check(Shelf.model_construct(numbers=["x"], anything=None, maybe=0))
+    for value in (Graded(), Graded(named={Grade.BEST: 1})):
+        assert plan_of(Graded).check is None
+        assert PLAIN.load_model(Graded, PLAIN.dump(value, what=WHAT)) == value
+
+
+def test_members_of_another_class_are_not_promised() -> None:
+    class Row(BaseModel):
+        cells: list[float] = []
+        more: Any = None
+
+    check = plan_of(Row).check
+    assert check is not None
+    assert check(Row(cells=[1.5], more=[1.5]))
+    assert not check(Row.model_construct(cells=["x"], more=None))
+    assert not check(Row(more=[object()]))
+
+
+def test_a_model_whose_fields_stand_in_another_order_is_checked_each_time() -> None:
+    class Pair(BaseModel):
+        a: int = 0
+        b: str = ""
+
+    value = Pair(a=1, b="x")
+    a = value.__dict__.pop("a")
+    value.__dict__["a"] = a
+    check = plan_of(Pair).check
+    assert check is not None
+    assert check(value)
+    assert check(value)
+
+
+def test_secrets_are_found_in_keys_and_dataclasses() -> None:
+    held = {SecretStr("k"): 1, "point": Point(SecretStr("x"))}  # type: ignore[arg-type]
+
+    assert len(list(find_secrets(held))) == 2
+    assert list(find_secrets(3)) == []
+    assert list(find_secrets(Point)) == []
+
+
+class Mixed(BaseModel):
+    either: Literal["a", 1] = 1
+    counts: dict[int, str] = {}
+
+
+def test_what_a_schema_cannot_promise_is_compared() -> None:
+    """Literals of two classes, and keys that are no text."""
+    for model in (create_model("One", either=(Literal["a", 1], 1)), create_model("Two", counts=(dict[int, str], {}))):
+        assert plan_of(model).check is None
+    value = Mixed(either="a", counts={1: "x"})
+    assert PLAIN.load_model(Mixed, PLAIN.dump(value, what=WHAT)) == value
+
+
+def test_what_a_saga_inside_a_saga_is_given_is_plain_data() -> None:
+    """It reads back as plain values of JSON, as initial data does; two keys that JSON writes alike are refused."""
+    assert PLAIN.load(PLAIN.dump(SagaInput({"n": Decimal(1), "point": (1, 2)}), what=WHAT)) == {
+        "n": "1",
+        "point": [1, 2],
+    }
+    with pytest.raises(PayloadError, match="two keys that JSON writes alike"):
+        PLAIN.dump(SagaInput({1: "a", "1": "b"}), what=WHAT)
+
+
+def test_secrets_are_found_in_models_and_lists() -> None:
+    log_in = LogIn(account="a", key=SecretStr("k3y"))
+
+    assert [path for path, _ in find_secrets([log_in])] == ["[].key", "[].blob", "[].day"]
+
+
+class Leaf(TypedDict):
+    below: list[Leaf]
+
+
+class Nested(BaseModel):
+    leaf: Leaf = {"below": []}
+
+
+class Loose(BaseModel):
+    bag: dict = {}  # type: ignore[type-arg]
+
+
+def test_a_type_that_holds_itself_and_is_no_model_is_compared() -> None:
+    value = Nested(leaf={"below": [{"below": []}]})
+
+    assert plan_of(Nested).check is None
+    assert PLAIN.load_model(Nested, PLAIN.dump(value, what=WHAT)) == value
+
+
+def test_a_bare_dict_is_compared() -> None:
+    assert plan_of(Loose).check is None
+    for bag in ({"a": [1, None, {"b": "c"}]}, {}):
+        assert PLAIN.load_model(Loose, PLAIN.dump(Loose(bag=bag), what=WHAT)) == Loose(bag=bag)
+    for lossy in ({1: "a"}, {"a": Decimal(1)}):
+        with pytest.raises(PayloadError, match="would not read back as the Loose that it is"):
+            PLAIN.dump(Loose(bag=lossy), what=WHAT)

@@ -177,3 +177,24 @@ class TestGroups:
         assert self.POLICY.retries(ExceptionGroup("one", [ValueError()]))
         assert policy.retries(ExceptionGroup("two", [ConnectionError(), RetryAfter(timedelta(0))]))
         assert not policy.retries(ExceptionGroup("two", [ConnectionError(), ValueError()]))
+
+
+class TestPredicates:
+    """A predicate answers at once: an answer that would have to be awaited is no answer."""
+
+    def test_an_answer_that_would_have_to_be_awaited_is_an_error(self) -> None:
+        async def ask(error: BaseException) -> bool: ...
+
+        policy = FixedRetry(3, timedelta(0), retry_on=lambda error: ask(error) or None)
+
+        with pytest.raises(TypeError, match="cannot be awaited"):
+            policy.retries(ValueError())
+
+    def test_a_future_is_no_answer_either(self) -> None:
+        class Later:
+            def __await__(self) -> Any: ...
+
+        policy = FixedRetry(3, timedelta(0), retry_on=lambda error: Later())
+
+        with pytest.raises(TypeError, match="cannot be awaited"):
+            policy.retries(ValueError())

@@ -23,6 +23,7 @@ from saga_orchestrator.definition.step import (
     StepRef,
     shape_of,
 )
+from saga_orchestrator.definition.waiting import Event, WaitFor
 from saga_orchestrator.errors import TypeValidationError
 
 if TYPE_CHECKING:
@@ -410,6 +411,23 @@ class TestRefusals:
                 async def compensate(self, inp: Order, out: Absent | None) -> None:  # type: ignore[override, type-arg]
                     raise NotImplementedError
 
+    def test_an_on_event_that_returns_something_else_than_execute_is_refused(self) -> None:
+        """The saga would be COMPLETED with an output that no later step can take."""
+        with pytest.raises(TypeValidationError, match="on_event returns Order, but execute Receipt"):
+
+            class Wrong(BaseStep[Order, Receipt]):
+                async def execute(self, inp: Order) -> Receipt | WaitFor: ...
+
+                async def on_event(self, inp: Order, event: Event[Order]) -> Order: ...
+
+    def test_an_on_event_without_a_return_annotation_is_taken_as_it_is(self) -> None:
+        class Loose(BaseStep[Order, Receipt]):
+            async def execute(self, inp: Order) -> Receipt | WaitFor: ...
+
+            async def on_event(self, inp: Order, event: Event[Order]): ...  # type: ignore[no-untyped-def]
+
+        assert Loose.output_model is Receipt
+
 
 class TestFacts:
     def test_a_step_that_only_executes_promises_nothing_else(self) -> None:
@@ -557,6 +575,7 @@ class TestStepDefinition:
 
         assert (step.input_model, step.output_model, step.step_name) == (Order, Receipt, "Charge")
         assert (step.retry_policy, step.timeout) == (policy, timedelta(seconds=5))
+        assert step.plain == frozenset()
 
     @pytest.mark.parametrize("made", [Order(order_id="1"), {"order_id": "1"}])
     def test_an_input_is_a_model_or_fits_it(self, made: Any) -> None:

@@ -1,0 +1,66 @@
+"""What the schemas of a saga's steps tell before any saga runs: fields that are lost, and secrets."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr
+
+from saga_orchestrator import BaseStep, Event, PayloadError, SagaBuilder, SagaDefinition, SagaDefinitionError, WaitFor
+from saga_orchestrator.definition.models import check_output, describe_secrets
+
+
+class Plain(BaseModel):
+    n: int = 0
+
+
+class Secretive(BaseModel):
+    key: SecretStr
+
+
+class Leaky(BaseModel):
+    card: str = Field(default="", exclude=True)
+
+
+class Takes(BaseStep[Secretive, Plain]):
+    async def execute(self, inp: Secretive) -> Plain: ...
+
+
+class Returns(BaseStep[Plain, Secretive]):
+    async def execute(self, inp: Plain) -> Secretive: ...
+
+
+class Hears(BaseStep[Plain, Plain]):
+    async def execute(self, inp: Plain) -> Plain | WaitFor: ...
+
+    async def on_event(self, inp: Plain, event: Event[Secretive]) -> Plain: ...
+
+
+class Loses(BaseStep[Plain, Leaky]):
+    async def execute(self, inp: Plain) -> Leaky: ...
+
+
+def saga_of(step: BaseStep) -> SagaDefinition:
+    builder = SagaBuilder()
+    builder.add_step(step=step, input_map=lambda ctx: ctx.initial_data, step_id="one", compensation=None)
+    return builder.build()
+
+
+def test_a_field_that_no_value_survives_is_refused_when_the_saga_is_built() -> None:
+    with pytest.raises(SagaDefinitionError, match="Step 'one': in its output, field 'card' of Leaky has exclude=True"):
+        saga_of(Loses())
+
+
+@pytest.mark.parametrize(("step", "role"), [(Takes(), "input"), (Returns(), "output"), (Hears(), "event")])
+def test_secrets_are_named_wherever_a_step_meets_them(step: BaseStep, role: str) -> None:
+    (said,) = describe_secrets("login", saga_of(step).steps)
+
+    assert said.startswith(f"Saga 'login', step 'one': in its {role}, field 'key' of Secretive is a secret")
+    assert "payload_codec" in said
+
+
+def test_only_a_step_that_returns_a_secret_cannot_be_called() -> None:
+    for step in (Takes(), Hears()):
+        check_output(saga_of(step).steps[0])
+
+    with pytest.raises(PayloadError, match="Step 'one' was not called: in its output, field 'key' of Secretive"):
+        check_output(saga_of(Returns()).steps[0])
