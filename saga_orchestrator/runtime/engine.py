@@ -212,7 +212,7 @@ class SagaEngine(Generic[ModelT]):
                 self._claims.rival(wanted, unborn(wanted, self.now()), found)
 
     async def run_due(self, limit: int) -> int:
-        """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many were claimed."""
+        """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many are driven."""
         driving = await self.claim_due(limit)
         if driving:
             await asyncio.shield(asyncio.wait(driving))

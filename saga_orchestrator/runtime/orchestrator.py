@@ -174,7 +174,9 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         return started
 
     async def run_due(self, limit: int = 100) -> int:
-        """Take over and drive up to `limit` due sagas, until each ends or waits; return how many were taken.
+        """Take over and drive up to `limit` due sagas, until each ends or waits; return how many were driven.
+
+        A saga that needs no step any more, as when its wait has run out and it is not undone, is not counted.
 
         Due are: those whose owner has vanished, those whose pause before a retry is over, those started in a
         transaction and not begun yet. Safe to call from any number of processes. A saga that this process does not

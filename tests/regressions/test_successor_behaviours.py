@@ -145,8 +145,9 @@ async def test_run_due_takes_those_whose_time_came_first(scene: Scene, ledger: l
     assert [ctx.aggregation_id for ctx in step.seen] == ["0", "1"]
 
 
-async def test_a_step_in_flight_is_not_skipped(scene: Scene, ledger: list[str]) -> None:
-    """Only a step that waits can be given an output by hand; the order changes nothing."""
+@pytest.mark.parametrize("name", ["retry_step", "skip_step", "compensate_step"])
+async def test_a_step_in_flight_is_left_alone(scene: Scene, ledger: list[str], name: str) -> None:
+    """An order that needs a saga at rest is refused while a step runs, and changes nothing."""
     reached = asyncio.Event()
 
     async def stays(ctx: StepContext) -> None:
@@ -154,17 +155,65 @@ async def test_a_step_in_flight_is_not_skipped(scene: Scene, ledger: list[str]) 
         await forever(ctx)
 
     step = Undoable("charge", ledger, does=stays)
-    orchestrator = scene.orchestrator(saga(step))
+    orchestrator = scene.orchestrator(saga(Undoable("reserve", ledger), step))
     running = asyncio.create_task(orchestrator.start(**ORDER))
     async with asyncio.timeout(20):
         await reached.wait()
     saga_id = step.seen[0].saga_id
+    before = await admin_of(orchestrator).get_saga(saga_id)
 
     with pytest.raises(SagaStateError):
-        await admin_of(orchestrator).skip_step(saga_id, mock_output=Receipt(number="by hand"))
+        await getattr(admin_of(orchestrator), name)(saga_id)
 
-    assert await status_of(orchestrator, saga_id) is SagaStatus.RUNNING
+    assert (before.status, await admin_of(orchestrator).get_saga(saga_id)) == (SagaStatus.RUNNING, before)
     running.cancel()
+
+
+async def test_where_no_step_has_acted_there_is_nothing_to_compensate(scene: Scene, ledger: list[str]) -> None:
+    """The order is refused, and the saga goes on waiting for its retry."""
+    orchestrator = scene.orchestrator(
+        saga(Undoable("charge", ledger, does=fails(ValueError("no"))), retry_policy=PATIENT)
+    )
+    saga_id = await orchestrator.start(**ORDER)
+    before = await admin_of(orchestrator).get_saga(saga_id)
+
+    with pytest.raises(SagaStateError, match="nothing to undo"):
+        await admin_of(orchestrator).compensate_step(saga_id)
+
+    assert (before.status, await admin_of(orchestrator).get_saga(saga_id)) == (SagaStatus.SUSPENDED, before)
+
+
+async def test_a_retry_by_order_gives_all_attempts_back(scene: Scene, ledger: list[str]) -> None:
+    """The last attempt, made by order, is the first of as many as the policy allows."""
+    twice = FixedRetry(max_attempts=2, delay=HOUR)
+    step = Undoable("charge", ledger, does=fails(ValueError("no")))
+    orchestrator = scene.orchestrator(saga(step, retry_policy=twice))
+    saga_id = await orchestrator.start(**ORDER)
+
+    await admin_of(orchestrator).retry_step(saga_id)
+
+    waits = await orchestrator.get_snapshot(saga_id)
+    assert (waits.status, waits.retry_counter, len(step.seen)) == (SagaStatus.SUSPENDED, 1, 2)
+
+
+async def test_an_output_given_by_hand_is_an_output(scene: Scene, ledger: list[str]) -> None:
+    """The next step is mapped from it; counter and error are gone, and the history calls it skipped."""
+    first = Undoable("charge", ledger, does=fails(ValueError("no")))
+    last = Undoable("ship", ledger)
+    builder = SagaBuilder()
+    ref = builder.add_step(step=first, input_map=asked, step_id="charge", retry_policy=PATIENT)
+    builder.add_step(step=last, depends_on=ref, input_map=lambda out: {"order_id": out.number}, step_id="ship")
+    orchestrator = scene.orchestrator(builder.build())
+    saga_id = await orchestrator.start(**ORDER)
+
+    await admin_of(orchestrator).skip_step(saga_id, mock_output=Receipt(number="by hand"))
+
+    found = await admin_of(orchestrator).get_saga(saga_id)
+    assert (found.status, found.retry_counter, found.last_error) == (SagaStatus.COMPLETED, 0, None)
+    outputs = {"charge": {"number": "by hand"}, "ship": {"number": "ship-by hand"}}
+    assert found.context["step_outputs"] == outputs
+    [skipped] = [entry for entry in found.step_history if entry.skipped]
+    assert (skipped.step_id, skipped.output, skipped.error) == ("charge", outputs["charge"], None)
 
 
 async def test_a_saga_that_was_undone_is_neither_tried_again_nor_skipped(scene: Scene, ledger: list[str]) -> None:
@@ -226,9 +275,12 @@ async def test_a_wait_that_ran_out_is_asked_anew_by_order(scene: Scene, ledger: 
     first = await orchestrator.get_snapshot(saga_id)
     assert (first.status, first.awaiting) == (SagaStatus.SUSPENDED, "event:paid")
     scene.pass_time(HOUR)
-    await orchestrator.run_due()
-    failed = await orchestrator.get_snapshot(saga_id)
+    assert await orchestrator.run_due() == 0  # it has ended when it was looked at, and nothing was driven
+    failed = await admin_of(orchestrator).get_saga(saga_id)
     assert (failed.status, failed.deadline_at, failed.waits) == (SagaStatus.FAILED, None, ())
+    told = [(entry.phase, entry.status, entry.error) for entry in failed.step_history if entry.step_id == "pay"]
+    assert told == [("EXECUTE", "WAITING", None), ("EXECUTE", "ERROR", failed.last_error)]
+    assert failed.last_error == "no paid in time"
 
     await admin_of(orchestrator).retry_step(saga_id)
     again = await orchestrator.get_snapshot(saga_id)
