@@ -7,6 +7,7 @@ stops nobody.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -56,6 +57,8 @@ class Claims:
     owner: str
     lease: timedelta
     payloads: Payloads
+    is_given_up: Callable[[Head], bool] = lambda _: False
+    """Returns whether this engine has given a saga up because of the database, and not in a crash."""
 
     def born(self, wanted: Beginning, now: datetime) -> tuple[Birth, State | None]:
         """Return a newborn saga, and its state if it is this engine that begins it."""
@@ -90,7 +93,7 @@ class Claims:
 
     def _claim(self, head: Head, definition: SagaDefinition, now: datetime) -> Move:
         state = _sound_state(definition, head)
-        event = Claimed(crashed=head.lease_owner is not None)
+        event = Claimed(crashed=head.lease_owner is not None and not self.is_given_up(head))
         done = fold(definition.graph, state, head.last_error, [event], now)
         if state.action is None and is_left_to_act(definition, done.state):
             done = fold_on(definition.graph, done, [by_definition(definition)], now)

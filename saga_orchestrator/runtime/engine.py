@@ -28,11 +28,12 @@ from ..kernel.draft import LONGEST
 from ..kernel.events import Event
 from ..kernel.order_events import FailureOrdered
 from ..storage.contract import Store
+from ..storage.database_errors import is_passing
 from ..storage.dialect import Clock
 from ..storage.group_commit import GroupCommit
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
-from ..storage.rows import Head, Letter, Move, Written
+from ..storage.rows import Birth, Head, Letter, Move, Written
 from ..storage.store import SagaStore
 from .aftermath import Aftermath, driver_of, leaves_more
 from .alarm import GRACE
@@ -52,7 +53,8 @@ from .performer import Performer, describe
 from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
-from .setbacks import judge_setback
+from .setbacks import is_of_the_database, judge_setback
+from .surrender import Surrenders
 from .tenure import Tenure
 from .threads import THREADS, Threads, make_current
 from .tools import Tools
@@ -110,7 +112,9 @@ class SagaEngine(Generic[ModelT]):
         """Returns the database's time."""
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._leases.is_stuck = self._commits.is_stuck
-        self._claims = Claims(self.registry, self.owner, self.lease, self.payloads)
+        self._surrenders = Surrenders(self.owner, self._store.advance)
+        self._leases.surrender = self._surrenders.add
+        self._claims = Claims(self.registry, self.owner, self.lease, self.payloads, self._surrenders.has)
         self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
         self._board = ProgressBoard(self.owner, self.store, self.now)
         children = SagaChildren(self, self._claims)
@@ -162,7 +166,7 @@ class SagaEngine(Generic[ModelT]):
         for tries in range(1, _STARTS + 1):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
             birth, state = self._claims.born(beginning, self.now())
-            if await self._commits.submit(birth) is not Written.TAKEN:
+            if await self._written(birth) is not Written.TAKEN:
                 if state is not None:
                     tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
                     tenure.lease_until = lease_until
@@ -173,6 +177,14 @@ class SagaEngine(Generic[ModelT]):
                 existing = self._claims.rival(beginning, birth, rival)
                 return await self._existing(existing.id, caller)
         raise AssertionError("unreachable")
+
+    async def _written(self, birth: Birth) -> Written:
+        try:
+            return await self._commits.submit(birth)
+        except Exception as error:
+            if is_passing(error):  # it may stand all the same
+                self._surrenders.add(birth.head.id, birth.head.step_execution_token)
+            raise
 
     async def _drive_for(self, tenure: Tenure, caller: Inside | None) -> None:
         with waiting_for(tenure.saga_id, "start", caller):
@@ -228,7 +240,8 @@ class SagaEngine(Generic[ModelT]):
 
     async def _claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-        pairs = await self.store.claim(self.registry.claimable, limit, self._claims.judge)
+        with self._surrenders.heeding(self._claims.judge) as judge:
+            pairs = await self.store.claim(self.registry.claimable, limit, judge)
         driving = [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
         await self._mailroom.deliver_due(limit)
         return driving
@@ -241,7 +254,8 @@ class SagaEngine(Generic[ModelT]):
 
     async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-        head, move = await self.store.advance(saga_id, self._claims.judge_if_due)
+        with self._surrenders.heeding(self._claims.judge_if_due) as judge:
+            head, move = await self.store.advance(saga_id, judge)
         if move is not None and (task := self._launch(head, move, lease_until)) is not None:
             await asyncio.wait([task])
         else:
@@ -296,7 +310,8 @@ class SagaEngine(Generic[ModelT]):
 
     async def _advance(self, saga_id: UUID, intake: Intake) -> str:
         since = asyncio.get_running_loop().time()
-        head, move = await self.store.advance(saga_id, intake.judge)
+        with self._surrenders.heeding(intake.judge) as judge:
+            head, move = await self.store.advance(saga_id, judge)
         intake.raise_if_refused(head)
         if (task := self.follow(head, move, since)) is not None:
             await asyncio.wait([task])
@@ -315,7 +330,8 @@ class SagaEngine(Generic[ModelT]):
 
     async def _deal(self, saga_id: UUID, intake: Intake) -> Outcome:
         since = asyncio.get_running_loop().time()
-        head, move = await self.store.advance(saga_id, intake.judge)
+        with self._surrenders.heeding(intake.judge) as judge:
+            head, move = await self.store.advance(saga_id, judge)
         intake.raise_if_refused(head)
         drivers: list[Driver] = []
         task = None if move is None else self._launch(head, move, since + self.lease.total_seconds(), drivers)
@@ -381,6 +397,8 @@ class SagaEngine(Generic[ModelT]):
             await self.store.advance(tenure.saga_id, judge_setback(tenure, error))
         except Exception as failed:  # noqa: BLE001 - whatever it is, the saga is due when its lease ends
             logger.warning("saga {}: it is left to its lease: {}", tenure.saga_id, describe(failed))
+            if is_of_the_database(error):
+                self._surrenders.add(tenure.saga_id, tenure.token)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -428,6 +446,7 @@ class SagaEngine(Generic[ModelT]):
         await self.background.join()
         await self._commits.aclose()
         await self._leases.aclose()
+        await self._surrenders.aclose()
         await self._board.aclose()
         await self.store.aclose()
 

@@ -52,6 +52,10 @@ class LeaseKeeper:
         self._renewing: asyncio.Task[None] | None = None
         self.is_stuck: Callable[[], bool] = lambda: False
         """Returns whether commits make no progress; then no lease is renewed, and others take the sagas over."""
+        self.surrender: Callable[[UUID, UUID], None] = lambda *_: None
+        """Takes note of a saga that is given up because the database was away."""
+        self._late = 0.0
+        """By how much the beats came late since a renewal has succeeded: what the event loop, and no database, did."""
         self._overdue = 0.0
         """When it has had its time, and a moment to end."""
 
@@ -77,7 +81,9 @@ class LeaseKeeper:
         """Beat on time, however long a renewal takes: what cannot be renewed has to be let go of all the same."""
         try:
             while self._drivers:
-                await asyncio.sleep(self.lease.total_seconds() / _BEATS_PER_LEASE)
+                beat, before = self.lease.total_seconds() / _BEATS_PER_LEASE, asyncio.get_running_loop().time()
+                await asyncio.sleep(beat)
+                self._late += asyncio.get_running_loop().time() - before - beat
                 self._let_go()
                 self._renew_soon()
         finally:
@@ -102,6 +108,8 @@ class LeaseKeeper:
                     continue
                 logger.error("saga {}: its lease could not be renewed in time; its steps are stopped", saga_id)
                 driver.lose()
+                if self._late < self.lease.total_seconds() * _MARGIN:
+                    self.surrender(saga_id, driver.tenure.token)
 
     async def _renew_old(self) -> None:
         """Renew every lease that is old enough."""
@@ -117,6 +125,7 @@ class LeaseKeeper:
     async def _renew(self, old: Mapping[UUID, Driver], until: float) -> None:
         await self._clock.sync()
         alive = await self._store.renew(self.owner, old, self._clock.now() + self.lease)
+        self._late = 0.0
         for saga_id, revision in alive.items():
             driver = old[saga_id]
             driver.tenure.lease_until = until

@@ -23,9 +23,14 @@ _LONGEST = 60.0
 """Seconds until a saga is tried again, at most; the pause doubles with each failure."""
 
 
+def is_of_the_database(error: Exception) -> bool:
+    """Return whether a driver has failed because of the database, and not by a defect."""
+    return is_passing(error) or isinstance(error, SQLAlchemyError | OSError)
+
+
 def judge_setback(tenure: Tenure, error: Exception) -> Callable[[Head, datetime], Move | None]:
     """Return the judge that leaves a saga to its next owner, if it is still this one's."""
-    is_own = not (is_passing(error) or isinstance(error, SQLAlchemyError | OSError))
+    is_own = not is_of_the_database(error)
 
     def judge(head: Head, now: datetime) -> Move | None:
         if head.step_execution_token != tenure.token or head.lease_owner is None:
