@@ -77,9 +77,16 @@ class Host:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin a task in this host."""
+        return asyncio.get_running_loop().create_task(work, context=self._make_context())
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call a function in this host, and return what it returns."""
+        return self._make_context().run(function)
+
+    def _make_context(self) -> contextvars.Context:
         context = contextvars.Context()
         context.run(_HOST.set, self)
-        return asyncio.get_running_loop().create_task(work, context=context)
+        return context
 
     def freeze(self, seconds: float) -> None:
         """Let it stand still for a while: nothing of it runs, and what comes due is late."""

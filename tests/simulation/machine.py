@@ -42,8 +42,8 @@ class Machine:
         self._stopping = False
         self.host = Host(f"{self._name}.{self._boots}")
         self.line = Line(self)
-        self.orchestrator: SagaOrchestrator[Any] = SagaOrchestrator(
-            store=self.line, execution_lease=timedelta(seconds=LEASE)
+        self.orchestrator: SagaOrchestrator[Any] = self.host.run(
+            lambda: SagaOrchestrator(store=self.line, execution_lease=timedelta(seconds=LEASE))
         )
         forgotten = self.world.random.choice(sorted(self.world.definitions)) if self._is_old() else None
         for name, definition in self.world.definitions.items():
