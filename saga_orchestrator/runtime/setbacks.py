@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..storage.dialect import is_passing
-from ..storage.rows import Head, Move, Ownership
+from ..storage.rows import Head, Move
+from .moves import left_to_anybody, taken
 from .performer import describe
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def judge_setback(tenure: Tenure, error: Exception) -> Callable[[Head, datetime]
         if head.step_execution_token != tenure.token or head.lease_owner is None:
             return None
         until = now + timedelta(seconds=min(2.0**tenure.state.recoveries, _LONGEST))
-        owner = head.lease_owner if is_own else None  # an owner that has vanished is counted by the next one
+        # the next owner counts one that has vanished, and takes nothing more of this one, which has a new token
+        left = taken(head.lease_owner, until) if is_own else left_to_anybody(until)
         shown = head.last_error or describe(error, "an internal failure")
-        ownership = Ownership(head.step_execution_token, owner, until, head.awaiting, head.finished_at)
+        ownership = left._replace(awaiting=head.awaiting, finished_at=head.finished_at)
         place = head.current_step_index, head.retry_counter
         token = head.step_execution_token
         return Move(head.id, head.revision, token, head.status, head.state, *place, shown, now, ownership, ())
