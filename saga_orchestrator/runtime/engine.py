@@ -408,8 +408,14 @@ class SagaEngine(Generic[ModelT]):
         It ends within `database_timeout` and twice the grace of a step (5 s), whatever the database does. Leases that
         could not be handed back by then run out.
         """
-        if not await ended_within(self._limit + 2 * GRACE.total_seconds(), self._release_all()):
+        await self._hand_back()
+
+    async def _hand_back(self) -> bool:
+        """Hand back every lease; return False if some could not be handed back in time."""
+        in_time = await ended_within(self._limit + 2 * GRACE.total_seconds(), self._release_all())
+        if not in_time:
             logger.error("{} sagas could not be handed back in time; their leases run out", len(self.drivers))
+        return in_time
 
     async def _release_all(self) -> None:
         if self._claiming:
@@ -434,16 +440,15 @@ class SagaEngine(Generic[ModelT]):
         if (caller := inside()) is not None and caller.saga_id in self.drivers:
             raise SagaStateError(f"Saga {caller.saga_id}: aclose was called from its step, which it would wait for.")
         self._closed = True
-        await self.release_all()
+        if not await self._hand_back():
+            self.background.cut_off()
         self.threads.close()
         if not await ended_within(self._limit + 2 * GRACE.total_seconds(), self._close()):
             logger.error("the engine could not be closed in time; what it has at work is cut off")
             self.background.cut_off()
 
     async def _close(self) -> None:
-        if self.drivers:  # they could not be handed back
-            self.background.cut_off()
-        await self.background.join()
+        await self.background.join()  # a saga that has just been started hands itself back meanwhile
         await self._commits.aclose()
         await self._leases.aclose()
         await self._surrenders.aclose()
