@@ -62,6 +62,8 @@ from .tools import Tools
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _LEASED = 0.9
 """The part of a lease that one call to the database may take."""
+_IDLE = 10
+"""How many leases the transaction of a step without a timeout may be idle, before the server ends it."""
 _STARTS = 3
 """How often a start is tried whose rival is over by the time one asks who it was."""
 
@@ -97,7 +99,7 @@ class SagaEngine(Generic[ModelT]):
             raise SagaDefinitionError("database_timeout must be longer than nothing.")
         lease = execution_lease.total_seconds()
         self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
-        self._store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease))
+        self._store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease * _IDLE))
         self._check_values: Callable[[Any], None] = (
             self._store.check_values if isinstance(self._store, SagaStore) else _accept
         )

@@ -124,7 +124,8 @@ class _Trial:
             _UndoneError: The work has failed, and nothing of it is there, unless it may stand.
             _LateError: The reply is not wanted any more.
         """
-        async with self._tenure.store.transaction() as opened:
+        limit = _limit(self._work, self._tenure)
+        async with self._tenure.store.transaction(None if limit is None else limit.total_seconds()) as opened:
             self._transaction = opened
             performing = self._performer.perform(self._work, self._tenure, self._now(), opened.session)
             self._reply = await performing

@@ -55,8 +55,12 @@ class Store(Protocol):
         """
         ...
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction for a step: committed at the end, and nothing of it there after an error."""
+    def transaction(self, seconds: float | None = None) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction for a step: committed at the end, and nothing of it there after an error.
+
+        Args:
+            seconds: How long the step may take; a server ends a transaction that is idle for longer.
+        """
         ...
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import StaticPool
 
-from ..errors import SagaDefinitionError
+from ..errors import DatabaseTimeoutError, SagaDefinitionError
 from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket, begin_immediate, in_thread, use_wal
 from .database_errors import is_blocked, is_contention, is_passing
 from .direct import DirectBatch
@@ -32,6 +32,8 @@ from .types import UtcDateTime
 __all__ = ["Clock", "SqlDialect", "SqliteDialect", "dialect_for", "is_blocked", "is_passing", "through_contention"]
 
 _TESTED_DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
+_AFTER = 1.0
+"""Seconds after which the server gives up a step's transaction that the engine should have ended."""
 _PAUSES = (0.01, 0.05, 0.2, 0.5)
 """Seconds between the tries of a transaction that met contention."""
 
@@ -52,8 +54,8 @@ class SqlDialect:
     locks_rows: bool = True
     timeout: float = 10.0
     """Seconds that a call may take."""
-    idle: float = 30.0
-    """Seconds that a step's transaction may be idle, as the server counts them."""
+    idle: float = 300.0
+    """Seconds that the transaction of a step without a timeout may be idle, as the server counts them."""
 
     def now(self) -> ColumnElement[Any]:
         """Return the database's time as an expression, or the test clock's as a literal."""
@@ -93,13 +95,18 @@ class SqlDialect:
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{IMPATIENCE}'")
 
     @asynccontextmanager
-    async def taking_turns(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
-        """Take a connection for a step's transaction, and the bracket that opens and closes it."""
+    async def taking_turns(
+        self, engine: AsyncEngine, seconds: float | None = None
+    ) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
+        """Take a connection for a step's transaction, and the bracket that opens and closes it.
+
+        Args:
+            seconds: The step's timeout. The server gives an idle transaction a little longer, so the engine is first.
+        """
+        idle = self.idle if seconds is None else seconds + _AFTER
         async with connect(engine, self.timeout) as (connection, watch):
             is_asyncpg = (connection.dialect.name, connection.dialect.driver) == ("postgresql", "asyncpg")
-            bracket = (
-                AsyncpgBracket(connection, give_up_after(self.idle)) if is_asyncpg else PortableBracket(connection)
-            )
+            bracket = AsyncpgBracket(connection, give_up_after(idle)) if is_asyncpg else PortableBracket(connection)
             yield connection, WatchedBracket(bracket, watch, self.timeout)
 
     @asynccontextmanager
@@ -127,7 +134,7 @@ class SqliteDialect(SqlDialect):
     """SQLite: one writer at a time, said at the beginning, so that what was read is still true when it is written."""
 
     locks_rows: bool = False
-    _writers: asyncio.Lock = field(default_factory=asyncio.Lock)
+    writers: asyncio.Lock = field(default_factory=asyncio.Lock)
     _prepared: bool = False
 
     def _now(self) -> ColumnElement[Any]:
@@ -143,7 +150,7 @@ class SqliteDialect(SqlDialect):
         return sqlite_insert(table)
 
     def direct(self, head: Table, past: Table, engine: AsyncEngine) -> DirectBatch | None:
-        return OneHop(head, past, engine, self._writers, self._prepare) if OneHop.fits(head, engine) else None
+        return OneHop(head, past, engine, _Turn(self), self._prepare) if OneHop.fits(head, engine) else None
 
     async def _prepare(self, connection: AsyncConnection) -> None:
         if not self._prepared:
@@ -153,15 +160,17 @@ class SqliteDialect(SqlDialect):
             self._prepared = True
 
     @asynccontextmanager
-    async def taking_turns(self, engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
-        async with self._writers, connect(engine, self.timeout) as (connection, watch):
+    async def taking_turns(
+        self, engine: AsyncEngine, seconds: float | None = None
+    ) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
+        async with self.writers, connect(engine, self.timeout) as (connection, watch):
             await self._prepare(connection)
             yield connection, WatchedBracket(AiosqliteBracket(connection), watch, self.timeout)
 
     @asynccontextmanager
     async def writing(self, engine: AsyncEngine, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
         limit = self.timeout if seconds is None else seconds
-        async with self._writers, connect(engine, limit) as (connection, _):
+        async with _Turn(self, limit), connect(engine, limit) as (connection, _):
             await self._prepare(connection)
             try:
                 await begin_immediate(connection)
@@ -170,6 +179,28 @@ class SqliteDialect(SqlDialect):
             except BaseException:
                 await connection.rollback()
                 raise
+
+
+class _Turn:
+    """A turn to write on SQLite, which is waited for so long, and no longer.
+
+    Args:
+        seconds: How long; None for the dialect's own limit.
+    """
+
+    def __init__(self, dialect: SqliteDialect, seconds: float | None = None) -> None:
+        self._dialect, self._seconds = dialect, seconds
+
+    async def __aenter__(self) -> None:
+        seconds = self._dialect.timeout if self._seconds is None else self._seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._dialect.writers.acquire()
+        except TimeoutError:
+            raise DatabaseTimeoutError(seconds) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._dialect.writers.release()
 
 
 def _let_go(connection: Any, record: object, error: object) -> None:

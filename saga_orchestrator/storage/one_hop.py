@@ -19,9 +19,9 @@ they refuse with FAIL stays half done. There the statement does get both.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -61,7 +61,7 @@ class OneHop(DirectBatch):
         head: Table,
         past: Table,
         engine: AsyncEngine,
-        writers: asyncio.Lock,
+        writers: AbstractAsyncContextManager[Any],
         prepare: Callable[[AsyncConnection], Awaitable[None]],
     ) -> None:
         super().__init__(head, engine, writers)

@@ -16,7 +16,7 @@ def store_of(
     model: type[Any] | None,
     session_maker: async_sessionmaker[AsyncSession] | None,
     clock: Clock | None,
-    timeouts: tuple[float, float] = (10.0, 30.0),
+    timeouts: tuple[float, float] = (10.0, 300.0),
 ) -> SagaStore:
     """Return the store of a model, on the engine that its sessions are bound to.
 

@@ -60,7 +60,7 @@ class SagaStore:
         engine: AsyncEngine,
         clock: Clock | None = None,
         sessions: Callable[..., Any] = AsyncSession,
-        timeouts: tuple[float, float] = (10.0, 30.0),
+        timeouts: tuple[float, float] = (10.0, 300.0),
     ) -> None:
         self.model = model
         self.engine = engine
@@ -241,9 +241,9 @@ class SagaStore:
         async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(self._sql.any_due(claimable, self.dialect.due_by()))).first() is not None
 
-    def transaction(self) -> AbstractAsyncContextManager[SagaTransaction]:
+    def transaction(self, seconds: float | None = None) -> AbstractAsyncContextManager[SagaTransaction]:
         session = partial(session_on, self._sessions, self.engine)
-        return transaction(Database(self.engine, self.dialect, self._sql, self._move, session))
+        return transaction(Database(self.engine, self.dialect, self._sql, self._move, session), seconds)
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         alive: dict[UUID, int] = {}

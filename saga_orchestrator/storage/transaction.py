@@ -265,9 +265,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @asynccontextmanager
-async def transaction(database: Database) -> AsyncIterator[SagaTransaction]:
+async def transaction(database: Database, seconds: float | None = None) -> AsyncIterator[SagaTransaction]:
     """Open a transaction for a step: committed at the end, rolled back on an error."""
-    async with database.dialect.taking_turns(database.engine) as (connection, bracket):
+    async with database.dialect.taking_turns(database.engine, seconds) as (connection, bracket):
         await bracket.open()
         opened = SagaTransaction(connection, bracket, database)
         try:

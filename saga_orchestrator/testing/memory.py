@@ -158,7 +158,7 @@ class MemoryStore:
         return True
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+    async def transaction(self, seconds: float | None = None) -> AsyncIterator[MemoryTransaction]:
         """Open a transaction for a step; what it has to do in it is done at its end, with the saga's move."""
         opened = MemoryTransaction(self.advance)
         yield opened

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from saga_orchestrator import SagaOrchestrator, SagaStatus, SagaWorker
-from saga_orchestrator.errors import SagaError
+from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStatus, SagaWorker
+from saga_orchestrator.errors import DatabaseTimeoutError, SagaError, SagaStateError
 from tests.support.proxy import Proxy, proxy
-from tests.support.sagas import NAME, Site, TripSaga, World, stopped_at_hotel, trip
+from tests.support.sagas import NAME, Gate, Site, TripSaga, World, stopped_at_hotel, trip
 
 LIMIT = timedelta(seconds=0.5)
+NOBODY = UUID(int=7)
 ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {}, "aggregation_id": "order-1"}
 
 
@@ -49,6 +52,10 @@ CALLS = {
     "signal": lambda o: o.signal("paid", aggregation_id="order-1", payload={}),
     "run_due": lambda o: o.run_due(),
     "list": lambda o: o.engine.store.next_due(o.engine.registry.claimable),
+    "snapshot": lambda o: o.get_snapshot(NOBODY),
+    "order": lambda o: SagaAdmin(o).abort(NOBODY),
+    "page": lambda o: SagaAdmin(o).list_sagas(),
+    "purge": lambda o: SagaAdmin(o).purge(older_than=timedelta(days=1), timeout=LIMIT),
 }
 
 
@@ -145,3 +152,57 @@ async def test_the_limits_end_with_their_transaction(on_postgres: Site, world: W
     await running
 
     assert (inside, outside) == ("10s", "0")
+
+
+INSIDE: dict[str, Any] = {
+    "start": lambda o, session: o.start(session=session, **ORDER),
+    "signal": lambda o, session: o.signal("paid", aggregation_id="order-1", payload={}, session=session),
+}
+
+
+@pytest.mark.parametrize("call", INSIDE)
+async def test_a_call_in_a_callers_session_ends(behind: SagaOrchestrator[TripSaga], line: Proxy, call: str) -> None:
+    """The connection is the caller's, and the call has a limit all the same."""
+    await behind.engine.ready()
+    engine: Any = behind.engine.store
+    session = async_sessionmaker(engine.engine)()
+    await session.connection()
+    line.fall_silent()
+
+    async with asyncio.timeout(40):
+        with pytest.raises((SagaError, OSError)):
+            await INSIDE[call](behind, session)
+        await session.close()
+
+
+@pytest.mark.parametrize("how", ["trap", "deaf"])
+@pytest.mark.parametrize("word", [b"BEGIN", b"COMMIT"])
+async def test_an_order_whose_transaction_falls_silent_ends_and_says_so(
+    behind: SagaOrchestrator[TripSaga], line: Proxy, world: World, word: bytes, how: str
+) -> None:
+    """The error says that it may or may not stand; the row says which, and the order can be given again."""
+    world.plan("hotel", gate := Gate())
+    starting = asyncio.create_task(behind.start(**ORDER))
+    await gate.wait_reached()
+    saga_id = world.contexts[-1].saga_id
+    setattr(line, how, word)
+
+    async with asyncio.timeout(40):
+        with pytest.raises(DatabaseTimeoutError):
+            await SagaAdmin(behind).pause(saga_id)
+        assert line.caught.is_set()
+        assert await is_paused(behind, saga_id) == ((word, how) == (b"COMMIT", "deaf"))
+        gate.open()
+        await starting
+        while (await behind.get_snapshot(saga_id)).status is not SagaStatus.COMPLETED:
+            with suppress(SagaStateError):
+                await SagaAdmin(behind).resume(saga_id)
+            await behind.run_due()
+
+    assert world.calls == ["flight", "hotel", "car"]
+
+
+async def is_paused(orchestrator: SagaOrchestrator[TripSaga], saga_id: UUID) -> bool:
+    """Return whether an order to pause stands in the history of a saga."""
+    history = (await orchestrator.engine.store.history([saga_id]))[saga_id]
+    return any(row.step_id == "pause" for row in history)

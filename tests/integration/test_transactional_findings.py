@@ -71,8 +71,8 @@ async def test_a_step_that_is_cut_off_in_a_query_lets_go_of_the_database(
 
 
 class TransactingStore(MeddlingStore):
-    def transaction(self) -> Any:
-        return self.real.transaction()
+    def transaction(self, seconds: float | None = None) -> Any:
+        return self.real.transaction(seconds)
 
 
 async def test_a_row_that_was_read_before_does_not_overwrite_what_was_committed_since(

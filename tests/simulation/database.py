@@ -269,7 +269,7 @@ class Line:
         return await self.ask("started", lambda: self._store.started(saga_name, idempotency_key))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+    async def transaction(self, seconds: float | None = None) -> AsyncIterator[MemoryTransaction]:
         await self.ask("begin", self._store.now)
         opened = MemoryTransaction(self._store.advance)
         yield opened
