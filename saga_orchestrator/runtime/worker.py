@@ -10,6 +10,7 @@ from typing import Any
 from loguru import logger
 
 from ..errors import SagaDefinitionError
+from ..storage.store import SagaStore
 from .home import running
 from .orchestrator import SagaOrchestrator, engine_of
 from .stop_signals import stopped_by_signals
@@ -76,6 +77,7 @@ class SagaWorker:
             logger.warning("this worker will take nothing: no saga is registered in its process; call register first")
         self._engine.home.enter()
         self._loop = asyncio.get_running_loop()
+        _ = self._engine.background.begin(self._check_database())
         with stopped_by_signals(self.stop) if handle_signals else contextlib.nullcontext():
             try:
                 while not self._stopping.is_set():
@@ -84,6 +86,13 @@ class SagaWorker:
                     await asyncio.wait(self._driving, timeout=self._drain)
             finally:
                 await self._engine.release_all()
+
+    async def _check_database(self) -> None:
+        """Say what the database's settings cost when a host is lost; one that is away is not asked."""
+        store = self._engine.store
+        if isinstance(store, SagaStore):
+            with contextlib.suppress(Exception):
+                await store.warn_of_keepalive()
 
     async def _look(self) -> None:
         """Take what is due, as far as hands are free; then wait until there is reason to look again."""

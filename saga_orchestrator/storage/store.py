@@ -31,6 +31,7 @@ from .dialect import Clock, dialect_for, through_contention
 from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
+from .keepalive import warn_of_keepalive
 from .limits import limited
 from .mixins import COLUMNS
 from .pooler import watch_for_pooler
@@ -240,6 +241,11 @@ class SagaStore:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""
         async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(self._sql.any_due(claimable, self.dialect.due_by()))).first() is not None
+
+    async def warn_of_keepalive(self) -> None:
+        """Log one WARNING if the server would notice the loss of this host late."""
+        async with self.dialect.reading(self.engine) as connection:
+            await warn_of_keepalive(connection)
 
     def transaction(self, seconds: float | None = None) -> AbstractAsyncContextManager[SagaTransaction]:
         session = partial(session_on, self._sessions, self.engine)
