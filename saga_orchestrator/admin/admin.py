@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, RootModel, ValidationError
 
+from ..definition.io import reasons
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.codec import UnreadableStateError, decode
 from ..kernel.forward_orders import SKIPPABLE
@@ -299,7 +300,8 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
             output = mock if isinstance(mock, model) else model.model_validate(empty if mock is None else mock)
         except ValidationError as error:
             raise SagaStateError(
-                f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': {error}"
-            ) from error
+                f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': "
+                f"{reasons(error)}"
+            ) from None
         items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
         return replace(order, output=self._engine.payloads.dump(output, what="mock_output", model=model), items=items)

@@ -13,6 +13,7 @@ from ..errors import SagaStateError
 from ..kernel.order_events import CompensateOrdered, FailureOrdered, Order
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
+from ..runtime.error_text import hide_message
 from ..runtime.failing import DIRTY, CompensationResult, dirty_state_of, hook_of, is_dirty, without_hook
 from ..runtime.texts import check_characters, check_name
 from ..runtime.watching import ended
@@ -91,7 +92,9 @@ class DirtySagas:
         head = await ended(self._engine, saga_id)
         if head.status is SagaStatus.COMPENSATED:
             return CompensationResult(True, "everything is undone")
-        return CompensationResult(False, f"its rollback has ended as {head.status.value}: {head.last_error}")
+        return CompensationResult(
+            False, f"its rollback has ended as {head.status.value}: {hide_message(head.last_error)}"
+        )
 
     async def _call(self, dirty: DirtyState, order: FailureOrdered) -> CompensationResult:
         head = await self._engine.store.head(dirty.saga_id)

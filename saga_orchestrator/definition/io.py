@@ -185,7 +185,9 @@ class Payloads:
         try:
             encoded = codec.encode(text)
         except Exception as error:
-            raise PayloadError(f"{what} could not be encoded by {type(codec).__name__}: {error!r}.") from error
+            raise PayloadError(
+                f"{what} could not be encoded by {type(codec).__name__}: it raised {type(error).__name__}."
+            ) from error
         return self._checked(_to_json(encoded, f"{what}, encoded,"), f"{what}, encoded,")
 
     def _plain(self, text: str) -> str:
@@ -195,7 +197,9 @@ class Payloads:
             stored = from_json(text, cache_strings=False)
             return self.codec.decode(stored) if isinstance(stored, str) else text
         except Exception as error:
-            raise PayloadError(f"{type(self.codec).__name__} could not decode a stored payload: {error!r}.") from error
+            raise PayloadError(
+                f"{type(self.codec).__name__} could not decode a stored payload: it raised {type(error).__name__}."
+            ) from error
 
 
 def clean_text(text: str, limit: int) -> str:

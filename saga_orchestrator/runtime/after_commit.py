@@ -8,6 +8,8 @@ from loguru import logger
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
+from .error_text import hide_message
+
 _WAITING = "saga_orchestrator.after_commit"
 
 
@@ -31,12 +33,13 @@ def committed(session: Session) -> None:
         then()
 
 
-def tell_committed(session: Session) -> None:
+def tell_committed(session: Session, describe: Callable[[BaseException], str]) -> None:
     """Tell a session that its transaction has been committed on its connection, as its own commit would."""
     try:
         session.dispatch.after_commit(session)
     except Exception as error:  # noqa: BLE001 - it is committed, whatever a listener of the application's makes of it
-        logger.opt(exception=error).error("a listener of after_commit failed; the step's transaction is committed")
+        told = hide_message(describe(error))
+        logger.error("a listener of after_commit failed; the step's transaction is committed: {}", told)
     committed(session)
 
 

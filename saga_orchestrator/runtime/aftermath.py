@@ -15,11 +15,13 @@ from loguru import logger
 
 from ..definition.failure import DirtyState, FailureAction
 from ..definition.io import Payloads
+from ..errors import SagaStateError
 from ..kernel.order_events import ActionEnded
 from ..kernel.state import Action, SagaStatus
 from ..storage.rows import Head, Move
 from .claims import Claims, grip_of
 from .driver import Driver
+from .error_text import describe, log_failure, show
 from .failing import CompensationResult, Outcome, call_hook, dirty_state_of
 from .moves import compose, fold, is_at_work, is_left_to_act, put_off, read_state, released
 
@@ -74,6 +76,8 @@ class Aftermath(Driver):
         if not hook.cancelled():
             self.outcome = outcome = hook.result()
             came_off, message = outcome.result.success, outcome.result.message
+            if not came_off and self._payloads.codec is not None:  # the message may quote what a codec encrypts
+                message = describe(outcome.error or SagaStateError(message), payloads=self._payloads)
             end = ActionEnded(came_off=came_off, error=message, actor=action.actor, reason=action.reason)
             await tenure.store.advance(tenure.saga_id, lambda head, now: self._judge_end(head, now, end))
 
@@ -84,10 +88,11 @@ class Aftermath(Driver):
         try:
             result = await call_hook(self.tenure.definition.failure, FailureAction(action.name), dirty)
         except Exception as error:  # noqa: BLE001 - the author's code
-            logger.opt(exception=error).warning("saga {}: its {} failed", saga_id, action.name)
-            return Outcome(CompensationResult(False, repr(error)), error)
+            log_failure(error, f"saga {saga_id}: its {action.name} failed", self._payloads, "WARNING")
+            return Outcome(CompensationResult(False, show(error, self._payloads)), error)
         if not result.success:
-            logger.warning("saga {}: {}", saga_id, result.message)
+            told = show(SagaStateError(result.message), self._payloads)
+            logger.warning("saga {}: its {} has not come off: {}", saga_id, action.name, told)
         return Outcome(result)
 
     def _judge_end(self, head: Head, now: datetime, end: ActionEnded) -> Move | None:

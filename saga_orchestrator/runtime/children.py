@@ -32,6 +32,7 @@ from .after_commit import after_commit
 from .background import Background
 from .birth import Beginning, StartResult
 from .claims import Claims, Intake
+from .error_text import open_message
 from .moves import read_state
 from .registry import Registry
 from .tenure import Past, patiently
@@ -145,7 +146,8 @@ class SagaChildren:
             return Child(head.id, head.status.value, is_over=False)
         output = await self._output(head, definition) if head.status is SagaStatus.COMPLETED else None
         effects = standing(definition, state)
-        return Child(head.id, head.status.value, is_over=True, output=output, error=head.last_error, standing=effects)
+        error = open_message(head.last_error, self._nursery.payloads)
+        return Child(head.id, head.status.value, is_over=True, output=output, error=error, standing=effects)
 
     async def _output(self, head: Head, definition: SagaDefinition) -> Any:
         """Return what the last step returned; of several side by side, what each did, by step id."""

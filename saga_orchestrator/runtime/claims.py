@@ -25,6 +25,7 @@ from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
 from .birth import Beginning, born, equal, unborn
+from .error_text import describe
 from .moves import (
     Fold,
     Grip,
@@ -79,7 +80,9 @@ class Claims:
         except NewerStateError as error:
             return _set_aside(head, now, now + _DEFERRED, f"deferred: {error}")
         except Exception as error:  # noqa: BLE001 - what is wrong with this row must not reach the others
-            return _set_aside(head, now, None, f"quarantined: {error}")
+            is_open = self.payloads.codec is None
+            why = f"quarantined: {error}" if is_open else describe(error, "quarantined", self.payloads)
+            return _set_aside(head, now, None, why)
 
     def judge_if_due(self, head: Head, now: datetime) -> Move | None:
         """Judge a saga that was named, not found: nobody takes it before it is due.

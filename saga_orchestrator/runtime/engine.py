@@ -43,13 +43,14 @@ from .children import SagaChildren
 from .claims import Claims, Intake
 from .clock import DatabaseClock
 from .driver import Driver
+from .error_text import log_failure, show
 from .failing import CUT_OFF, CompensationResult, Outcome
 from .home import Home
 from .inside import Inside, driving, inside, refuse, waiting_for
 from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
-from .performer import Performer, describe
+from .performer import Performer
 from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
@@ -288,7 +289,7 @@ class SagaEngine(Generic[ModelT]):
         except SagaNotFoundError:  # it was rolled back with a savepoint
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, run_due will find the saga again
-            logger.warning("saga {} could not be woken at once: {!r}", saga_id, error)
+            logger.warning("saga {} could not be woken at once: {}", saga_id, show(error, self.payloads))
 
     async def advance(self, saga_id: UUID, event: Event) -> str:
         """Apply an event from outside, durably, and drive the saga if the event has set it going.
@@ -383,7 +384,7 @@ class SagaEngine(Generic[ModelT]):
             with driving(saga_id, tenure.parent_id):
                 await (driver.run() if in_time and not self._closed else driver.release())
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
-            logger.opt(exception=error).error("saga {}: driving it failed by itself", saga_id)
+            log_failure(error, f"saga {saga_id}: driving it failed by itself", self.payloads)
             await self._set_back(tenure, error)
         finally:
             if self.drivers.get(saga_id) is driver:
@@ -396,9 +397,9 @@ class SagaEngine(Generic[ModelT]):
     async def _set_back(self, tenure: Tenure, error: Exception) -> None:
         """Have a saga whose driver has failed tried again, and the failure counted."""
         try:
-            await self.store.advance(tenure.saga_id, judge_setback(tenure, error))
+            await self.store.advance(tenure.saga_id, judge_setback(tenure, error, self.payloads))
         except Exception as failed:  # noqa: BLE001 - whatever it is, the saga is due when its lease ends
-            logger.warning("saga {}: it is left to its lease: {}", tenure.saga_id, describe(failed))
+            logger.warning("saga {}: it is left to its lease: {}", tenure.saga_id, show(failed, self.payloads))
             if is_of_the_database(error):
                 self._surrenders.add(tenure.saga_id, tenure.token)
 
@@ -429,7 +430,7 @@ class SagaEngine(Generic[ModelT]):
         try:
             await driver.release()
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
-            logger.opt(exception=error).error("saga {}: it could not be handed back; it is left to its lease", saga_id)
+            log_failure(error, f"saga {saga_id}: it could not be handed back; it is left to its lease", self.payloads)
 
     async def aclose(self) -> None:
         """Hand back every lease and every connection; the engine cannot be used again.

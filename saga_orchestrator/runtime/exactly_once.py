@@ -29,7 +29,7 @@ from ..storage.rows import Head, Move
 from ..storage.transaction import LEFT, Transaction
 from .after_commit import tell_committed
 from .moves import Fold, Grip, compose, fold, left_by_owner, read_state
-from .performer import Calling, Performer, describe, is_worth_retrying
+from .performer import Calling, Performer, is_worth_retrying
 
 if TYPE_CHECKING:
     from .tenure import Tenure
@@ -134,7 +134,7 @@ class _Trial:
             await opened.settle(self._likely(), self._judge)
         assert self._settled is not None
         if isinstance(opened.session, AsyncSession):
-            tell_committed(opened.session.sync_session)
+            tell_committed(opened.session.sync_session, self._performer.describe)
         return self._settled
 
     def _likely(self) -> Move:
@@ -172,12 +172,20 @@ class _Trial:
         """Return a failure of which it is certain that it has left nothing, for it was rolled back."""
         if isinstance(error, _UndoneError) and isinstance(self._reply, Raised | CompensationRaised):
             return replace(self._reply, in_doubt=False)
-        return _failed(self._work, self._tenure, error)
+        return self._failed(error)
 
     def given_up(self, conflict: BaseException, tries: int) -> Reply:
         """Return the failure of an attempt whose transaction the database has given up too often."""
-        failed = _failed(self._work, self._tenure, conflict)
+        failed = self._failed(conflict)
         return replace(failed, error=f"{tries} times the database gave up {failed.error}")
+
+    def _failed(self, error: BaseException) -> Raised | CompensationRaised:
+        work, step = self._work, self._tenure.definition.step(self._work.step_id)
+        is_undo = isinstance(work, Compensate)
+        policy = step.node.compensation_retry if is_undo else step.retry_policy
+        retryable = not isinstance(error, SagaStateError) and is_worth_retrying(policy, error)
+        kind = CompensationRaised if is_undo else Raised
+        return kind(work.step_id, work.attempt, self._performer.describe(error, "its transaction"), retryable)
 
     def doubt(self) -> Reply:
         """Return that the work is in doubt, and is not to be done again: it has ended its transaction itself."""
@@ -208,12 +216,3 @@ def _move(tenure: Tenure, committed: Committed, now: datetime) -> Move:
     done = committed.done
     grip = Grip(tenure.definition, tenure.saga_id, committed.revision, tenure.token, tenure.parent_id)
     return compose(grip, done, now, left_by_owner(tenure.definition, done.state, now))
-
-
-def _failed(work: Calling, tenure: Tenure, error: BaseException) -> Raised | CompensationRaised:
-    step = tenure.definition.step(work.step_id)
-    is_undo = isinstance(work, Compensate)
-    policy = step.node.compensation_retry if is_undo else step.retry_policy
-    retryable = not isinstance(error, SagaStateError) and is_worth_retrying(policy, error)
-    kind = CompensationRaised if is_undo else Raised
-    return kind(work.step_id, work.attempt, describe(error, "its transaction"), retryable)

@@ -21,6 +21,7 @@ from ..kernel.undo_status import UndoFailed
 from ..storage.contract import Store
 from ..storage.rows import Head, HistoryRow
 from .calls import settled
+from .error_text import open_message
 from .registry import Registry
 from .snapshots import outputs
 from .texts import check_saga_id
@@ -72,7 +73,7 @@ async def dirty_state_of(store: Store, registry: Registry, payloads: Payloads, s
         aggregation_id=head.aggregation_id,
         status=head.status.value,
         failed_step=_failed_step(head, state, rows),
-        error=head.last_error,
+        error=open_message(head.last_error, payloads),
         partial_state={step_id: known.get(step_id) for step_id in sorted(standing, key=graph.position.__getitem__)},
     )
 

@@ -19,7 +19,7 @@ from ..definition.awaited import NotRunError, check_run
 from ..definition.child import Children, Kin
 from ..definition.constant import Nothing
 from ..definition.context import StepContext
-from ..definition.io import Payloads, clean_text
+from ..definition.io import Payloads
 from ..definition.models import check_output
 from ..definition.retry import RetryPolicy, leaves
 from ..definition.step import StepDefinition
@@ -33,6 +33,7 @@ from ..storage.transaction import keep_failure
 from .arguments import arguments
 from .backing import Backing, BackingTools
 from .calls import Outcome, call, settled
+from .error_text import describe, locate
 from .ids import idempotency_key
 from .letters import opened
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 Calling = Execute | Probe | Compensate
 """Work that calls the author's code."""
-_LONGEST_ERROR = 4_000
 
 
 class Performer:
@@ -59,6 +59,10 @@ class Performer:
     ) -> None:
         self._payloads, self._children = payloads, children
         self._tools = BackingTools(payloads, board, trusted_until)
+
+    def describe(self, error: BaseException, where: str = "") -> str:
+        """Return an error as the text to store; with a codec its message is sealed."""
+        return describe(error, where, self._payloads)
 
     def perform(
         self, work: Calling, tenure: Tenure, started: datetime, session: AsyncSession | None = None
@@ -88,7 +92,7 @@ class Performer:
             ctx = partial(self._context, work, tenure, started, session)
             begin = self._call_of(work, step, tenure, inp, ctx)
         except Exception as error:  # noqa: BLE001 - the author's code
-            shown = describe(error, f"input_map of step '{work.step_id}'")
+            shown = self.describe(error, f"input_map of step '{work.step_id}'")
             return Raised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
         outcome = await call(begin, step.timeout)
         if outcome.error is None:
@@ -97,7 +101,7 @@ class Performer:
                 return replace(reply, acted=tenure.has_parts(work.step_id, work.attempt))
             return reply
         keep_failure(session, outcome.error)
-        failure = _failure(outcome, step.retry_policy, has_acted=tenure.has_parts(work.step_id, work.attempt))
+        failure = self._failure(outcome, step.retry_policy, has_acted=tenure.has_parts(work.step_id, work.attempt))
         return Raised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
 
     def _call_of(
@@ -129,7 +133,7 @@ class Performer:
                 return self._asked(work, step, value, stored, started)
             output = self._dump_output(step, value)
         except (PayloadError, SagaStateError) as error:
-            shown = describe(error)
+            shown = self.describe(error)
             return Raised(work.step_id, work.attempt, shown, False, True, None, stored, started)
         chosen = value.root if step.is_choice else None
         items = len(value.root) if step.fan is not None else None
@@ -162,16 +166,32 @@ class Performer:
             )
         return self._payloads.dump(value, what=f"The output of step '{step.step_id}'", model=step.output_model)
 
+    def _failure(self, outcome: Outcome, policy: RetryPolicy, *, has_acted: bool = False) -> dict[str, Any]:
+        """Return what a failure is. `has_acted`: a part of the step is done, whatever it raised."""
+        error = outcome.error
+        assert error is not None
+        inside = leaves(error)
+        is_permanent = any(isinstance(each, PermanentError) for each in inside)
+        delays = [each.delay for each in inside if isinstance(each, RetryAfter)]
+        return {
+            "error": self.describe(error),
+            "retryable": (outcome.in_doubt and not is_permanent) or is_worth_retrying(policy, error),
+            "in_doubt": outcome.in_doubt or has_acted,
+            "delay": max(delays, default=None),
+        }
+
     async def _probe(self, work: Probe, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
             inp = await self._input(step, tenure)
         except Exception as error:  # noqa: BLE001 - the author's code
-            return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=describe(error), started_at=started)
+            return Probed(
+                work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=self.describe(error), started_at=started
+            )
         ctx = partial(self._context, work, tenure, started, session)
         outcome = await call(partial(step.probe, inp, ctx), step.timeout)
         if outcome.error is not None:
-            shown = describe(outcome.error, "probe")
+            shown = self.describe(outcome.error, "probe")
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, error=shown, started_at=started)
         if outcome.value is None and tenure.has_parts(work.step_id, work.attempt):
             shown = "probe: not done, and yet a part of it is"
@@ -185,7 +205,7 @@ class Performer:
         try:
             output = self._dump_output(step, value)
         except (PayloadError, SagaStateError) as error:
-            shown = describe(error, "probe")
+            shown = self.describe(error, "probe")
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, stored, error=shown, started_at=started)
         return Probed(work.step_id, work.attempt, ProbeOutcome.DONE, stored, output, started_at=started)
 
@@ -202,14 +222,14 @@ class Performer:
             if work.heard:
                 begin = partial(step.on_event, inp, self._event(step, tenure), ctx)
         except Exception as error:  # noqa: BLE001 - the author's code
-            shown = describe(error, f"what step '{work.step_id}' was called with")
+            shown = self.describe(error, f"what step '{work.step_id}' was called with")
             return CompensationRaised(work.step_id, work.attempt, shown, retryable=False, started_at=started)
         stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'")
         outcome = await call(begin, timeout)
         if outcome.error is None:
             return self._undone(work, step, outcome.value, stored, started)
         keep_failure(session, outcome.error)
-        failure = _failure(outcome, policy)
+        failure = self._failure(outcome, policy)
         return CompensationRaised(work.step_id, work.attempt, **failure, input=stored, started_at=started)
 
     def _undone(self, work: Compensate, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
@@ -219,7 +239,7 @@ class Performer:
                 return Compensated(work.step_id, work.attempt, stored, started_at=started)
             return self._asked(work, step, value, stored, started)
         except (PayloadError, SagaStateError, NotRunError) as error:
-            shown = describe(error)
+            shown = self.describe(error)
             return CompensationRaised(work.step_id, work.attempt, shown, False, True, None, stored, started)
 
     # --- what a step is called with ----------------------------------------------------------------------------------
@@ -304,41 +324,10 @@ def _what(phase: str, heard: int, spent: int) -> str:
     return f"{phase}{f'/{heard}' if heard else ''}{f'~{spent}' if spent else ''}"
 
 
-def _failure(outcome: Outcome, policy: RetryPolicy, *, has_acted: bool = False) -> dict[str, Any]:
-    """Return what a failure is. `has_acted`: a part of the step is done, whatever it raised."""
-    error = outcome.error
-    assert error is not None
-    inside = leaves(error)
-    is_permanent = any(isinstance(each, PermanentError) for each in inside)
-    delays = [each.delay for each in inside if isinstance(each, RetryAfter)]
-    return {
-        "error": describe(error),
-        "retryable": (outcome.in_doubt and not is_permanent) or is_worth_retrying(policy, error),
-        "in_doubt": outcome.in_doubt or has_acted,
-        "delay": max(delays, default=None),
-    }
-
-
 def is_worth_retrying(policy: RetryPolicy, error: BaseException) -> bool:
     """Ask the policy; a predicate of the author's that stumbles over this error has not said yes."""
     try:
         return policy.retries(error)
     except (Exception, SystemExit) as stumbled:  # noqa: BLE001 - the author's code
-        logger.warning("a retry policy could not judge {}: {}", describe(error), describe(stumbled))
+        logger.warning("a retry policy could not judge {}: {}", locate(error), locate(stumbled))
         return False
-
-
-def describe(error: BaseException, where: str = "") -> str:
-    """Return an error as one text that any database takes: its repr, and those of its causes."""
-    shown = _safe_repr(error)
-    cause = error.__cause__
-    while cause is not None and len(shown) < _LONGEST_ERROR:
-        shown, cause = f"{shown} <- {_safe_repr(cause)}", cause.__cause__
-    return clean_text(f"{where}: {shown}" if where else shown, _LONGEST_ERROR)
-
-
-def _safe_repr(error: BaseException) -> str:
-    try:
-        return repr(error)
-    except BaseException:  # noqa: BLE001 - even a repr is the author's code
-        return f"{type(error).__name__}(<its repr raised>)"

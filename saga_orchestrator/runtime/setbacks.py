@@ -14,10 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
+from .error_text import describe
 from .moves import left_to_anybody, taken
-from .performer import describe
 
 if TYPE_CHECKING:
+    from ..definition.io import Payloads
     from .tenure import Tenure
 
 _LONGEST = 60.0
@@ -29,7 +30,7 @@ def is_of_the_database(error: Exception) -> bool:
     return is_passing(error) or isinstance(error, SQLAlchemyError | OSError)
 
 
-def judge_setback(tenure: Tenure, error: Exception) -> Callable[[Head, datetime], Move | None]:
+def judge_setback(tenure: Tenure, error: Exception, payloads: Payloads) -> Callable[[Head, datetime], Move | None]:
     """Return the judge that leaves a saga to its next owner, if it is still this one's."""
     is_own = not is_of_the_database(error)
 
@@ -39,7 +40,7 @@ def judge_setback(tenure: Tenure, error: Exception) -> Callable[[Head, datetime]
         until = now + timedelta(seconds=min(2.0**tenure.state.recoveries, _LONGEST))
         # the next owner counts one that has vanished, and takes nothing more of this one, which has a new token
         left = taken(head.lease_owner, until) if is_own else left_to_anybody(until)
-        shown = head.last_error or describe(error, "an internal failure")
+        shown = head.last_error or describe(error, "an internal failure", payloads)
         ownership = left._replace(awaiting=head.awaiting, finished_at=head.finished_at)
         place = head.current_step_index, head.retry_counter
         token = head.step_execution_token

@@ -16,6 +16,7 @@ from ..kernel.effects import Phase, RecordStatus
 from ..kernel.projection import residue
 from ..kernel.state import SagaStatus, State
 from ..storage.rows import Head, HistoryRow
+from .error_text import hide_message, open_message
 from .progress import StepProgress, progress_of
 from .reading import OpenWait, open_waits
 from .registry import Registry
@@ -136,8 +137,9 @@ def snapshot(head: Head, registry: Registry) -> SagaSnapshot:
 def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> SagaAdminSnapshot:
     """Return a saga's snapshot with its context and history."""
     context = {"saga_name": head.saga_name, "initial_data": _initial(head, payloads)}
+    facts = {**_facts(head), "last_error": open_message(head.last_error, payloads)}
     return SagaAdminSnapshot(
-        **_facts(head),
+        **facts,
         residue=_residue(head, registry),
         context={**context, "step_outputs": _outputs(head, rows, registry, payloads)},
         steps=_steps(head),
@@ -147,7 +149,7 @@ def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, p
 
 def result(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> SagaResult:
     """Return what a saga has come to."""
-    error = None if head.status is SagaStatus.COMPLETED else head.last_error
+    error = None if head.status is SagaStatus.COMPLETED else hide_message(head.last_error)
     return SagaResult(
         saga_id=head.id,
         status=head.status,
@@ -191,6 +193,7 @@ def _entries(rows: Sequence[HistoryRow], payloads: Payloads) -> list[HistoryEntr
 def _facts(head: Head) -> dict[str, Any]:
     names = {field.name for field in fields(SagaSnapshot)} - {"residue", "waits", "progress"}
     facts = {name: getattr(head, name) for name in names}
+    facts["last_error"] = hide_message(head.last_error)
     state = None if head.status.is_terminal else _state(head)
     waits = () if state is None else tuple(open_waits(head.id, state))
     token = waits[0].token if len(waits) == 1 else head.step_execution_token
@@ -203,6 +206,7 @@ def _entry(row: HistoryRow, payloads: Payloads, undone: str | None) -> HistoryEn
     del facts["saga_id"], facts["seq"]
     for name in ("input", "output"):
         facts[name] = None if facts[name] is None else _shown(payloads, facts[name])
+    facts["error"] = open_message(row.error, payloads)
     return HistoryEntry(**facts, undone_output=None if undone is None else _shown(payloads, undone))
 
 
