@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ..errors import SagaStateError
+from ..errors import DatabaseTimeoutError, SagaStateError
 from .bracket import Bracket, TransactionEndedError
 from .dialect import SqlDialect, is_passing
 from .rows import Judge, Move
@@ -248,6 +248,8 @@ def keep_failure(session: object, error: BaseException | None) -> None:
 
 def is_conflict(error: BaseException) -> bool:
     """Return whether a database has refused a step's transaction for what passes: another's, or a lost connection."""
+    if isinstance(error, DatabaseTimeoutError):  # of a call of the engine's in the step's transaction
+        return True
     cause = error.orig if isinstance(error, DBAPIError) else error
     is_driver = isinstance(error, DBAPIError) or type(error).__module__.partition(".")[0] in ("asyncpg", "sqlite3")
     state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")

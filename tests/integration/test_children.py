@@ -20,6 +20,7 @@ from saga_orchestrator import (
     SagaStatus,
     StepKind,
 )
+from saga_orchestrator.errors import DatabaseTimeoutError
 from saga_orchestrator.storage.rows import Head, SagaFilter
 from saga_orchestrator.storage.transaction import SagaTransaction
 from saga_orchestrator.testing import ManualClock
@@ -100,6 +101,28 @@ async def test_f4_a_child_returns_its_result_to_its_parent(database: Site, world
     child = await child_of(orchestrator)
     assert (child.parent_id, child.aggregation_id, child.status) == (parent, "order-1/hop", SagaStatus.COMPLETED)
     assert child.trace_id == (await orchestrator.get_snapshot(parent)).trace_id
+
+
+async def test_a_database_that_is_slow_when_a_child_begins_is_no_failure_of_its_parent(
+    database: Site, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction is rolled back, and the step is done again under the same attempt."""
+    orchestrator = joins(database, world)
+    store, refused = orchestrator.engine.store, list[int]()
+    add = store.add
+
+    async def slow_once(*args: Any) -> Any:
+        if not refused:
+            refused.append(1)
+            raise DatabaseTimeoutError(1.35) from asyncio.CancelledError()
+        return await add(*args)
+
+    monkeypatch.setattr(store, "add", slow_once)
+    parent = await started(orchestrator)
+
+    assert await come_to(orchestrator, parent) is SagaStatus.COMPLETED
+    assert refused == [1]
+    assert world.calls == ["reserve", "x", "y", "ship"]
 
 
 async def test_f4_a_parent_waits_for_a_child_that_waits(database: Site, world: World) -> None:
