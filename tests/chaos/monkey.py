@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import asyncpg
 
+from tests.chaos.network import Network
 from tests.chaos.troupe import Member, Troupe
 from tests.chaos.world import LEASE
 from tests.support.postgres import PostgresServer
@@ -18,6 +19,14 @@ _DECK = (
     *("kill", "kill a worker", "kill a worker", "stop", "stop", "stop a worker", "tell", "tell a worker"),
     *("crash database", "cut connections"),
 )
+_NETWORK = (
+    "hold network",
+    "hold network",
+    "drop network",
+    *("swallow commit",) * 4,
+    "freeze network",
+    "freeze network",
+)
 _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()"
 _LONGEST_PAUSE = 0.9
 
@@ -25,10 +34,14 @@ _LONGEST_PAUSE = 0.9
 class Monkey:
     """Torments a troupe, and the server if there is one; every actor that ends is replaced."""
 
-    def __init__(self, troupe: Troupe, server: PostgresServer | None, seed: int) -> None:
+    def __init__(
+        self, troupe: Troupe, server: PostgresServer | None, seed: int, network: Network | None = None
+    ) -> None:
         self.deeds: Counter[str] = Counter()
         self._troupe = troupe
         self._server = server
+        self._network = network
+        self._cards = _DECK if network is None else (*_DECK, *_NETWORK)
         self._chance = random.Random(seed)
         self._deck: list[str] = []
         self._moves: dict[str, Callable[[Member], None]] = {"kill": self._kill, "stop": self._stop, "tell": self._tell}
@@ -51,14 +64,28 @@ class Monkey:
 
     def _strike(self) -> None:
         if not self._deck:
-            self._deck = self._chance.sample(_DECK, len(_DECK))
+            self._deck = self._chance.sample(self._cards, len(self._cards))
         card = self._deck.pop()
         if card == "crash database":
             self._crash_database()
         elif card == "cut connections":
             self._cut_connections()
+        elif card in _NETWORK:
+            self._torment_network(card)
         else:
             self._torment(card)
+
+    def _torment_network(self, card: str) -> None:
+        network = self._network
+        assert network is not None
+        if card == "hold network":
+            network.hold()
+            time.sleep(LEASE.total_seconds() * self._chance.uniform(0.2, 2.0))
+            network.release()
+        else:
+            {"drop network": network.drop, "swallow commit": network.swallow, "freeze network": network.freeze}[card]()
+        self.deeds.update(network.deeds)
+        network.deeds.clear()
 
     def _torment(self, card: str) -> None:
         """Pick a victim, of one role if the card names it."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_orchestrator import SagaAdmin, SagaOrchestrator, SagaStateError, SagaStatus
@@ -27,6 +28,7 @@ from tests.chaos.graphs import CHILD
 from tests.chaos.kin import waits_for_stuck
 from tests.chaos.ledger import Ledger
 from tests.chaos.monkey import Monkey
+from tests.chaos.network import Network
 from tests.chaos.tables import Base, ChaosSaga
 from tests.chaos.troupe import Troupe
 from tests.chaos.world import connect, orchestrate
@@ -111,20 +113,32 @@ class Report:
         return "\n".join(lines)
 
 
-def run(
-    seconds: float, *, seed: int, database: Database = "postgresql", workers: int = 3, keep: bool = False
-) -> Report:
+@dataclass(frozen=True)
+class Stage:
+    """What a run plays on."""
+
+    database: Database = "postgresql"
+    workers: int = 3
+    network: bool = False
+    """Whether the actors reach PostgreSQL by a network that the monkey torments."""
+
+
+def run(seconds: float, *, seed: int, stage: Stage | None = None, keep: bool = False) -> Report:
     """Run chaos for so long, and return what came of it. Call it on the main thread (see `PostgresServer`)."""
+    plays = stage or Stage()
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="saga-chaos-"))
-        server = stack.enter_context(PostgresServer().start(fsync=True)) if database == "postgresql" else None
+        server = stack.enter_context(PostgresServer().start(fsync=True)) if plays.database == "postgresql" else None
         url = server.url(server.create_database()) if server else f"sqlite+aiosqlite:///{folder / 'chaos.db'}"
         asyncio.run(_create_tables(url))
+        network = stack.enter_context(_network(server)) if plays.network and server else None
         ledger = Ledger(folder / "ledger.log")
         ledger.start()
         stack.callback(ledger.close)
-        troupe = stack.enter_context(_troupe(Troupe(url, ledger.port, seed * 10_000, folder, ledger.ready), workers))
-        monkey = Monkey(troupe, server, seed)
+        troupe = stack.enter_context(
+            _troupe(Troupe(_by(url, network), ledger.port, seed * 10_000, folder, ledger.ready), plays.workers)
+        )
+        monkey = Monkey(troupe, server, seed, network)
         monkey.rage(seconds, lambda: _promised(ledger) >= _ENOUGH)
         monkey.calm()
         troupe.dismiss("service", "operator")
@@ -139,6 +153,23 @@ def run(
     else:
         (folder / "evidence.log").write_text("\n".join(report.findings.evidence))
     return report
+
+
+@contextlib.contextmanager
+def _network(server: PostgresServer) -> Iterator[Network]:
+    url = make_url(server.url("postgres"))
+    network = Network(url.host or "127.0.0.1", url.port or 5432)
+    try:
+        yield network
+    finally:
+        network.close()
+
+
+def _by(url: str, network: Network | None) -> str:
+    """Return the address of the database by way of the network."""
+    if network is None:
+        return url
+    return make_url(url).set(host="127.0.0.1", port=network.port).render_as_string(hide_password=False)
 
 
 async def _create_tables(url: str) -> None:

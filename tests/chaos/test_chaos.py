@@ -6,14 +6,14 @@ import secrets
 
 import pytest
 
-from tests.chaos.run import Database, run
+from tests.chaos.run import Database, Stage, run
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("database", "seconds"), [("postgresql", 10), ("sqlite", 6)])
 def test_nothing_is_lost_doubled_stranded_or_wrong(database: Database, seconds: float) -> None:
     """Whatever is killed, stopped, cut off or ordered: the tables and the outside world agree in the end."""
-    report = run(seconds, seed=secrets.randbelow(1_000_000), database=database, workers=2)
+    report = run(seconds, seed=secrets.randbelow(1_000_000), stage=Stage(database, workers=2))
     print(report)
     assert report.findings.all == [], report
     assert report.deeds["kills"]
