@@ -27,6 +27,7 @@ from ..storage.inbox import CORRELATION, LEFT, SAGA
 from ..storage.rows import Fate, Head, Letter, Move
 from .after_commit import after_commit
 from .background import Background
+from .error_text import show
 from .reading import Question, SagaReader
 from .registry import Registry
 
@@ -172,14 +173,14 @@ class Mailroom:
                 await self._deliver_or_defer(letter_id, address)
             await self._purge(self._office.now())
         except Exception as error:  # noqa: BLE001 - whatever it is, the sagas that were claimed are to be driven
-            logger.warning("events could not be delivered yet: {!r}", error)
+            logger.warning("events could not be delivered yet: {}", show(error, self._reader.payloads))
 
     async def _deliver_or_defer(self, letter_id: UUID, address: str) -> None:
         """Deliver an event; one that cannot be stands in nobody's way."""
         try:
             await self.deliver(letter_id, address)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this letter's
-            logger.warning("event {} could not be delivered yet: {!r}", letter_id, error)
+            logger.warning("event {} could not be delivered yet: {}", letter_id, show(error, self._reader.payloads))
             await self._inbox.defer(letter_id, self._office.now() + LEFT)
 
     async def _purge(self, now: datetime) -> None:

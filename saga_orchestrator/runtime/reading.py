@@ -137,9 +137,12 @@ class SagaReader:
         Raises:
             PayloadError: It cannot be decoded, now or by this process: that says nothing of the event.
         """
+        model = definition.step(step_id).shape.event_model
         try:
-            opened(self.payloads, definition.step(step_id).shape.event_model, content)
+            opened(self.payloads, model, content)
         except MisfitError as error:
+            if self.payloads.codec is not None and model is not None:  # a validator's message may quote the payload
+                return f"The event does not fit {model.__name__}. A payload codec hides why."
             return clean_text(str(error), _LONGEST_REASON)
         return None
 

@@ -10,11 +10,12 @@ from uuid import UUID
 
 import pytest
 from loguru import logger
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from sqlalchemy import text
 
 from saga_orchestrator import (
     BaseStep,
+    Event,
     FailureAction,
     FixedRetry,
     OutcomeUnknown,
@@ -26,6 +27,7 @@ from saga_orchestrator import (
     SagaStateError,
     SagaStatus,
     StepContext,
+    WaitFor,
 )
 from tests.support.sagas import NAME, Site, TripSaga, soon
 
@@ -263,3 +265,49 @@ async def test_a_mock_output_that_does_not_fit_is_refused_without_its_values(dat
 
     assert SECRET not in str(refused.value)
     assert "card: " in str(refused.value)
+
+
+class Strict(BaseModel):
+    """Its validator quotes what it was given."""
+
+    card: str
+
+    @field_validator("card")
+    @classmethod
+    def check(cls, value: str) -> str:
+        raise ValueError(f"{value} is no card")
+
+
+class Hear(BaseStep[Card, Card]):
+    """Waits for a card."""
+
+    async def execute(self, inp: Card) -> Card | WaitFor:
+        return WaitFor("card")
+
+    async def on_event(self, inp: Card, event: Event[Strict]) -> Card:
+        return inp
+
+
+async def test_why_an_event_does_not_fit_is_not_quoted(database: Site, log: list[str]) -> None:
+    _, orchestrator, _ = await run(database, saga_of(Hear()))
+
+    result = await soon(orchestrator.signal("card", aggregation_id="order-1", payload={"card": SECRET}))
+
+    assert result.name == "REFUSED"
+    assert await find_leaks(database) == []
+    assert SECRET not in "".join(log)
+
+
+async def test_a_childs_error_is_sealed_in_its_parent(database: Site, log: list[str]) -> None:
+    builder = SagaBuilder()
+    builder.add_child("child", input_map=lambda ctx: ctx.initial_data, output_model=Card, step_id="child")
+    orchestrator = database.joins(builder.build(), payload_codec=Base64())
+    orchestrator.register("child", saga_of(Pay(raise_value)))
+
+    saga_id = await soon(orchestrator.start(**ORDER))
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPENSATED
+
+    assert await find_leaks(database) == []
+    assert SECRET not in "".join(log)
+    seen = await SagaAdmin[TripSaga](engine=orchestrator.engine).get_saga(saga_id)
+    assert SECRET in str(seen.last_error)
