@@ -25,7 +25,7 @@ def ask(draft: Draft, status: Running | Undoing, reply: Asked) -> None:
     """Begin to wait, if the saga still goes forward. Asking is an effect, of a step that can be undone or never is."""
     node = draft.graph.nodes[reply.step_id]
     limit = reply.until if reply.timeout is None else draft.after(reply.timeout)
-    limit = None if limit is None else min(limit, draft.after(LONGEST))
+    limit = None if limit is None else max(draft.now, min(limit, draft.after(LONGEST)))
     wait = (status.attempt, status.heard, reply.types, reply.correlation, reply.resumes)
     asking: Asking | UndoAsking
     if isinstance(status, Running):

@@ -13,7 +13,7 @@ from ..definition.awaited import can_be_awaited, not_run
 from ..definition.retry import leaves
 from ..errors import OutcomeUnknown
 
-_ENDS_THE_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+_ENDS_THE_PROCESS = (KeyboardInterrupt, SystemExit)
 
 
 class Outcome(NamedTuple):
@@ -41,8 +41,14 @@ async def call(begin: Callable[[], Any], timeout: timedelta | None) -> Outcome:
         return Outcome(error=error, in_doubt=is_unknown(error))
     except _ENDS_THE_PROCESS:
         raise
-    except BaseException as error:  # noqa: BLE001 - no failure that a step reports, and so its outcome is unknown
-        return Outcome(error=error, in_doubt=True)
+    except BaseException as error:
+        if isinstance(error, GeneratorExit) and not _is_running():
+            raise  # the event loop has ended, and the interpreter closes what it left
+        return Outcome(error=error, in_doubt=True)  # no failure that a step reports, and so its outcome is unknown
+
+
+def _is_running() -> bool:
+    return asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises, and asks no less
 
 
 async def settled(value: Any) -> Any:

@@ -130,6 +130,7 @@ class SagaEngine(Generic[ModelT]):
         self._tools = Tools(self._commits, performer, self.now, collect, self.threads)
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def store(self) -> Store:
@@ -227,7 +228,13 @@ class SagaEngine(Generic[ModelT]):
                 self._claims.rival(wanted, unborn(wanted, self.now()), found)
 
     async def run_due(self, limit: int) -> int:
-        """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many are driven."""
+        """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many are driven.
+
+        Raises:
+            SagaStateError: A step has called it; it would wait for sagas that may wait for the step's own.
+        """
+        if (caller := inside()) is not None:
+            raise SagaStateError(f"Saga {caller.saga_id}: run_due was called from its step; let a SagaWorker call it.")
         driving = await self.claim_due(limit)
         if driving:
             await asyncio.shield(asyncio.wait(driving))
@@ -309,7 +316,11 @@ class SagaEngine(Generic[ModelT]):
         """End the wait of this token; see `SagaOrchestrator.notify`. Returns the verdict's name."""
         await self.ready()
         notice = Notice(self._claims, payloads=self.payloads, token=token, said=event)
-        return await self.background.outcome(self._advance, saga_id, notice)
+        caller = inside()
+        if caller is not None and caller.saga_id == saga_id:  # it is driven already, so that nothing is waited for
+            return await self.background.outcome(self._advance, saga_id, notice)
+        with waiting_for(saga_id, "notify", caller):
+            return await self.background.outcome(self._advance, saga_id, notice)
 
     async def _advance(self, saga_id: UUID, intake: Intake) -> str:
         since = asyncio.get_running_loop().time()
@@ -435,14 +446,20 @@ class SagaEngine(Generic[ModelT]):
     async def aclose(self) -> None:
         """Hand back every lease and every connection; the engine cannot be used again.
 
-        It ends within twice the time that `release_all` may take, and what has not ended by then is cut off.
+        It ends within twice the time that `release_all` may take, and what has not ended by then is cut off. All
+        callers wait for the same end. A caller that is cancelled does not stop it.
         """
         self.home.check()
-        if self._closed:
-            return
         if (caller := inside()) is not None and caller.saga_id in self.drivers:
             raise SagaStateError(f"Saga {caller.saga_id}: aclose was called from its step, which it would wait for.")
-        self._closed = True
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.get_running_loop().create_task(self._close_in_time(), name="saga-closing")
+        elif self._closing.done():
+            return
+        await asyncio.shield(self._closing)
+
+    async def _close_in_time(self) -> None:
         if not await self._hand_back():
             self.background.cut_off()
         self.threads.close()

@@ -25,7 +25,7 @@ class Inside(NamedTuple):
 _INSIDE: ContextVar[Inside | None] = ContextVar("saga_inside", default=None)
 _driven: dict[UUID, int] = {}
 _awaited: dict[UUID, list[UUID]] = {}
-"""For each saga in this process, those that calls from its steps wait for."""
+"""For each saga in this process, those that calls from its steps wait for, and those of its children at work here."""
 
 
 def inside() -> Inside | None:
@@ -39,9 +39,13 @@ def driving(saga_id: UUID, parent_id: UUID | None) -> Iterator[None]:
     """Drive a saga here: what is begun meanwhile comes from inside of it."""
     token = _INSIDE.set(Inside(saga_id, parent_id))
     _driven[saga_id] = _driven.get(saga_id, 0) + 1
+    if parent_id is not None:
+        _awaited.setdefault(parent_id, []).append(saga_id)
     try:
         yield
     finally:
+        if parent_id is not None:
+            _forget(parent_id, saga_id)
         _INSIDE.reset(token)
         _driven[saga_id] -= 1
         if not _driven[saga_id]:
@@ -59,14 +63,18 @@ def waiting_for(saga_id: UUID, what: str, caller: Inside | None) -> Iterator[Non
         yield
         return
     refuse(saga_id, what, caller)
-    waits = _awaited.setdefault(caller.saga_id, [])
-    waits.append(saga_id)
+    _awaited.setdefault(caller.saga_id, []).append(saga_id)
     try:
         yield
     finally:
-        waits.remove(saga_id)
-        if not waits:
-            _awaited.pop(caller.saga_id, None)
+        _forget(caller.saga_id, saga_id)
+
+
+def _forget(waiting: UUID, awaited: UUID) -> None:
+    waits = _awaited[waiting]
+    waits.remove(awaited)
+    if not waits:
+        del _awaited[waiting]
 
 
 def refuse(saga_id: UUID, what: str, caller: Inside | None) -> None:
@@ -89,13 +97,13 @@ def refuse(saga_id: UUID, what: str, caller: Inside | None) -> None:
         )
 
 
-def refuse_parent(saga_id: UUID, what: str, caller: Inside | None) -> None:
-    """Refuse to wait in a child for the end of its parent, which waits for that of the child.
+def refuse_ancestor(saga_id: UUID, ancestor: UUID, what: str, caller: Inside) -> None:
+    """Refuse to wait in a child for a saga that waits for the child's end: for an ancestor, or for one that awaits it.
 
     Raises:
-        SagaStateError: The saga is the caller's parent.
+        SagaStateError: The saga is the ancestor, or waits for it.
     """
-    if caller is not None and saga_id == caller.parent_id:
+    if _waits_for(saga_id, ancestor):
         raise SagaStateError(
             f"Saga {saga_id}: {what} was called from a step of its child {caller.saga_id}, for whose end it waits. "
             "Both would wait for ever."

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 _hearing: list[Callable[[], object]] = []
+_listening = 0
+"""How many of them are in the main thread, which alone can set handlers."""
 _before: dict[signal.Signals, Any] = {}
 
 
@@ -19,30 +22,42 @@ _before: dict[signal.Signals, Any] = {}
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Have `stop` called in this event loop on SIGTERM and SIGINT, where this is the main thread.
 
-    Several may listen at once: all of them hear. When the last one has gone, the host's handlers are as they were.
+    Several may listen at once: all of them hear, also those in other threads while one in the main thread listens.
+    When the last one of the main thread has gone, the host's handlers are as they were.
     """
-    hear = partial(asyncio.get_running_loop().call_soon_threadsafe, stop)
-    if not _hearing:
-        _listen()
+    hear = partial(_call, asyncio.get_running_loop(), stop)
+    is_main = threading.current_thread() is threading.main_thread()
     _hearing.append(hear)
+    if is_main:
+        _listen()
     try:
         yield
     finally:
+        if is_main:
+            _stop_listening()
         _hearing.remove(hear)
-        if not _hearing:
-            _restore()
+
+
+def _call(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop of another thread has just been closed
+        loop.call_soon_threadsafe(stop)
 
 
 def _listen() -> None:
-    for number in STOPPING:
+    global _listening  # noqa: PLW0603 - the handlers of a process are global
+    _listening += 1
+    for number in STOPPING if _listening == 1 else ():
         before = signal.getsignal(number)
-        if before is None:  # it was not set by Python, and could not be put back
-            continue
-        try:
+        if before is not None:  # it was set by Python, and can be put back
             signal.signal(number, _heard)
-        except ValueError:  # only the main thread hears signals
-            return
-        _before[number] = before
+            _before[number] = before
+
+
+def _stop_listening() -> None:
+    global _listening  # noqa: PLW0603 - the handlers of a process are global
+    _listening -= 1
+    if not _listening:
+        _restore()
 
 
 def _restore() -> None:

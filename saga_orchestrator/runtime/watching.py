@@ -11,7 +11,7 @@ from ..errors import SagaNotFoundError
 from ..kernel.state import SagaStatus
 from ..storage.rows import Head
 from .engine import SagaEngine
-from .inside import inside, refuse_parent, waiting_for
+from .inside import Inside, inside, refuse_ancestor, waiting_for
 from .texts import check_saga_id
 
 _POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -35,12 +35,21 @@ async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
 async def ended(engine: SagaEngine[Any], saga_id: UUID) -> Head:
     """Return the row of a saga that has come to rest, and wait until it has."""
     looks, caller = 0, inside()
-    refuse_parent(saga_id, "result", caller)
+    if caller is not None and not is_at_rest(await head_of(engine, saga_id)):
+        await _refuse_ancestors(engine, saga_id, caller)
     with waiting_for(saga_id, "result", caller):
         while not is_at_rest(head := await head_of(engine, saga_id)):
             await engine.rest(saga_id, _pause(looks))
             looks += 1
     return head
+
+
+async def _refuse_ancestors(engine: SagaEngine[Any], saga_id: UUID, caller: Inside) -> None:
+    ancestor = caller.parent_id
+    while ancestor is not None:
+        refuse_ancestor(saga_id, ancestor, "result", caller)
+        head = await engine.store.head(ancestor)
+        ancestor = None if head is None else head.parent_id
 
 
 async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Coroutine, Iterator
 from contextvars import ContextVar
 from decimal import getcontext, localcontext
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -197,3 +198,73 @@ async def test_the_hosts_signal_handlers_are_back_when_the_last_worker_has_stopp
     assert (signal.getsignal(signal.SIGTERM), host) == (before, [])
     os.kill(os.getpid(), signal.SIGINT)
     assert host == [signal.SIGINT]
+
+
+@pytest.mark.parametrize("first", ["main", "thread"])
+async def test_a_worker_in_another_thread_leaves_the_signals_to_the_main_one(
+    on_sqlite: Site, host: list[int], first: str
+) -> None:
+    """Whichever of the two comes first: a signal stops the main thread's worker, and then the host hears again."""
+    before = signal.getsignal(signal.SIGTERM)
+    there: list[SagaWorker] = []
+    thread = Thread(target=lambda: asyncio.run(_work(on_sqlite, there)), daemon=True)
+    if first == "thread":
+        thread.start()
+        await until(lambda: there)
+    worker = SagaWorker(on_sqlite.joins(one(Look())))
+    task = asyncio.create_task(worker.run())
+    await until(lambda: signal.getsignal(signal.SIGTERM) is not before)
+    if first == "main":
+        thread.start()
+        await until(lambda: there)
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    await soon(task)
+    there[0].stop()
+    await soon(asyncio.to_thread(thread.join))
+
+    assert (signal.getsignal(signal.SIGTERM), host) == (before, [])
+
+
+async def _work(site: Site, there: list[SagaWorker]) -> None:
+    engine = create_async_engine(site.url, poolclass=NullPool)
+    orchestrator = SagaOrchestrator(model_class=TripSaga, session_maker=async_sessionmaker(engine))
+    orchestrator.register(NAME, one(Look()))
+    worker = SagaWorker(orchestrator)
+    there.append(worker)
+    await worker.run()
+    await orchestrator.aclose()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_all_who_close_wait_for_one_end(on_sqlite: Site, is_cancelled: bool) -> None:
+    """A caller who gives up does not stop the closing, and a second one does not return before its end."""
+    step = Stays()
+    orchestrator = on_sqlite.joins(one(step))
+    starting = asyncio.create_task(orchestrator.start(saga_name=NAME, initial_data={}, aggregation_id="a"))
+    await soon(step.begun.wait())
+    first = asyncio.create_task(orchestrator.aclose())
+    await asyncio.sleep(0)
+    if is_cancelled:
+        first.cancel()
+
+    await soon(orchestrator.aclose())
+
+    saga_id = await soon(starting)
+    assert await on_sqlite.value("SELECT lease_owner FROM trip_saga WHERE id = :id", id=on_sqlite.key(saga_id)) is None
+    await asyncio.wait([first])
+    assert first.cancelled() is is_cancelled
+
+
+class Stays(BaseStep[Input, Output]):
+    """Does not end by itself."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def execute(self, inp: Input) -> Output:
+        self.begun.set()
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def compensate(self, inp: Input, out: Output | None) -> None: ...

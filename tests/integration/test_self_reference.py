@@ -71,6 +71,7 @@ ASKED: dict[str, Asking] = {
     "result": lambda o, ctx: o.result(ctx.saga_id),
     "order": lambda o, ctx: SagaAdmin[TripSaga](engine=o.engine).cancel(ctx.saga_id),
     "aclose": lambda o, ctx: o.aclose(),
+    "run_due": lambda o, ctx: o.run_due(),
     "in a task": lambda o, ctx: asyncio.create_task(o.result(ctx.saga_id)),
 }
 
@@ -84,7 +85,7 @@ async def test_a_step_that_waits_for_its_own_saga_is_told_so(on_sqlite: Site, na
     assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
     (said,) = step.errors
     assert str(saga_id) in said
-    assert "itself" in said or "aclose" in said
+    assert "itself" in said or "aclose" in said or "run_due" in said
 
 
 async def test_two_sagas_that_wait_for_each_other_are_told_so(on_sqlite: Site) -> None:
@@ -124,6 +125,25 @@ async def test_a_child_that_waits_for_its_parent_is_told_so(on_sqlite: Site) -> 
 
     assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
     assert "from a step of its child" in child.errors[0]
+
+
+async def test_a_grandchild_that_waits_for_its_grandparent_is_told_so(on_sqlite: Site) -> None:
+    """Also when nobody drives the saga between the two, which waits for its own child."""
+    grandchild = Calls(lambda o, ctx: o.result(saga_id))
+    definitions = {"grandchild": one(grandchild)}
+    for name, below in (("child", "grandchild"), (NAME, "child")):
+        builder = SagaBuilder()
+        builder.add_child(below, input_map=lambda _: {}, step_id=below)
+        definitions[name] = builder.build()
+    orchestrator = grandchild.orchestrator = on_sqlite.joins(definitions[NAME])
+    for name in ("child", "grandchild"):
+        orchestrator.register(name, definitions[name])
+    async with on_sqlite.sessions() as session, session.begin():
+        started = {"saga_name": NAME, "initial_data": {}, "aggregation_id": "a"}
+        saga_id = await orchestrator.start(**started, session=session)
+
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
+    assert "from a step of its child" in grandchild.errors[0]
 
 
 async def test_a_step_may_wait_for_another_saga_and_send_events_to_its_own(on_sqlite: Site) -> None:
@@ -253,6 +273,32 @@ async def test_a_time_beyond_the_calendar_is_cut(database: Site, definition: Sag
 
     snapshot = await orchestrator.get_snapshot(saga_id)
     assert snapshot.status is SagaStatus.SUSPENDED
+
+
+async def test_a_time_before_the_epoch_is_up(database: Site) -> None:
+    orchestrator = database.joins(one(Asks(until=datetime(1969, 12, 31, tzinfo=UTC))))
+    saga_id = await soon(orchestrator.start(saga_name=NAME, initial_data={}, aggregation_id="a"))
+    while not (snapshot := await orchestrator.get_snapshot(saga_id)).status.is_terminal:
+        assert snapshot.status is not SagaStatus.STUCK
+        await soon(orchestrator.run_due())
+
+    assert snapshot.status is SagaStatus.COMPENSATED
+
+
+class Leaves(BaseStep[Input, Output]):
+    async def execute(self, inp: Input) -> Output:
+        raise GeneratorExit
+
+    async def compensate(self, inp: Input, out: Output | None) -> None: ...
+
+
+async def test_a_step_that_raises_generator_exit_is_in_doubt_at_once(on_sqlite: Site) -> None:
+    """Asyncio keeps it in the task and tells nobody, so that the saga would wait for its lease each time."""
+    orchestrator = on_sqlite.joins(one(Leaves()))
+    saga_id = await soon(orchestrator.start(saga_name=NAME, initial_data={}, aggregation_id="a"))
+
+    result = await soon(orchestrator.result(saga_id))
+    assert (result.status, result.error) == (SagaStatus.COMPENSATED, "GeneratorExit()")
 
 
 async def test_a_saga_whose_deadline_is_beyond_the_calendar_runs(on_sqlite: Site) -> None:
