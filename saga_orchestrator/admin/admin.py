@@ -117,7 +117,7 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
             created_before=created_before,
         )
         heads = await self._engine.store.heads(wanted, limit + 1, cursor)
-        items = [snapshot(head, self._engine.registry) for head in heads[:limit]]
+        items = [snapshot(head, self._engine.registry, self._engine.payloads) for head in heads[:limit]]
         return SagaPage(items, items[-1].id if len(heads) > limit else None)
 
     async def retry_step(
@@ -301,7 +301,7 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         except ValidationError as error:
             raise SagaStateError(
                 f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': "
-                f"{reasons(error)}"
+                f"{reasons(error, model)}"
             ) from None
         items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
         return replace(order, output=self._engine.payloads.dump(output, what="mock_output", model=model), items=items)

@@ -237,5 +237,6 @@ def fitted(model: type[OutputT], child: Child) -> OutputT:
         return model.model_validate_json(to_json(child.output), by_alias=True, by_name=True)
     except ValidationError as error:
         raise PermanentError(
-            f"child saga {child.saga_id} is COMPLETED, and its output does not fit {model.__name__}: {reasons(error)}"
+            f"child saga {child.saga_id} is COMPLETED, and its output does not fit {model.__name__}: "
+            f"{reasons(error, model)}"
         ) from error

@@ -57,8 +57,20 @@ def plan_of(model: type[BaseModel]) -> Plan:
             return _UNKNOWN
         is_plain = getattr(model, "__holds_plain_data__", False)
         flaws, secrets = tuple(_find_flaws(schema)), tuple(_find_secrets(schema))
-        found = _plans[model] = Plan(_check_of(schema), flaws, secrets, is_plain)
+        found = _plans[model] = Plan(_check_of(model, schema), flaws, secrets, is_plain)
     return found
+
+
+def names_of(model: type) -> frozenset[str]:
+    """Return the names that the schema of a model has: of fields, of classes, and of kinds."""
+    found: set[str] = set()
+    for path, node in _walk(getattr(model, "__pydantic_core_schema__", None)):
+        aliases = (node.get("validation_alias"), node.get("serialization_alias"))
+        tags = choices if isinstance(choices := node.get("choices"), dict) else ()
+        kind = (node.get("type"), getattr(node.get("cls"), "__name__", None))
+        names = (path.rpartition(".")[2], *kind, *aliases, *tags)
+        found.update(name for name in names if isinstance(name, str))
+    return frozenset(found)
 
 
 def is_model(value: Any) -> TypeGuard[BaseModel]:
@@ -77,13 +89,15 @@ def _schema_of(model: type[BaseModel]) -> Schema | None:
 # --- what a schema promises ------------------------------------------------------------------------------------------
 
 
-def _check_of(schema: Schema) -> Check | None:
+def _check_of(model: type[BaseModel], schema: Schema) -> Check | None:
     try:
-        kinds = _Analysis().kinds(schema)
-    except _NoPromiseError:
+        return _Analysis().kinds(schema).get(model)
+    except (_NoPromiseError, LookupError, TypeError):  # a schema of the author's own may have any form
         return None
-    (check,) = kinds.values()
-    return check
+
+
+def _never(_: Any) -> bool:
+    return False
 
 
 def is_zone_kept(moment: datetime | time) -> bool:
@@ -283,27 +297,17 @@ _COLLECTIONS: Mapping[str, type] = {"list": list, "set": set, "frozenset": froze
 _ANY_SCHEMA: Schema = {"type": "any"}
 _STR = frozenset({str})
 _MISSING = object()
-_SHAPES = 64
-"""How many shapes of a model are remembered."""
 
 
 def _check_fields(fields: list[tuple[str, Kinds]]) -> Check:
-    """Return a check of a model. It remembers the shapes, which are the classes of all fields, that it has seen."""
-    names = [name for name, _ in fields]
-    special = [(name, kinds) for name, kinds in fields if any(kinds.values())]
-    shapes: set[tuple[type, ...]] = set()
+    """Return a check of a model. A field that is missing has a class that no field declares."""
 
     def check(model: BaseModel) -> bool:
-        facts = model.__dict__
-        shape = tuple(map(type, facts.values()))
-        if shape not in shapes:
-            if any(type(facts.get(name, _MISSING)) not in kinds for name, kinds in fields):
-                return False
-            if list(facts) == names and len(shapes) < _SHAPES:
-                shapes.add(shape)
-        for name, kinds in special:
-            also = kinds[type(facts[name])]
-            if also is not None and not also(facts[name]):
+        get = model.__dict__.get
+        for name, kinds in fields:
+            value = get(name, _MISSING)
+            also = kinds.get(type(value), _never)
+            if also is not None and not also(value):
                 return False
         return True
 
@@ -389,6 +393,6 @@ def _parts(path: str, node: Schema) -> list[tuple[str, Any]]:
     fields = node.get("fields") if node.get("type") in ("model-fields", "typed-dict") else None
     if isinstance(fields, dict):
         return [(f"{path}.{name}" if path else name, field) for name, field in fields.items()]
-    named = [(f"{path}.{each['name']}", each) for each in node.get("fields", ()) if isinstance(each, dict)]
+    named = [(f"{path}.{each.get('name')}", each) for each in node.get("fields", ()) if isinstance(each, dict)]
     skipped = ("definitions", "fields", "metadata", "config", "default", "cls", "members", "serialization")
     return named + [(path, part) for key, part in node.items() if key not in skipped]

@@ -22,11 +22,11 @@ from datetime import datetime, time
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
 from ..errors import PayloadError
 from .comparison import find_difference
-from .fidelity import is_model, is_zone_kept, plan_of
+from .fidelity import is_model, is_zone_kept, names_of, plan_of
 from .secret_fields import SECRET, find_secrets, write_in_full
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -99,7 +99,7 @@ class Payloads:
         try:
             return _read(model, self._plain(text))
         except ValidationError as error:
-            raise PayloadError(f"A stored payload does not fit {model.__name__}: {reasons(error)}.") from error
+            raise PayloadError(f"A stored payload does not fit {model.__name__}: {reasons(error, model)}.") from error
 
     def load_item(self, model: type[ModelT], text: str, index: int) -> ModelT:
         """Return one item of a stored list as the model that it was.
@@ -167,6 +167,8 @@ class Payloads:
         elif is_dataclass(value):
             members = [getattr(value, field.name) for field in fields(value)]
         found = [self._check_member(member, what) for member in members if type(member) not in _SCALARS]
+        if hasattr(type(value), "__pydantic_validator__") and not any(found):
+            check_fidelity(value, _to_json(value, what).decode(), what)
         return isinstance(value, SECRET) or any(found)
 
     def _in_full(self, value: Any, what: str) -> bytes:
@@ -212,8 +214,8 @@ def clean_text(text: str, limit: int) -> str:
     return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"
 
 
-def check_fidelity(value: BaseModel, text: str, what: str) -> None:
-    """Refuse a model whose text reads back as anything else.
+def check_fidelity(value: Any, text: str, what: str) -> None:
+    """Refuse a model, or a dataclass of Pydantic's, whose text reads back as anything else.
 
     Raises:
         PayloadError: It does, or it does not read back at all.
@@ -231,12 +233,14 @@ def check_fidelity(value: BaseModel, text: str, what: str) -> None:
         )
 
 
-def _find_loss(value: BaseModel, text: str) -> str | None:
+def _find_loss(value: Any, text: str) -> str | None:
     try:
         read = _read(type(value), text)
-    except Exception as error:  # noqa: BLE001 - a validator of the author's may raise anything
-        return reasons(error) if isinstance(error, ValidationError) else f"its validator raised {type(error).__name__}"
-    return find_difference(value, read)
+        return find_difference(value, read)
+    except ValidationError as error:
+        return reasons(error, type(value))
+    except Exception as error:  # noqa: BLE001 - a validator of the author's, or an __eq__, may raise anything
+        return f"reading or comparing it raised {type(error).__name__}"
 
 
 def _holds_non_finite(value: Any) -> bool:
@@ -250,9 +254,11 @@ def _holds_non_finite(value: Any) -> bool:
 
 
 def _check_keys(value: Mapping[Any, Any], what: str) -> None:
-    """Refuse two keys that JSON writes alike, as 1 and "1"."""
+    """Refuse two keys that JSON writes alike, as 1 and "1", and one that it writes as asterisks."""
     if {str} >= set(map(type, value)):
         return
+    if any(isinstance(key, SECRET) for key in value):
+        raise PayloadError(f"{what} has a dict with a secret as a key, which would be lost. Make it a value.")
     if len({to_json({key: None}) for key in value}) < len(value):
         raise PayloadError(f"{what} has a dict with two keys that JSON writes alike, such as 1 and '1'. Rename one.")
 
@@ -290,7 +296,31 @@ def _read(model: type[ModelT], text: str) -> ModelT:
     return found
 
 
-def reasons(error: ValidationError) -> str:
-    """Return what did not fit and why, without the values: errors are stored and logged, payloads may be secret."""
+def reasons(error: ValidationError, model: type | None = None) -> str:
+    """Return what did not fit and why, without the values: errors are stored and logged, payloads may be secret.
+
+    Args:
+        model: What did not fit; then keys of dicts, which are values, are not shown either.
+    """
+    known = None if model is None else names_of(model)
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in found)
+    return "; ".join(f"{_place(each, known)}: {_QUOTING.get(each['type'], each['msg'])}" for each in found)
+
+
+def _place(found: ErrorDetails, known: frozenset[str] | None) -> str:
+    """Return where something did not fit. A field that nobody declares has a name all the same."""
+    parts = found["loc"]
+    shown = [part if known is None or part in known or isinstance(part, int) else "[key]" for part in parts]
+    if found["type"] == "extra_forbidden":
+        shown[-1:] = parts[-1:]
+    return ".".join(map(str, shown)) or "it"
+
+
+_QUOTING = {
+    "union_tag_invalid": "Input has none of the expected tags",
+    "uuid_parsing": "Input should be a valid UUID",
+    "url_parsing": "Input should be a valid URL",
+    "bytes_invalid_encoding": "Data should be validly encoded",
+    "get_attribute_error": "Error extracting an attribute",
+}
+"""What is said in place of the messages that quote a value."""

@@ -14,13 +14,14 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ..errors import TypeValidationError
 from .awaited import then
 from .context import StepContext
 from .fans import Fan
 from .graph import Node, StepKind
+from .io import reasons
 from .retry import RetryPolicy
 from .shape import StepShape, read_shape
 from .waiting import Event, WaitFor
@@ -215,11 +216,20 @@ class StepDefinition:
         if isinstance(value, self.input_model):
             return value
         if isinstance(value, Mapping):
-            return self.input_model.model_validate(dict(value))
+            return self._validated(value)
         raise TypeValidationError(
             f"The input_map of step '{self.step_id}' returned {type(value).__name__}; "
             f"it must return {self.input_model.__name__}, or a dict that fits it."
         )
+
+    def _validated(self, value: Mapping[Any, Any]) -> BaseModel:
+        try:
+            return self.input_model.model_validate(dict(value))
+        except ValidationError as error:
+            raise TypeValidationError(
+                f"The input_map of step '{self.step_id}' returned a dict that does not fit "
+                f"{self.input_model.__name__}: {reasons(error, self.input_model)}."
+            ) from None
 
     def execute(self, inp: BaseModel, ctx: Callable[[], StepContext]) -> Coroutine[Any, Any, Any]:
         """Return the coroutine of one attempt; `ctx` is made, and given to the step, only if the step takes it."""

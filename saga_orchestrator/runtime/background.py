@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
+from .error_text import locate
+
 T = TypeVar("T")
 
 if sys.version_info >= (3, 12):
@@ -101,7 +103,7 @@ class Background:
             result = await work(*arguments)
         except Exception as error:  # noqa: BLE001 - it is the caller's to see, if the caller is still there
             if answer.done():
-                logger.debug("ended with {!r}", error)
+                logger.debug("ended with {}", locate(error))
             else:
                 answer.set_exception(error)
         else:
@@ -115,4 +117,4 @@ class Background:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("ended with {!r}", error)
+            logger.debug("ended with {}", locate(error))

@@ -17,7 +17,7 @@ from ..kernel.events import Noted
 from ..kernel.notes import name_of
 from .calls import is_unknown, settled
 from .notes import NoteBook, note_of
-from .progress import ProgressBoard, said
+from .progress import ProgressBoard, said, seal
 from .texts import check_name
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class Backing:
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         place = (self._step_id, self._attempt, self._undoing)
-        self._loop.call_soon_threadsafe(self._tools.board.show, self._tenure, place, said(done, total, message))
+        told = seal(said(done, total, message), self._tools.payloads)
+        self._loop.call_soon_threadsafe(self._tools.board.show, self._tenure, place, told)
 
     def heartbeat_deadline(self) -> datetime:
         return self._tools.trusted_until(self._tenure.lease_until)

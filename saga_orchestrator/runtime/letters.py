@@ -54,6 +54,8 @@ def _fitted(model: type[BaseModel], payload: Any, kind: str) -> BaseModel:
     try:
         fitted: BaseModel = model.__pydantic_validator__.validate_json(to_json(payload), by_alias=True, by_name=True)
     except Exception as error:  # a validator of the author's may raise anything
-        why = reasons(error) if isinstance(error, ValidationError) else f"its validator raised {type(error).__name__}"
+        why = f"its validator raised {type(error).__name__}"
+        if isinstance(error, ValidationError):
+            why = reasons(error, model)
         raise MisfitError(f"The event {kind!r} does not fit {model.__name__}: {why}.") from error
     return fitted

@@ -14,6 +14,7 @@ from ..errors import OutcomeUnknown
 from ..kernel.effects import Record
 from ..kernel.events import Event, Noted
 from ..kernel.notes import name_of
+from .members import text_of
 
 Place = tuple[str, int, bool]
 """Where a part is done: the step, the attempt, and whether that is one of its undo."""
@@ -97,5 +98,5 @@ def note_of(key: str, stored: str) -> str:
 
 def noted(content: str) -> tuple[str, str]:
     """Return the key of a note, and what came of it, as payloads are stored."""
-    note = json.loads(content)
-    return note["key"], json.dumps(note["value"])
+    key: str = json.loads(text_of(content, "key"))
+    return key, text_of(content, "value")

@@ -200,7 +200,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         Raises:
             SagaNotFoundError: No saga has this id.
         """
-        return snapshot(await head_of(self._engine, saga_id), self._engine.registry)
+        return snapshot(await head_of(self._engine, saga_id), self._engine.registry, self._engine.payloads)
 
     async def watch(self, saga_id: UUID) -> AsyncIterator[SagaSnapshot]:
         """Yield where a saga stands, and again whenever it has moved or shown progress; end when it is over, or STUCK.
@@ -211,7 +211,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             SagaNotFoundError: No saga has this id.
         """
         async for head in moves(self._engine, saga_id):
-            yield snapshot(head, self._engine.registry)
+            yield snapshot(head, self._engine.registry, self._engine.payloads)
 
     async def result(self, saga_id: UUID, timeout: timedelta | None = None) -> SagaResult:
         """Wait until a saga is over, or STUCK, and return what it has come to.

@@ -19,8 +19,8 @@ from uuid import UUID
 
 from loguru import logger
 
-from ..definition.io import clean_text
-from ..errors import SagaStateError
+from ..definition.io import Payloads, clean_text
+from ..errors import PayloadError, SagaStateError
 from ..kernel.state import State
 from ..kernel.step_status import StepStatus
 from ..kernel.undo_status import Undoing
@@ -105,13 +105,23 @@ def _is_finite(value: Any) -> bool:
     return is_number and abs(value) <= _LARGEST  # which NaN is not, either
 
 
-def progress_of(head: Head, state: State) -> dict[str, StepProgress]:
+def seal(said: Mapping[str, Any], payloads: Payloads) -> Mapping[str, Any]:
+    """Return what a step says as it is stored; with a codec the message, which may quote a payload, is encoded."""
+    if payloads.codec is None or said["message"] is None:
+        return said
+    try:
+        return {**said, "message": payloads.dump(said["message"], what="The message of progress()")}
+    except PayloadError:  # it is of the moment, and no reason for a step to fail
+        return {**said, "message": None}
+
+
+def progress_of(head: Head, state: State, payloads: Payloads) -> dict[str, StepProgress]:
     """Return how far the attempts in flight have come, by step; what is said of others is over."""
     if head.progress is None:
         return {}
     shown = json.loads(head.progress)
     live = {i: status for i, status in state.open.items() if status.is_live and i in shown}
-    return {i: _read(shown[i]) for i, status in live.items() if _place(shown[i]) == _place_of(status)}
+    return {i: _read(shown[i], payloads) for i, status in live.items() if _place(shown[i]) == _place_of(status)}
 
 
 def _place(said: Mapping[str, Any]) -> tuple[int, bool]:
@@ -122,9 +132,21 @@ def _place_of(status: StepStatus) -> tuple[int | None, bool]:
     return getattr(status, "attempt", None), isinstance(status, Undoing)
 
 
-def _read(said: Mapping[str, Any]) -> StepProgress:
-    at = datetime.fromisoformat(said["at"])
-    return StepProgress(done=said["done"], total=said["total"], message=said["message"], at=at)
+def _read(said: Mapping[str, Any], payloads: Payloads) -> StepProgress:
+    at, message = datetime.fromisoformat(said["at"]), said["message"]
+    if payloads.codec is not None and message is not None:
+        message = _opened(message, payloads)
+    return StepProgress(done=said["done"], total=said["total"], message=message, at=at)
+
+
+def _opened(message: str, payloads: Payloads) -> str | None:
+    """Return a message decoded, one from before there was a codec as it is, and none that cannot be decoded."""
+    if not message.startswith('"'):
+        return message
+    try:
+        return str(payloads.load(message))
+    except PayloadError:
+        return None
 
 
 def _text(tenure: Tenure) -> str:

@@ -129,15 +129,15 @@ class SagaResult:
     residue: tuple[str, ...]
 
 
-def snapshot(head: Head, registry: Registry) -> SagaSnapshot:
+def snapshot(head: Head, registry: Registry, payloads: Payloads) -> SagaSnapshot:
     """Return a saga's snapshot."""
-    return SagaSnapshot(**_facts(head), residue=_residue(head, registry))
+    return SagaSnapshot(**_facts(head, payloads), residue=_residue(head, registry))
 
 
 def admin_snapshot(head: Head, rows: Sequence[HistoryRow], registry: Registry, payloads: Payloads) -> SagaAdminSnapshot:
     """Return a saga's snapshot with its context and history."""
     context = {"saga_name": head.saga_name, "initial_data": _initial(head, payloads)}
-    facts = {**_facts(head), "last_error": open_message(head.last_error, payloads)}
+    facts = {**_facts(head, payloads), "last_error": open_message(head.last_error, payloads)}
     return SagaAdminSnapshot(
         **facts,
         residue=_residue(head, registry),
@@ -190,14 +190,14 @@ def _entries(rows: Sequence[HistoryRow], payloads: Payloads) -> list[HistoryEntr
     return entries
 
 
-def _facts(head: Head) -> dict[str, Any]:
+def _facts(head: Head, payloads: Payloads) -> dict[str, Any]:
     names = {field.name for field in fields(SagaSnapshot)} - {"residue", "waits", "progress"}
     facts = {name: getattr(head, name) for name in names}
     facts["last_error"] = hide_message(head.last_error)
     state = None if head.status.is_terminal else _state(head)
     waits = () if state is None else tuple(open_waits(head.id, state))
     token = waits[0].token if len(waits) == 1 else head.step_execution_token
-    progress = {} if state is None else progress_of(head, state)
+    progress = {} if state is None else progress_of(head, state, payloads)
     return {**facts, "waits": waits, "progress": progress, "step_execution_token": token}
 
 

@@ -25,6 +25,7 @@ from ..kernel.waits import SIGNAL, TIMEOUT
 from ..storage.contract import Store
 from ..storage.database_errors import Fault, fault_of
 from ..storage.rows import Head, HistoryRow
+from .members import text_of
 from .notes import NoteBook, noted
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ async def patiently(read: Callable[[], Awaitable[T]], is_over: Callable[[], bool
 
 def initial_of(head: Head) -> str:
     """Return the JSON text of what a saga was started with."""
-    return json.dumps(json.loads(head.context)["initial_data"])
+    return text_of(head.context, "initial_data")
 
 
 def context_of(initial: str) -> str:

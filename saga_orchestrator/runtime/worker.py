@@ -11,6 +11,7 @@ from loguru import logger
 
 from ..errors import SagaDefinitionError
 from ..storage.store import SagaStore
+from .error_text import show
 from .home import running
 from .orchestrator import SagaOrchestrator, engine_of
 from .stop_signals import stopped_by_signals
@@ -102,7 +103,7 @@ class SagaWorker:
             try:
                 claimed = self._take(await self._engine.claim_due(free))
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
-                logger.warning("looking for due sagas failed: {!r}", error)
+                logger.warning("looking for due sagas failed: {}", show(error, self._engine.payloads))
         if free == 0 or claimed < free:
             await self._rest(await self._pause() if free else self._poll)
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from saga_orchestrator import (
     BaseStep,
     FixedRetry,
+    SagaAdmin,
     SagaBuilder,
     SagaDefinition,
     SagaSnapshot,
@@ -20,7 +21,9 @@ from saga_orchestrator import (
     StepContext,
     step,
 )
-from tests.support.sagas import NAME, Input, Output, Site, World, soon
+from saga_orchestrator.definition.io import Payloads
+from saga_orchestrator.runtime.progress import _read, seal
+from tests.support.sagas import NAME, Input, Output, Site, TripSaga, World, soon
 
 ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {}, "aggregation_id": "order-1"}
 
@@ -167,3 +170,63 @@ async def test_progress_waits_for_nobodys_lock(on_postgres: Site, world: World) 
         gate.open()
     for task in starting:
         await soon(task)
+
+
+class Turned:
+    """Stands in for encryption."""
+
+    def encode(self, text: str) -> str:
+        return text[::-1]
+
+    def decode(self, text: str) -> str:
+        return text[::-1]
+
+
+async def test_a_message_is_encoded_where_a_codec_encrypts_payloads(database: Site, world: World) -> None:
+    """It may quote a payload. Who has the codec reads it, and what was written before there was one."""
+    gate = world.gate("work")
+
+    async def work(ctx: StepContext) -> None:
+        ctx.progress(1, 2, "card 4711")
+        await world.call("work", ctx)
+
+    orchestrator, other = (database.joins(saga(work), payload_codec=Turned()) for _ in range(2))
+    starting = asyncio.create_task(orchestrator.start(**ORDER))
+    await gate.wait_reached()
+    (saga_id,) = orchestrator.engine.drivers
+
+    seen = (await first(other.watch(saga_id), lambda each: bool(each.progress))).progress["long"]
+
+    assert seen.message == "card 4711"
+    assert (await SagaAdmin[TripSaga](engine=other.engine).get_saga(saga_id)).progress["long"] == seen
+    stored = await database.value("SELECT CAST(progress AS TEXT) FROM trip_saga")
+    assert "4711" not in stored
+    assert "1174 drac" in stored
+    gate.open()
+    await soon(starting)
+
+
+class Broken(Turned):
+    """A codec that has lost its key."""
+
+    def encode(self, text: str) -> str:
+        raise LookupError("no key")
+
+    def decode(self, text: str) -> str:
+        raise LookupError("no key")
+
+
+@pytest.mark.parametrize(
+    ("stored", "codec", "shown"),
+    [("plain", Turned(), "plain"), ('"nope"', Turned(), None), ('"""', Turned(), None), ('"x"', Broken(), None)],
+)
+def test_a_message_that_cannot_be_decoded_is_not_shown(stored: str, codec: Turned, shown: str | None) -> None:
+    """One that was stored before there was a codec is."""
+    said = {"done": 1, "total": None, "message": stored, "at": "2026-01-01T00:00:00+00:00"}
+    assert _read(said, Payloads(codec=codec)).message == shown
+
+
+def test_a_codec_that_fails_costs_the_message_and_not_the_step() -> None:
+    said = {"done": 1, "total": None, "message": "m"}
+    assert seal(said, Payloads(codec=Broken())) == {**said, "message": None}
+    assert seal(said, Payloads()) is said

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import pytest
@@ -149,6 +149,35 @@ class TestModels:
 
         assert "does not fit Page[int]: items.0: Input should be a valid integer" in str(refused.value)
         assert "secret" not in str(refused.value)
+
+    def test_keys_and_tags_are_values_and_are_not_shown(self) -> None:
+        """Fields are named wherever they are, also those that nobody declares."""
+
+        class Cat(BaseModel):
+            kind: Literal["cat"]
+            born: UUID
+
+        class Dog(BaseModel):
+            kind: Literal["dog"]
+
+        class House(BaseModel):
+            model_config = ConfigDict(extra="forbid")
+            lives: dict[str, int] = {}
+            pet: Cat | Dog | None = Field(None, discriminator="kind")
+            lines: list[Line] = []
+
+        for text, said in {
+            '{"lives":{"4711":"x"}}': "lives.[key]: Input should be a valid integer",
+            '{"pet":{"kind":"4711"}}': "pet: Input has none of the expected tags",
+            '{"pet":{"kind":"cat","born":"4711$"}}': "pet.cat.born: Input should be a valid UUID",
+            '{"lines":[{"item":"4711"}]}': "lines.0.price: Field required",
+            '{"pett":"4711"}': "pett: Extra inputs are not permitted",
+        }.items():
+            with pytest.raises(PayloadError) as refused:
+                PLAIN.load_model(House, text)
+            shown = str(refused.value)
+            assert said in shown
+            assert "4711" not in shown
 
     def test_a_payload_of_another_kind_is_refused(self) -> None:
         """The message has a subject even where no field is to blame."""

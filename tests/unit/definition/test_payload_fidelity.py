@@ -34,6 +34,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
 from saga_orchestrator.definition.comparison import find_difference
@@ -91,6 +92,11 @@ class Tree(BaseModel):
 @dataclass
 class Point:
     x: int
+
+
+@pydantic_dataclass
+class Partial:
+    hidden: int = Field(1, exclude=True)
 
 
 def dump(value: Any) -> str:
@@ -327,6 +333,17 @@ class Odd(BaseModel):
     value: Annotated[Private, PlainSerializer(lambda value: value.x), BeforeValidator(lambda _: Private())]
 
 
+class Unequal:
+    def __eq__(self, other: object) -> bool:
+        raise LookupError("no")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Holding(BaseModel):
+    value: Annotated[Any, PlainSerializer(lambda _: 1), BeforeValidator(lambda _: Unequal())]
+
+
 GAP = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
 LOSSY: dict[str, BaseModel] = {
     "a field validator that is not idempotent": Cents(amount=5),
@@ -474,6 +491,40 @@ def test_a_model_that_is_not_complete_yet_is_compared() -> None:
     assert read_again(Early(later=Later())) == Early(later=Later())
 
 
+def test_a_field_that_is_missing_is_not_mistaken_for_another() -> None:
+    """A cached property of the same class stands in the same dict."""
+    assert read_again(Cached(item="abc")) == Cached(item="abc")
+    value = Cached.model_construct()
+    value.__dict__["length"] = "3"
+    refuse(value, "would not read back as the Cached that it is: item: Field required")
+
+
+def test_an_equality_that_raises_is_a_payload_error() -> None:
+    """The step that has returned such a value is in doubt, and does not stop its saga."""
+    assert "LookupError" in refuse(Holding.model_construct(value=Unequal()))
+
+
+def test_a_schema_of_an_unknown_form_promises_nothing() -> None:
+    """Its values are compared."""
+
+    class Wrapped(BaseModel):
+        x: int = 0
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            return {"type": "nullable", "schema": handler(source)}
+
+    class Strange(BaseModel):
+        x: int = 0
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            return {"type": "lax-or-strict", "lax_schema": handler(source), "strict_schema": handler(source)}
+
+    for model in (Wrapped, Strange):
+        assert read_again(model(x=1)) == model(x=1)
+
+
 def test_a_validator_that_raises_what_it_likes_is_a_payload_error() -> None:
     class Moody(BaseModel):
         x: Annotated[int, AfterValidator(lambda value: {}[value])]
@@ -575,13 +626,15 @@ LOST: dict[str, Callable[[], Any]] = {
     "a key of None and its text": lambda: {None: 1, "None": 2},
     "an offset with seconds": lambda: {"at": datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))},
     "a model that does not read back": lambda: {"cents": (Cents(amount=1),)},
+    "a secret as a key": lambda: {SecretStr("x"): 1},
+    "a dataclass that leaves a field out": lambda: {"left": Partial(hidden=2)},
     "a dataclass with one": lambda: Point(Cents(amount=1)),  # type: ignore[arg-type]
 }
 
 
 @pytest.mark.parametrize("what", LOST)
 def test_plain_data_of_which_something_would_be_lost_is_refused(what: str) -> None:
-    refuse(LOST[what](), "would not read back|JSON writes alike|offset that JSON cannot say")
+    refuse(LOST[what](), "would not read back|JSON writes alike|offset that JSON cannot say|secret as a key")
 
 
 class Shelf(BaseModel):

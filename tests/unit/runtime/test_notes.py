@@ -53,7 +53,16 @@ async def test_who_has_stopped_waiting_is_not_told() -> None:
     book.answer([NOTE], [kept(NOTE)])
 
 
-@pytest.mark.parametrize(("key", "stored"), [("box", "7"), ('"\u00e9/\\', "null"), ("k", '{"a": [1, "x"]}')])
+@pytest.mark.parametrize(
+    ("key", "stored"),
+    [
+        ("box", "7"),
+        ("n", "1e22"),
+        ("k", '{"b":-0.0, "a":12345678901234567890}'),
+        ('"\u00e9/\\', "null"),
+        ("k", '{"a": [1, "x"]}'),
+    ],
+)
 def test_a_note_reads_back(key: str, stored: str) -> None:
     """The key, and what came of it."""
     assert noted(note_of(key, stored)) == (key, stored)
