@@ -19,6 +19,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, time
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -32,6 +34,8 @@ from .secret_fields import SECRET, find_secrets, write_in_full
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_WHOLE = (str, bytes, bytearray, IPv4Network, IPv6Network)
+"""Values that can be iterated over, and are stored as one."""
 _SCALARS = frozenset({str, int, bool, float, type(None)})
 _MAY_NEST_TOO_DEEP = 400
 """A text of this many bytes or fewer cannot hold more than 200 levels, which is where the reader of JSON gives up."""
@@ -162,10 +166,16 @@ class Payloads:
         if isinstance(value, Mapping):
             _check_keys(value, what)
             members = value.values()
+            if any(self._check_member(key, what) for key in value if type(key) not in _SCALARS):
+                raise PayloadError(f"{what} has a secret as a key of a dict, and a key is not encrypted.")
         elif isinstance(value, list | tuple | set | frozenset):
             members = value
         elif is_dataclass(value):
             members = [getattr(value, field.name) for field in fields(value)]
+        elif isinstance(value, Enum):
+            members = [value.value]
+        elif isinstance(value, Iterable) and not isinstance(value, _WHOLE):
+            raise PayloadError(f"{what} holds a {type(value).__name__}, which is not stored as it is. Make it a list.")
         found = [self._check_member(member, what) for member in members if type(member) not in _SCALARS]
         if hasattr(type(value), "__pydantic_validator__") and not any(found):
             check_fidelity(value, _to_json(value, what).decode(), what)

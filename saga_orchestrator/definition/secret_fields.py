@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 from pydantic import Secret, SecretBytes, SecretStr
@@ -18,6 +19,8 @@ def find_secrets(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Return the secrets in a value, each with its place."""
     if isinstance(value, SECRET):
         yield path or "it", value
+    elif isinstance(value, Enum):
+        yield from find_secrets(value.value, path)
     elif isinstance(value, Mapping):
         for key, member in value.items():
             yield from find_secrets(key, path)
@@ -37,6 +40,8 @@ def reveal(value: Any) -> Any:
     """Return plain values of JSON for a value, with its secrets in full."""
     if isinstance(value, SECRET):
         return _revealed(value)
+    if isinstance(value, Enum):
+        return reveal(value.value)
     if is_model(value):
         written = value.__pydantic_serializer__
         shown = written.to_python(value, mode="json", by_alias=False, round_trip=True, warnings=False)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from loguru import logger
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import SagaStateError
@@ -26,7 +27,7 @@ from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raise
 from ..kernel.state import State
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
-from ..storage.transaction import LEFT, Transaction
+from ..storage.transaction import LEFT, Transaction, is_own
 from .after_commit import tell_committed
 from .moves import Fold, Grip, compose, fold, left_by_owner, read_state
 from .performer import Calling, Performer, is_worth_retrying
@@ -164,9 +165,11 @@ class _Trial:
 
     def conflict(self, error: BaseException) -> BaseException | None:
         """Return the error for which the work is to be done again, if it is."""
-        if self._transaction is not None and (found := self._transaction.conflict) is not None:
+        if self._transaction is None:  # the step has not been called: whatever it is, it is the database's
+            return error if is_passing(error) or isinstance(error, DBAPIError) else None
+        if (found := self._transaction.conflict) is not None:
             return found
-        return error if isinstance(error, Exception) and is_passing(error) else None
+        return error if is_passing(error) and not is_own(error) else None
 
     def failed(self, error: Exception) -> Reply:
         """Return a failure of which it is certain that it has left nothing, for it was rolled back."""

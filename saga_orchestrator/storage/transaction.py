@@ -24,6 +24,8 @@ _FAILURE = "saga_orchestrator.failure"
 """Where a session keeps the error that its step has raised."""
 _ITS_OWN = ("25", "42")
 """SQLSTATE classes that say that the step was wrong: a transaction that goes on after an error, a bad statement."""
+_GOES_AWAY = ("08", "57")
+"""SQLSTATE classes of a connection that is lost, and of a server that shuts down."""
 LEFT = (
     "the step has ended its transaction itself, past ctx.session, with a COMMIT or ROLLBACK of its own; what it has "
     "written may stand, so it is not done again. Leave the end of the transaction to the engine"
@@ -174,6 +176,12 @@ class SagaTransaction:
         except TransactionEndedError:
             self.may_stand = True
             raise SagaStateError(LEFT) from None
+        except Exception as error:
+            if is_conflict(error):
+                self._conflict = error
+            # the database has answered that it does not commit; a server that goes away may have committed
+            self._is_undone = bool(_state_of(error)) and not _state_of(error).startswith(_GOES_AWAY)
+            raise
 
     async def roll_back(self) -> None:
         """Roll back, and find out whether that undoes all that the step has written."""
@@ -207,7 +215,9 @@ class SagaTransaction:
 
     def _look(self, *_: object) -> None:
         """Look after each statement whether the transaction is still open: a COMMIT of the step's own ends it."""
-        if not self._is_closing and not self._ended and not self._bracket.is_open():
+        if self._is_closing or self._ended:
+            return
+        if self._bracket.is_open() is self._is_undone:  # it is over, or another has begun since
             self._is_left = True
 
     def _committed(self, session: Session) -> None:
@@ -252,8 +262,17 @@ def is_conflict(error: BaseException) -> bool:
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
     is_driver = isinstance(error, DBAPIError) or type(error).__module__.partition(".")[0] in ("asyncpg", "sqlite3")
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-    return is_driver and not state.startswith(_ITS_OWN) and is_passing(error)
+    return is_driver and not _state_of(cause).startswith(_ITS_OWN) and is_passing(error)
+
+
+def is_own(error: BaseException) -> bool:
+    """Return whether a database says that the step was wrong, as with what it does after an error."""
+    return _state_of(error).startswith(_ITS_OWN)
+
+
+def _state_of(error: object) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

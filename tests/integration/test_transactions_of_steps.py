@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -341,3 +342,51 @@ async def test_the_session_of_a_step_is_one_of_the_applications_own(database: Si
     assert (result.status, await counter()) == (SagaStatus.COMPLETED, 1)
     assert seen == [OwnSession, False, 1, []]
     assert heard == ["before_commit t1", "after_commit t1"]
+
+
+# --- what the database refuses at the end ----------------------------------------------------------------------------
+
+
+async def test_a_constraint_that_is_checked_at_the_commit_is_a_clean_failure(
+    database: Site, world: World, counter: Any
+) -> None:
+    """Nothing stands of a transaction that the database has refused to commit: the step may be tried again."""
+    await database.sql("CREATE TABLE shelf (id INTEGER PRIMARY KEY)")
+    await database.sql("CREATE TABLE item (shelf INTEGER REFERENCES shelf (id) DEFERRABLE INITIALLY DEFERRED)")
+    if database.url.startswith("sqlite"):
+        event.listen(database.engine.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys=ON"))
+        await database.engine.dispose()
+    orchestrator = database.joins(saga(world, retry_policy=TWICE))
+
+    async def misplaces() -> None:
+        await world.contexts[-1].session.execute(text("INSERT INTO item VALUES (7)"))
+
+    world.plan("book", misplaces, misplaces)
+    result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
+
+    assert (result.status, result.residue, await counter()) == (SagaStatus.FAILED, (), 0)
+    assert "foreign key" in str(result.error).lower()
+    assert world.calls == ["book", "book"]
+
+
+async def test_a_step_that_goes_on_after_an_error_of_its_own_has_failed(
+    database: Site, world: World, counter: Any
+) -> None:
+    """PostgreSQL refuses what follows; the fault is the step's, so it burns its attempts and no more."""
+    orchestrator = database.joins(saga(world, retry_policy=TWICE))
+
+    async def swallows() -> None:
+        session = world.contexts[-1].session
+        await session.execute(text("CREATE TABLE once (id INTEGER PRIMARY KEY)"))
+        for _ in range(2):
+            with suppress(DBAPIError):
+                await session.execute(text("INSERT INTO once VALUES (1)"))
+
+    world.plan("book", swallows, swallows)
+    result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
+
+    if database.url.startswith("sqlite"):  # a statement that fails there undoes itself alone
+        assert (result.status, world.calls) == (SagaStatus.COMPLETED, ["book", "ship"])
+    else:
+        assert (result.status, result.residue, await counter()) == (SagaStatus.FAILED, (), 0)
+        assert world.calls == ["book", "book"]

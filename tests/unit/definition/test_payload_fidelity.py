@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import cached_property
+from ipaddress import IPv4Network
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -751,3 +753,33 @@ def test_a_bare_dict_is_compared() -> None:
     for lossy in ({1: "a"}, {"a": Decimal(1)}):
         with pytest.raises(PayloadError, match="would not read back as the Loose that it is"):
             PLAIN.dump(Loose(bag=lossy), what=WHAT)
+
+
+class Sealed(enum.Enum):
+    KEY = SecretStr("k3y")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (deque([1]), "holds a deque"),
+        ((n for n in [1]), "holds a generator"),
+        (map(str, [1]), "holds a map"),
+        ({SecretStr("k3y"): 1}, "a secret as a key"),
+        ({datetime(2026, 1, 1, tzinfo=timezone(timedelta(seconds=1))): 1}, "an offset that JSON cannot say"),
+    ],
+)
+def test_plain_data_in_other_containers_is_refused(value: Any, why: str) -> None:
+    """Their members would be written without a look at them."""
+    for payloads in (PLAIN, SEALED):
+        with pytest.raises(PayloadError, match=why):
+            payloads.dump({"q": value}, what=WHAT)
+
+
+def test_networks_and_enums_in_plain_data_are_whole() -> None:
+    value = {"net": IPv4Network("10.0.0.0/8"), "level": Level.LOW, "word": Word.PAID}
+
+    assert PLAIN.load(PLAIN.dump(value, what=WHAT)) == {"net": "10.0.0.0/8", "level": 1, "word": "paid"}
+    with pytest.raises(PayloadError, match="SecretStr"):
+        PLAIN.dump({"key": Sealed.KEY}, what=WHAT)
+    assert SEALED.load(SEALED.dump({"key": Sealed.KEY}, what=WHAT)) == {"key": "k3y"}
