@@ -165,9 +165,7 @@ class Payloads:
         members: Iterable[Any] = ()
         if isinstance(value, Mapping):
             _check_keys(value, what)
-            members = value.values()
-            if any(self._check_member(key, what) for key in value if type(key) not in _SCALARS):
-                raise PayloadError(f"{what} has a secret as a key of a dict, and a key is not encrypted.")
+            members = (*value, *value.values())
         elif isinstance(value, list | tuple | set | frozenset):
             members = value
         elif is_dataclass(value):
@@ -267,7 +265,7 @@ def _check_keys(value: Mapping[Any, Any], what: str) -> None:
     """Refuse two keys that JSON writes alike, as 1 and "1", and one that it writes as asterisks."""
     if {str} >= set(map(type, value)):
         return
-    if any(isinstance(key, SECRET) for key in value):
+    if any(isinstance(key.value if isinstance(key, Enum) else key, SECRET) for key in value):
         raise PayloadError(f"{what} has a dict with a secret as a key, which would be lost. Make it a value.")
     if len({to_json({key: None}) for key in value}) < len(value):
         raise PayloadError(f"{what} has a dict with two keys that JSON writes alike, such as 1 and '1'. Rename one.")

@@ -19,21 +19,22 @@ def find_secrets(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Return the secrets in a value, each with its place."""
     if isinstance(value, SECRET):
         yield path or "it", value
-    elif isinstance(value, Enum):
-        yield from find_secrets(value.value, path)
+    for below, member in _members_of(value):
+        yield from find_secrets(member, f"{path}{below}".removeprefix("."))
+
+
+def _members_of(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Enum):
+        yield "", value.value
     elif isinstance(value, Mapping):
-        for key, member in value.items():
-            yield from find_secrets(key, path)
-            yield from find_secrets(member, f"{path}[]")
+        yield from (("", key) for key in value)
+        yield from (("[]", member) for member in value.values())
     elif isinstance(value, list | tuple | set | frozenset):
-        for member in value:
-            yield from find_secrets(member, f"{path}[]")
+        yield from (("[]", member) for member in value)
     elif is_model(value):
-        for name, member in value.__dict__.items():
-            yield from find_secrets(member, f"{path}.{name}".removeprefix("."))
+        yield from ((f".{name}", member) for name, member in value.__dict__.items())
     elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from find_secrets(getattr(value, field.name, None), f"{path}.{field.name}".removeprefix("."))
+        yield from ((f".{field.name}", getattr(value, field.name, None)) for field in fields(value))
 
 
 def reveal(value: Any) -> Any:

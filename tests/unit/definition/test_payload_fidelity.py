@@ -766,6 +766,7 @@ class Sealed(enum.Enum):
         ((n for n in [1]), "holds a generator"),
         (map(str, [1]), "holds a map"),
         ({SecretStr("k3y"): 1}, "a secret as a key"),
+        ({Sealed.KEY: 1}, "a secret as a key"),
         ({datetime(2026, 1, 1, tzinfo=timezone(timedelta(seconds=1))): 1}, "an offset that JSON cannot say"),
     ],
 )
@@ -783,3 +784,22 @@ def test_networks_and_enums_in_plain_data_are_whole() -> None:
     with pytest.raises(PayloadError, match="SecretStr"):
         PLAIN.dump({"key": Sealed.KEY}, what=WHAT)
     assert SEALED.load(SEALED.dump({"key": Sealed.KEY}, what=WHAT)) == {"key": "k3y"}
+
+
+def test_a_union_of_what_json_tells_apart_is_promised() -> None:
+    model = create_model("Either", either=(int | str | None, 1))
+
+    check = plan_of(model).check
+    assert check is not None
+    assert check(model(either="a"))
+    assert not check(model.model_construct(either=1.5))
+
+
+def test_literals_and_enums_of_one_class_are_promised() -> None:
+    model = create_model("Labels", word=(Literal["a", "b"], "a"), level=(Level, Level.LOW), colour=(Colour, Colour.RED))
+
+    check = plan_of(model).check
+    assert check is not None
+    assert check(model(word="b"))
+    assert not check(model.model_construct(word="c"))
+    assert not check(model.model_construct(colour="red"))
