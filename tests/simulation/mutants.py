@@ -16,8 +16,6 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
-
 from saga_orchestrator import FailureAction, SagaAdmin
 from saga_orchestrator.definition.constant import Nothing
 from saga_orchestrator.definition.finish import DECISION, Finish
@@ -29,9 +27,9 @@ from saga_orchestrator.runtime.alarm import Alarm
 from saga_orchestrator.runtime.children import SagaChildren
 from saga_orchestrator.runtime.claims import Claims
 from saga_orchestrator.runtime.driver import Driver
+from saga_orchestrator.runtime.engine import SagaEngine
 from saga_orchestrator.runtime.lease import LeaseKeeper
 from saga_orchestrator.runtime.performer import Performer
-from saga_orchestrator.storage import group_commit
 from saga_orchestrator.storage.group_commit import GroupCommit
 from saga_orchestrator.storage.rows import Head, HistoryRow, Move, Written
 from saga_orchestrator.testing import memory_retention
@@ -175,9 +173,14 @@ def a_purge_takes_what_may_still_be_undone(right: Any) -> Any:
     return lambda head, finished_at, bygone, now: True
 
 
-@mutant(group_commit, "is_passing", SICKNESS)
-def a_full_disk_is_taken_for_the_fault_of_a_row(right: Any) -> Any:
-    return lambda error: right(error) and not isinstance(error, DBAPIError)
+@mutant(SagaEngine, "__init__", SICKNESS)
+def a_full_disk_counts_as_the_crash_of_an_owner(right: Any) -> Any:
+    def wrong(self: SagaEngine[Any], **options: Any) -> None:
+        right(self, **options)
+        self._commits._patience = -1.0
+        self._surrenders.add = lambda saga_id, token: None
+
+    return wrong
 
 
 # --- claims and leases -------------------------------------------------------------------------------------

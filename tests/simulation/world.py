@@ -279,6 +279,9 @@ class Witness:
 
     warning = info = debug = error
 
+    def fail(self, error: BaseException, what: str, *_: object) -> None:
+        self.opt(exception=error).error(what)
+
 
 @contextmanager
 def witnessed(world: World) -> Iterator[None]:
@@ -286,6 +289,7 @@ def witnessed(world: World) -> Iterator[None]:
     with ExitStack() as patches:
         for module in (driver, engine, lease, worker):
             patches.enter_context(mock.patch.object(module, "logger", Witness(world)))
+        patches.enter_context(mock.patch.object(engine, "log_failure", Witness(world).fail))
         patches.enter_context(mock.patch.object(driver, "fold", defective(world, driver.fold)))
         yield
 
