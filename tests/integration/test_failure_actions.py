@@ -717,7 +717,7 @@ async def test_d1_the_lease_lasts_as_long_as_the_hook(on_sqlite: Site, world: Wo
     """It is renewed like that of a step; nobody else calls the hook meanwhile."""
     hooks, others = Hooks(), Hooks()
     hooks.gate = Gate()
-    short = timedelta(seconds=0.4)
+    short = timedelta(seconds=2)
     first = on_sqlite.joins(acting(world, hooks, "CLOSE_ALL"), execution_lease=short)
     world.plan("hotel", FULL)
     running = asyncio.create_task(first.start(**ORDER))
