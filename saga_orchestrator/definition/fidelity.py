@@ -28,7 +28,8 @@ class Plan(NamedTuple):
     """What the schema of a model says.
 
     Attributes:
-        check: Tells of a value that it reads back as it is; None where only a comparison can tell.
+        check: Tells of a value that it reads back as it is, or raises KeyError for one that lacks a field; None where
+            only a comparison can tell.
         flaws: The fields that never read back, each with why.
         secrets: The fields that are written as asterisks.
         is_plain: It is the library's own, and holds plain data, which reads back as plain values of JSON.
@@ -45,6 +46,8 @@ class _NoPromiseError(Exception):
 
 
 _plans: dict[type, Plan] = {}
+_checks: dict[type, Check] = {}
+"""The checks of the models that have been analysed and have one."""
 _UNKNOWN = Plan(None)
 
 
@@ -58,7 +61,20 @@ def plan_of(model: type[BaseModel]) -> Plan:
         is_plain = getattr(model, "__holds_plain_data__", False)
         flaws, secrets = tuple(_find_flaws(schema)), tuple(_find_secrets(schema))
         found = _plans[model] = Plan(_check_of(model, schema), flaws, secrets, is_plain)
+        if found.check is not None:
+            _checks[model] = found.check
     return found
+
+
+def is_exact(value: Any) -> bool:
+    """Return whether the schema of a value's class promises that it reads back as it is.
+
+    Of a class that nobody has analysed yet it says no.
+    """
+    try:
+        return _checks[type(value)](value)
+    except KeyError:  # it has no check, or the value lacks a field
+        return False
 
 
 def names_of(model: type) -> frozenset[str]:
@@ -296,20 +312,37 @@ _ANALYSES: Mapping[str, str] = {
 _COLLECTIONS: Mapping[str, type] = {"list": list, "set": set, "frozenset": frozenset}
 _ANY_SCHEMA: Schema = {"type": "any"}
 _STR = frozenset({str})
-_MISSING = object()
 
 
 def _check_fields(fields: list[tuple[str, Kinds]]) -> Check:
-    """Return a check of a model. A field that is missing has a class that no field declares."""
+    """Return a check of a model, as one expression: it is evaluated for every payload.
 
-    def check(model: BaseModel) -> bool:
-        get = model.__dict__.get
-        for name, kinds in fields:
-            value = get(name, _MISSING)
-            also = kinds.get(type(value), _never)
-            if also is not None and not also(value):
-                return False
-        return True
+    It raises KeyError for a field that is missing.
+    """
+    known: dict[str, Any] = {}
+    tests = [_test_of(f"facts[{name!r}]", kinds, str(place), known) for place, (name, kinds) in enumerate(fields)]
+    source = f"lambda model: (facts := model.__dict__) is not None and {' and '.join(tests) or 'True'}"
+    check: Check = eval(source, known)  # noqa: S307 - names of fields stand in it as texts, and nothing else of theirs
+    return check
+
+
+def _test_of(value: str, kinds: Kinds, place: str, known: dict[str, Any]) -> str:
+    """Return the expression that tests one field, and make known what it names."""
+    if len(kinds) > 1 and any(kinds.values()):
+        known[f"check{place}"] = _check_kinds(kinds)
+        return f"check{place}({value})"
+    if len(kinds) > 1:
+        known[f"kinds{place}"] = frozenset(kinds)
+        return f"type({value}) in kinds{place}"
+    ((known[f"kind{place}"], also),) = kinds.items()
+    known[f"check{place}"] = also
+    return f"type({value}) is kind{place}" + (f" and check{place}({value})" if also else "")
+
+
+def _check_kinds(kinds: Kinds) -> Check:
+    def check(value: Any) -> bool:
+        also = kinds.get(type(value), _never)
+        return also is None or also(value)
 
     return check
 

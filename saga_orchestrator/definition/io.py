@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails, from_json, to_json
 
 from ..errors import PayloadError
 from .comparison import find_difference
-from .fidelity import is_model, is_zone_kept, names_of, plan_of
+from .fidelity import is_exact, is_model, is_zone_kept, names_of, plan_of
 from .secret_fields import SECRET, find_secrets, write_in_full
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -80,7 +80,10 @@ class Payloads:
                 f"{what} is of class {type(value).__name__}, and would read back as {model.__name__}. "
                 f"Return a {model.__name__}."
             )
-        text = self._write_model(value, what) if is_model(value) else self._write_plain(value, what)
+        if is_exact(value):
+            text = self._checked(_to_json_of_model(value, what), what)
+        else:
+            text = self._write_model(value, what) if is_model(value) else self._write_plain(value, what)
         return text if self.codec is None else self._encoded(text, what, self.codec)
 
     def load(self, text: str) -> Any:
@@ -139,7 +142,7 @@ class Payloads:
     def _write_model(self, value: BaseModel, what: str) -> str:
         """Return the JSON of a model, which reads back as it is."""
         plan = plan_of(type(value))
-        if plan.check is not None and plan.check(value):
+        if is_exact(value):
             return self._checked(_to_json(value, what), what)
         if plan.is_plain:
             return self._write_plain(value.root, what)  # type: ignore[attr-defined]
@@ -272,10 +275,17 @@ def _check_keys(value: Mapping[Any, Any], what: str) -> None:
 
 
 def _to_json(value: Any, what: str) -> bytes:
+    if is_model(value):
+        return _to_json_of_model(value, what)
     try:
-        if is_model(value):
-            return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
         return to_json(value, by_alias=False, round_trip=True, bytes_mode="base64", inf_nan_mode="strings")
+    except Exception as error:
+        raise _unwritable(error, what) from error
+
+
+def _to_json_of_model(value: BaseModel, what: str) -> bytes:
+    try:
+        return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
     except Exception as error:
         raise _unwritable(error, what) from error
 

@@ -20,6 +20,7 @@ from ..errors import TypeValidationError
 from .awaited import then
 from .context import StepContext
 from .fans import Fan
+from .fidelity import plan_of
 from .graph import Node, StepKind
 from .io import reasons
 from .retry import RetryPolicy
@@ -200,6 +201,11 @@ class StepDefinition:
     @cached_property
     def shape(self) -> StepShape:
         return shape_of(self.step)
+
+    @cached_property
+    def returns_secret(self) -> bool:
+        """Whether its output can be stored only where a codec encrypts it."""
+        return bool(plan_of(self.output_model).secrets)
 
     def make_input(self, *arguments: Any) -> Any:
         """Call `input_map` and return a valid input; a mapping is validated into the input model.

@@ -85,7 +85,7 @@ class Performer:
     async def _execute(self, work: Execute, tenure: Tenure, started: datetime, session: AsyncSession | None) -> Reply:
         step = tenure.definition.step(work.step_id)
         try:
-            if self._payloads.codec is None:
+            if step.returns_secret and self._payloads.codec is None:
                 check_output(step)
             inp = await (self._input(step, tenure) if work.heard else self._made(step, tenure))
             stored = self._payloads.dump(inp, what=f"The input of step '{work.step_id}'", model=step.input_model)

@@ -40,7 +40,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
 from saga_orchestrator.definition.comparison import find_difference
-from saga_orchestrator.definition.fidelity import plan_of
+from saga_orchestrator.definition.fidelity import is_exact, plan_of
 from saga_orchestrator.definition.io import Payloads
 from saga_orchestrator.definition.parts import SagaInput
 from saga_orchestrator.definition.secret_fields import find_secrets
@@ -208,6 +208,58 @@ def test_the_promise_of_a_schema_is_kept(value: BaseModel) -> None:
     except ValueError:
         return
     assert find_difference(value, type(value).__pydantic_validator__.validate_json(text)) is None
+
+
+class Usual(BaseModel):
+    """What models of services have."""
+
+    order_id: str
+    amount: Decimal
+    at: datetime
+    count: int | None = None
+    mark: str | int = 1
+    mode: Literal["fast", "slow"] = "slow"
+    colour: Colour = Colour.RED
+    lines: list[Line] = []
+    tags: frozenset[str] = frozenset()
+    named: dict[str, Decimal | None] = {}
+    tree: Tree | None = None
+
+
+USUAL = Usual(order_id="1", amount=Decimal("1.10"), at=datetime(2026, 1, 1, tzinfo=UTC), tree=Tree(children=[Tree()]))
+
+
+def test_the_schema_of_a_usual_model_promises_that_it_reads_back() -> None:
+    """Nothing of it is read back when it is stored."""
+    dump(USUAL)
+    assert is_exact(USUAL)
+    assert read_again(USUAL) == USUAL
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"order_id": Word.PAID},
+        {"amount": 1},
+        {"amount": Decimal("nan")},
+        {"count": True},
+        {"mark": None},
+        {"mode": "never"},
+        {"colour": "red"},
+        {"lines": [Line(item="x", price=Decimal(1)), Gift(item="x", price=Decimal(1))]},
+        {"lines": [Line.model_construct(item=1, price=Decimal(1))]},
+        {"lines": ()},
+        {"named": {1: None}},
+        {"named": {"a": 1.0}},
+        {"tree": Tree.model_construct(children=[Tree.model_construct(name=1)])},
+    ],
+)
+def test_the_promise_holds_for_the_declared_classes_alone(changed: dict[str, Any]) -> None:
+    """What was put into a field unchecked is compared, and refused."""
+    dump(USUAL)
+    value = USUAL.model_copy(update=changed)
+    assert not is_exact(value)
+    refuse(value)
 
 
 # --- what is refused, and what is kept -------------------------------------------------------------------------------

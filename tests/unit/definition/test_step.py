@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from saga_orchestrator.definition.context import InputContext, StepContext
 from saga_orchestrator.definition.graph import Node, StepKind
@@ -586,6 +586,19 @@ class TestStepDefinition:
         """The error says what is missing, and shows no value."""
         with pytest.raises(TypeValidationError, match="returned a dict that does not fit Order: order_id: Field"):
             placed(Charge(), input_map=lambda _: {}).make_input(None)
+
+    def test_it_says_whether_the_step_returns_a_secret(self) -> None:
+        """Without a codec such a step is refused before it is called."""
+
+        class Token(BaseModel):
+            token: SecretStr
+
+        class LogIn(BaseStep[Order, Token]):
+            async def execute(self, inp: Order) -> Token:
+                return Token(token=SecretStr("t"))
+
+        assert placed(LogIn()).returns_secret
+        assert not placed(Charge()).returns_secret
 
     def test_another_type_is_refused(self) -> None:
         """The message names the step, what it got and what it wants."""
