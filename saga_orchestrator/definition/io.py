@@ -240,7 +240,7 @@ def check_fidelity(value: Any, text: str, what: str) -> None:
             )
         raise PayloadError(
             f"{what} would not read back as the {name} that it is: {found}. "
-            "Use a type whose validator accepts what its serializer writes."
+            "Declare the class of each field, and use validators that accept what serializers write."
         )
 
 

@@ -28,13 +28,18 @@ def _members_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield "", value.value
     elif isinstance(value, Mapping):
         yield from (("", key) for key in value)
-        yield from (("[]", member) for member in value.values())
+        yield from ((_name_of(key), member) for key, member in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
         yield from (("[]", member) for member in value)
     elif is_model(value):
         yield from ((f".{name}", member) for name, member in value.__dict__.items())
     elif is_dataclass(value) and not isinstance(value, type):
         yield from ((f".{field.name}", getattr(value, field.name, None)) for field in fields(value))
+
+
+def _name_of(key: Any) -> str:
+    """Return the place of a dict's member. A key that could be no field's name may be a value, and is not shown."""
+    return f".{key}" if isinstance(key, str) and key.isidentifier() else "[]"
 
 
 def reveal(value: Any) -> Any:

@@ -624,6 +624,8 @@ def test_without_a_codec_secrets_are_refused() -> None:
     for value in (SECRETS, {"key": SecretStr("")}, [{"keys": SECRETS}], {"point": Point(SecretStr("x"))}):  # type: ignore[arg-type]
         said = refuse(value, "has a Secret.* in '.*', which is stored only where a codec encrypts it.*payload_codec")
         assert "k3y" not in said
+    refuse({"login": [{"api_key": SecretStr("x")}]}, r"has a SecretStr in 'login\[\]\.api_key'")
+    assert "4711" not in refuse({"4711": SecretStr("x")}, "has a SecretStr in")
 
 
 def test_secrets_in_plain_data_are_kept_in_full_by_a_codec() -> None:
