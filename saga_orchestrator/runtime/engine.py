@@ -296,6 +296,8 @@ class SagaEngine(Generic[ModelT]):
         except SagaNotFoundError:  # it was rolled back with a savepoint
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, run_due will find the saga again
+            if self._closed:
+                return
             logger.warning("saga {} could not be woken at once: {}", saga_id, show(error, self.payloads))
 
     async def advance(self, saga_id: UUID, event: Event) -> str:

@@ -38,6 +38,7 @@ from .pooler import watch_for_pooler
 from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
 from .sessions import session_on
+from .sqlite_stop import stop_once
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
 from .suspects import Suspects
 from .transaction import Database, SagaTransaction, transaction, watch_errors
@@ -81,6 +82,7 @@ class SagaStore:
         self._retention = SagaRetention(self.table, engine, self.dialect)
         self._sessions = sessions
         watch_errors(engine)
+        stop_once(engine)
         self._suspects = Suspects()
 
     def check_values(self, values: Mapping[str, Any]) -> None:

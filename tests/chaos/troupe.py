@@ -94,10 +94,11 @@ class Troupe:
                 self._judge(member)
                 ended.append(member)
             elif member.told_at is not None and now - member.told_at > _GRACE:
-                self.faults.append(f"{member.log.name} did not end within {_GRACE} s of SIGTERM")
                 for number in (signal.SIGUSR1, signal.SIGUSR2):
                     member.child.send_signal(number)
                 time.sleep(1)
+                told = f"{member.log.name} did not end within {_GRACE} s of SIGTERM: {_tail(member, 6000)}"
+                self.faults.append(told)
                 self.kill(member)
                 ended.append(member)
         return ended
@@ -129,9 +130,12 @@ class Troupe:
         if code == -signal.SIGTERM and member.told_at is not None and member.child.pid not in self.ready:
             return
         if code or member.told_at is None:
-            tail = member.log.read_text(errors="replace")[-1500:]
             told = "after SIGTERM" if member.told_at is not None else "by itself"
-            self.faults.append(f"{member.log.name} ended {told} with {code}: {tail}")
+            self.faults.append(f"{member.log.name} ended {told} with {code}: {_tail(member, 1500)}")
+
+
+def _tail(member: Member, length: int) -> str:
+    return member.log.read_text(errors="replace")[-length:]
 
 
 def _die_with_parent() -> None:
