@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import threading
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from saga_orchestrator import (
     FailureAction,
     FixedRetry,
     PermanentError,
+    SagaAdmin,
     SagaBuilder,
     SagaDefinition,
     SagaDefinitionError,
@@ -141,9 +143,46 @@ def a_context_manager(out: str | None = None) -> Any:
     yield
 
 
-NOT_RUN = [a_generator, an_async_generator, an_inner_function, a_partial, a_context_manager]
+def a_list_of_coroutines(out: str | None = None) -> Any:
+    async def release() -> None: ...
+
+    return [release()]
 
 
+def a_list_of_futures(out: str | None = None) -> Any:
+    return [concurrent.futures.Future[None]()]
+
+
+def a_thread(out: str | None = None) -> Any:
+    return threading.Thread(target=print)
+
+
+def an_object_that_can_be_called(out: str | None = None) -> Any:
+    return {"undo": Asks()}
+
+
+async def a_gather_that_swallows_errors(out: str | None = None) -> Any:
+    async def release() -> None:
+        raise ValueError("the bank is closed")
+
+    return await asyncio.gather(release(), return_exceptions=True)
+
+
+NOT_RUN = [
+    a_generator,
+    an_async_generator,
+    an_inner_function,
+    a_partial,
+    a_context_manager,
+    a_list_of_coroutines,
+    a_list_of_futures,
+    a_thread,
+    an_object_that_can_be_called,
+    a_gather_that_swallows_errors,
+]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("undo", NOT_RUN)
 async def test_an_undo_that_returns_what_has_not_run_leaves_the_saga_stuck(
     on_sqlite: Site, undo: Callable[..., Any]
@@ -286,6 +325,37 @@ async def test_a_hook_is_awaited(on_sqlite: Site, action: FailureAction, decorat
     await came_to(on_sqlite, failing(Shop().held(), **settings))
 
     await soon(called.wait())
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("value", NOT_RUN)
+async def test_a_hook_that_returns_what_has_not_run_leaves_the_saga_dirty(
+    on_sqlite: Site, value: Callable[..., Any]
+) -> None:
+    async def unable(out: str | None) -> None:
+        raise PermanentError("no")
+
+    definition = failing(Shop().held(unable), close_all=lambda _: value())
+    result = await came_to(on_sqlite, definition)
+    admin = SagaAdmin(on_sqlite.joins(definition))
+
+    with pytest.raises(PermanentError, match="it returned"):
+        await soon(admin.execute_compensation(result.saga_id, FailureAction.CLOSE_ALL, actor="ann"))
+    assert await admin.dirty_sagas() == [result.saga_id]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("value", NOT_RUN)
+async def test_a_confirm_that_returns_what_has_not_run_leaves_the_saga_stuck(
+    on_sqlite: Site, value: Callable[..., Any]
+) -> None:
+    hold = Shop().held()
+    hold.confirm(value)
+    builder = SagaBuilder()
+    builder.add_step(step=hold, input_map=lambda _: {"sku": "7"}, step_id="hold")
+    result = await came_to(on_sqlite, builder.build())
+
+    assert result.status is SagaStatus.STUCK
 
 
 async def test_a_future_of_another_loop_leaves_its_step_in_doubt(on_sqlite: Site) -> None:
