@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ..errors import DatabaseTimeoutError, SagaStateError
+from ..definition.retry import leaves
+from ..errors import DatabaseTimeoutError, PermanentError, RetryAfter, SagaStateError
 from .bracket import Bracket, TransactionEndedError
 from .dialect import SqlDialect, is_passing
 from .rows import Judge, Move
@@ -26,6 +27,8 @@ _ITS_OWN = ("25", "42")
 """SQLSTATE classes that say that the step was wrong: a transaction that goes on after an error, a bad statement."""
 _GOES_AWAY = ("08", "57")
 """SQLSTATE classes of a connection that is lost, and of a server that shuts down."""
+_VERDICTS = (PermanentError, RetryAfter)
+"""Errors by which the step itself says when to try again; they count, also where a conflict has led to them."""
 LEFT = (
     "the step has ended its transaction itself, past ctx.session, with a COMMIT or ROLLBACK of its own; what it has "
     "written may stand, so it is not done again. Leave the end of the transaction to the engine"
@@ -132,9 +135,11 @@ class SagaTransaction:
 
     @property
     def conflict(self) -> BaseException | None:
+        raised = self.session.info.get(_FAILURE)
+        if raised is not None and any(isinstance(each, _VERDICTS) for each in leaves(raised)):
+            return None
         if self._connection.invalidated:
             return self._conflict or ConnectionError("the connection was lost")
-        raised = self.session.info.get(_FAILURE)
         return self._conflict or next((each for each in _causes(raised) if is_conflict(each)), None)
 
     def note(self, error: BaseException) -> None:

@@ -14,7 +14,17 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
-from saga_orchestrator import BaseStep, FixedRetry, SagaAdmin, SagaBuilder, SagaOrchestrator, SagaStatus, StepContext
+from saga_orchestrator import (
+    BaseStep,
+    FixedRetry,
+    PermanentError,
+    RetryAfter,
+    SagaAdmin,
+    SagaBuilder,
+    SagaOrchestrator,
+    SagaStatus,
+    StepContext,
+)
 from tests.support.booking import ORDER, Book, saga
 from tests.support.sagas import Input, Output, Site, TripSaga, World, soon
 
@@ -223,6 +233,54 @@ async def test_a_deadlock_that_the_step_wraps_is_one_all_the_same(database: Site
     world.plan("book", wrapped)
     result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
     assert (result.status, await counter()) == (SagaStatus.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_conflict_that_the_step_calls_permanent_is_a_failure_at_once(
+    database: Site, world: World, counter: Any, grouped: bool
+) -> None:
+    """The step knows better than the database: its verdict counts."""
+    orchestrator = database.joins(saga(world))
+    verdict: Exception = PermanentError("the seat is gone")
+    verdict.__cause__ = deadlock()
+    world.plan("book", ExceptionGroup("some tasks", [verdict, deadlock()]) if grouped else verdict)
+    result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
+    assert (result.status, await counter(), world.calls) == (SagaStatus.FAILED, 0, ["book"])
+    assert "the seat is gone" in str(result.error)
+
+
+async def test_a_conflict_after_which_the_step_asks_for_a_pause_is_a_failed_attempt(
+    database: Site, world: World, counter: Any
+) -> None:
+    orchestrator = database.joins(saga(world))
+    later = RetryAfter(timedelta(hours=1))
+    later.__cause__ = deadlock()
+    world.plan("book", later)
+    snapshot = await orchestrator.get_snapshot(await soon(orchestrator.start(**ORDER)))
+    assert (snapshot.status, await counter(), world.calls) == (SagaStatus.FAILED, 0, ["book"])
+
+
+async def test_a_conflict_that_the_connection_has_met_is_a_failure_if_the_step_calls_it_so(on_postgres: Site) -> None:
+    called: list[int] = []
+
+    class GivesUp(BaseStep[Input, Output]):
+        transactional = True
+
+        async def execute(self, inp: Input, ctx: StepContext) -> Output:
+            called.append(ctx.attempt)
+            await ctx.session.execute(text("SET LOCAL statement_timeout = 1"))
+            try:
+                await ctx.session.execute(text("SELECT pg_sleep(60)"))
+            except DBAPIError as error:
+                raise PermanentError("the seat is gone") from error
+            return Output()
+
+    builder = SagaBuilder()
+    builder.add_step(step=GivesUp(), input_map=lambda _: Input(), step_id="book", compensation=None, retry_policy=TWICE)
+    orchestrator = on_postgres.joins(builder.build())
+    result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
+    assert (result.status, called) == (SagaStatus.FAILED, [1])
+    assert "the seat is gone" in str(result.error)
 
 
 async def test_conflicts_without_end_are_a_failed_attempt_that_names_them(
