@@ -9,11 +9,13 @@ sets it in the same hop to the thread of its driver.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,6 +23,13 @@ PROOF = "saga_step"
 """The name of the savepoint."""
 _NO_SAVEPOINT = ("3B001", "25P01")
 """PostgreSQL has no such savepoint, or no transaction."""
+_HARMLESS = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*(?:(?!/\*|\*/).)*\*/)*"
+    r"(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|LOCK|SET|SHOW|SAVEPOINT|RELEASE|EXPLAIN|DECLARE|FETCH|MOVE"
+    r"|CLOSE|CREATE|ALTER|DROP|TRUNCATE|NOTIFY|CALL|ROLLBACK\s+(?:TRANSACTION\s+|WORK\s+)?TO)\b[^;]*;?\s*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+"""One statement of which it is certain that it ends no transaction; comments may come before it."""
 
 
 class TransactionEndedError(Exception):
@@ -36,6 +45,21 @@ class Bracket(Protocol):
 
     def is_open(self) -> bool:
         """Return False if the driver knows that no transaction is open; it does not ask the database."""
+        ...
+
+    def see(self, statement: str) -> None:
+        """See a statement that SQLAlchemy is about to send."""
+        ...
+
+    def is_sure(self) -> bool:
+        """Return whether nothing has been sent that could end the transaction.
+
+        Then a connection that is lost has undone everything. False if the driver cannot tell.
+        """
+        ...
+
+    def look_before_rollback(self, connection: Connection) -> None:
+        """Look whether a rollback that SQLAlchemy is about to send undoes everything since the beginning."""
         ...
 
     async def prove(self) -> None:
@@ -73,6 +97,15 @@ class PortableBracket:
     def is_open(self) -> bool:
         return True
 
+    def see(self, statement: str) -> None:
+        """Do nothing: what is sent past SQLAlchemy is not seen, so nothing is certain anyway."""
+
+    def is_sure(self) -> bool:
+        return False
+
+    def look_before_rollback(self, connection: Connection) -> None:
+        self._is_proved = self._is_proved or _is_there(connection)
+
     async def prove(self) -> None:
         try:
             await self._connection.exec_driver_sql(f"RELEASE SAVEPOINT {PROOF}")
@@ -108,6 +141,7 @@ class AsyncpgBracket:
     def __init__(self, connection: AsyncConnection, limits: str = "") -> None:
         self._connection, self._limits = connection, limits
         self._driver: Any = None
+        self._is_sure = True
 
     async def open(self) -> None:
         raw = await self._connection.get_raw_connection()
@@ -115,20 +149,37 @@ class AsyncpgBracket:
         begin = _begin(raw.dbapi_connection)
         _ = await self._connection.execution_options(isolation_level="AUTOCOMMIT")
         await self._send(f"{begin}{self._limits}; SAVEPOINT {PROOF}")
+        self._driver._query_loggers = _Lasting(self._driver._query_loggers)  # noqa: SLF001 - see there
+        self._driver.add_query_logger(self._look)
         _ = await self._connection.begin()
 
     def is_open(self) -> bool:
         return bool(self._driver.is_in_transaction())
+
+    def see(self, statement: str) -> None:
+        self._is_sure = self._is_sure and _HARMLESS.match(statement) is not None
+
+    def is_sure(self) -> bool:
+        return self._is_sure and self.is_open()
+
+    def look_before_rollback(self, connection: Connection) -> None:
+        """Do nothing: it reaches no database. The engine's own one is still to come, and proves it."""
+
+    def _look(self, sent: Any) -> None:
+        """See a statement that was sent past SQLAlchemy; the driver tells of it in the loop's next turn."""
+        self.see(sent.query)
 
     async def prove(self) -> None:
         if not self.is_open():
             raise TransactionEndedError
 
     async def commit(self) -> None:
+        self._driver.remove_query_logger(self._look)
         await self._connection.commit()
         await self._send(f"RELEASE SAVEPOINT {PROOF}; COMMIT")
 
     async def rollback(self) -> bool:
+        self._driver.remove_query_logger(self._look)
         await self._connection.rollback()
         try:
             await self._send(f"ROLLBACK TO SAVEPOINT {PROOF}; ROLLBACK")
@@ -156,6 +207,16 @@ class AsyncpgBracket:
             await self._connection.invalidate()
 
 
+class _Lasting(set[Any]):
+    """Query loggers that are still told of a statement whose connection has been lost.
+
+    The driver removes all loggers when a connection is lost, and then would log what was in flight.
+    """
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+
 def _begin(adapted: Any) -> str:
     """Return the BEGIN that SQLAlchemy would have sent on this connection."""
     level = getattr(adapted, "isolation_level", None)
@@ -171,12 +232,23 @@ class AiosqliteBracket:
         self._connection = connection
         self._driver: Any = None
         self._is_proved = False
+        self._undone_at: int | None = None
 
     async def open(self) -> None:
         self._driver = await begin_immediate(self._connection, f"SAVEPOINT {PROOF}")
 
     def is_open(self) -> bool:
         return bool(self._driver.in_transaction)
+
+    def see(self, statement: str) -> None:
+        """Do nothing: what is sent past SQLAlchemy is not seen, so nothing is certain anyway."""
+
+    def is_sure(self) -> bool:
+        return False
+
+    def look_before_rollback(self, connection: Connection) -> None:
+        if _is_there(connection):
+            self._undone_at = self._driver.total_changes
 
     async def prove(self) -> None:
         if not self.is_open():
@@ -189,7 +261,8 @@ class AiosqliteBracket:
         await self._connection.commit()
 
     async def rollback(self) -> bool:
-        stood = self._is_proved or await in_thread(self._driver, _ran, f"ROLLBACK TO SAVEPOINT {PROOF}")
+        stood = self._is_proved or self._undone_at == self._driver.total_changes
+        stood = stood or await in_thread(self._driver, _ran, f"ROLLBACK TO SAVEPOINT {PROOF}")
         if self.is_open():
             await self._connection.rollback()
         return stood
@@ -254,6 +327,15 @@ def _ran(connection: sqlite3.Connection, statement: str) -> bool:
 def is_pep249(connection: Any) -> bool:
     """Return whether the driver always holds a transaction open, as `autocommit=False` of Python 3.12 says."""
     return getattr(connection, "autocommit", None) is False
+
+
+def _is_there(connection: Connection) -> bool:
+    """Return whether the savepoint is there, to which the transaction is rolled back."""
+    try:
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {PROOF}")
+    except DBAPIError:
+        return False
+    return True
 
 
 def _is_missing(error: object) -> bool:

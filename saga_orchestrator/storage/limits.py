@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiosqlite
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -191,6 +192,15 @@ class WatchedBracket:
 
     def is_open(self) -> bool:
         return self._bracket.is_open()
+
+    def see(self, statement: str) -> None:
+        self._bracket.see(statement)
+
+    def is_sure(self) -> bool:
+        return self._bracket.is_sure()
+
+    def look_before_rollback(self, connection: Connection) -> None:
+        self._bracket.look_before_rollback(connection)
 
     async def prove(self) -> None:
         self._watch.arm(self._seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from ..definition.retry import leaves
 from ..errors import DatabaseTimeoutError, PermanentError, RetryAfter, SagaStateError
-from .bracket import Bracket, TransactionEndedError
+from .bracket import PROOF, Bracket, TransactionEndedError
 from .dialect import SqlDialect, is_passing
 from .rows import Judge, Move
 from .statements import Statements, kept, kept_letter, locked, owned, past
@@ -98,6 +99,7 @@ class SagaTransaction:
         event.listen(connection, "commit", self._refuse_commit)
         event.listen(connection, "rollback", self._note_rollback)
         event.listen(connection, "rollback_savepoint", self._forget_conflict)
+        event.listen(connection, "before_cursor_execute", self._look_before)
         event.listen(connection, "after_cursor_execute", self._look)
         if connection is not None:
             _watched[connection] = self
@@ -108,10 +110,7 @@ class SagaTransaction:
         if not self._ended and not self._is_whole():
             self._ended = "rolled back"
         if self._ended:
-            raise SagaStateError(
-                f"the step has {self._ended} ctx.session itself, which is for the engine to commit, with the record of "
-                "the step; nothing of it has been kept"
-            )
+            raise SagaStateError(self._why_ended())
         try:
             await self._bracket.prove()
         except TransactionEndedError:
@@ -146,7 +145,7 @@ class SagaTransaction:
         """Take note of what the database has refused, whatever the step makes of it."""
         if is_conflict(error):
             self._conflict = error
-        if not (self._connection.invalidated or self._is_left or self._bracket.is_open()):
+        if not (self._connection.invalidated or self._is_left or self._ended or self._bracket.is_open()):
             self._is_undone = True  # the database has rolled back by itself
 
     def _is_whole(self) -> bool:
@@ -189,20 +188,24 @@ class SagaTransaction:
             raise
 
     async def roll_back(self) -> None:
-        """Roll back, and find out whether that undoes all that the step has written."""
+        """Roll back, and find out whether that undoes all that the step has written.
+
+        A connection that is lost cannot be asked. Then it is undone if nothing was sent that could have committed it.
+        """
         self._is_closing = True
-        lost = self._connection.invalidated
-        stood = False
-        if not lost:
-            try:
-                stood = await self._bracket.rollback()
-            except Exception as error:  # noqa: BLE001 - a connection that is given up is rolled back by the database
-                logger.debug("a step's transaction could not be rolled back; its connection is given up: {!r}", error)
-                await self._connection.invalidate()
-                lost = True
-        is_undone = lost or self._is_undone or self._ended == "rolled back"
-        if self._is_left or not (stood or is_undone):
-            self.may_stand = True
+        lost, stood = self._connection.invalidated, False
+        try:
+            await asyncio.sleep(0)  # the driver tells of what was sent in the loop's next turn
+            stood = not lost and await self._bracket.rollback()
+        except BaseException as error:
+            lost = True
+            if not isinstance(error, Exception):
+                raise
+            logger.debug("a step's transaction could not be rolled back; its connection is given up: {!r}", error)
+            await self._connection.invalidate()
+        finally:
+            is_undone = stood or self._is_undone or (lost and self._bracket.is_sure())
+            self.may_stand = self._is_left or not is_undone
 
     # --- what the step does with its connection ----------------------------------------------------------------------
 
@@ -212,11 +215,19 @@ class SagaTransaction:
             raise SagaStateError("ctx.session is for the engine to commit, with the record of the step.")
 
     def _note_rollback(self, connection: Connection) -> None:
-        if not self._is_closing:
+        if not self._is_closing and self._ended != "rolled back":
             self._ended = self._ended or "rolled back"
+            self._bracket.look_before_rollback(connection)
 
     def _forget_conflict(self, *_: object) -> None:
         self._conflict = None
+
+    def _look_before(self, connection: Connection, cursor: object, statement: str, *_: object) -> None:
+        """Refuse a statement after the step has ended its session; see whether the transaction is open before it."""
+        self._look()
+        self._bracket.see(statement)
+        if self._ended and not self._is_closing and PROOF not in statement:
+            raise SagaStateError(self._why_ended())
 
     def _look(self, *_: object) -> None:
         """Look after each statement whether the transaction is still open: a COMMIT of the step's own ends it."""
@@ -224,6 +235,12 @@ class SagaTransaction:
             return
         if self._bracket.is_open() is self._is_undone:  # it is over, or another has begun since
             self._is_left = True
+
+    def _why_ended(self) -> str:
+        return (
+            f"the step has {self._ended} ctx.session itself, which is for the engine to commit, with the record of "
+            "the step; nothing of it has been kept"
+        )
 
     def _committed(self, session: Session) -> None:
         if not self._is_closing and not session.in_nested_transaction():
