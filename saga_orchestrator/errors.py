@@ -70,6 +70,18 @@ class SagaStateError(SagaError):
     """The saga is not in a state in which this can be done; nothing was changed."""
 
 
+class SagaSchemaError(SagaError):
+    """A table of the sagas is missing, or is of another version of this library; nothing was changed.
+
+    Attributes:
+        table: The name of the table.
+    """
+
+    def __init__(self, table: str, state: str, advice: str) -> None:
+        super().__init__(f"The saga table {table} is {state}. {advice}")
+        self.table = table
+
+
 class DatabaseTimeoutError(SagaError, TimeoutError):
     """The database did not answer within the limit; what was being written may or may not be durable."""
 

@@ -116,6 +116,7 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
             created_after=created_after,
             created_before=created_before,
         )
+        await self._engine.ready_to_read()
         heads = await self._engine.store.heads(wanted, limit + 1, cursor)
         items = [snapshot(head, self._engine.registry, self._engine.payloads) for head in heads[:limit]]
         return SagaPage(items, items[-1].id if len(heads) > limit else None)
@@ -268,6 +269,7 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
 
     async def _head(self, saga_id: UUID) -> Head:
         check_saga_id(saga_id)
+        await self._engine.ready_to_read()
         head = await self._engine.store.head(saga_id)
         if head is None:
             raise SagaNotFoundError(saga_id)

@@ -36,6 +36,7 @@ class DirtySagas:
         if saga_name is not None:
             check_characters("saga_name", saga_name)
         wanted, found, before = SagaFilter(status=DIRTY, saga_name=saga_name), list[UUID](), None
+        await self._engine.ready_to_read()
         while len(found) < limit:
             heads = await self._engine.store.heads(wanted, _PAGE, before)
             found += [head.id for head in heads if is_dirty(head, self._engine.registry)]
@@ -50,6 +51,7 @@ class DirtySagas:
         None of a saga that is not dirty, or that nobody knows.
         """
         engine = self._engine
+        await engine.ready_to_read()
         return await dirty_state_of(engine.store, engine.registry, engine.payloads, saga_id)
 
     async def execute_compensation(

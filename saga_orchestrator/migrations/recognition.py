@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import registry
 
 from ..storage.mixins import SagaStateMixin
+from ..storage.schema_check import lack_of
 from .direction import HEAD
 
 
@@ -17,7 +18,7 @@ def recognize(connection: sa.Connection, table: str, schema: str | None) -> int:
     """Return the latest version whose tables and columns are there; 0 if there are no tables. It only reads."""
     if not sa.inspect(connection).has_table(table, schema=schema):
         return 0
-    has_latest = all(_has_columns(connection, latest) for latest in _latest_tables(table, schema))
+    has_latest = all(_is_whole(connection, latest) for latest in _latest_tables(table, schema))
     return HEAD if has_latest else HEAD - 1
 
 
@@ -28,16 +29,13 @@ def _latest_tables(table: str, schema: str | None) -> list[sa.Table]:
     return list(registered.metadata.sorted_tables)
 
 
-def _has_columns(connection: sa.Connection, wanted: sa.Table) -> bool:
-    """Return whether a table has these columns, and JSON in those that keep JSON.
-
-    Other types are not compared: an application may map a column of its own type.
-    """
+def _is_whole(connection: sa.Connection, wanted: sa.Table) -> bool:
+    """Return whether a table is there, and has all that the engine needs."""
     inspector, dialect = sa.inspect(connection), connection.dialect
     if not inspector.has_table(wanted.name, schema=wanted.schema):
         return False
-    found = {column["name"]: column["type"] for column in inspector.get_columns(wanted.name, schema=wanted.schema)}
-    kinds = {column.name: column.type.compile(dialect=dialect) for column in wanted.columns}
-    return kinds.keys() <= found.keys() and all(
-        kind == found[name].compile(dialect=dialect) for name, kind in kinds.items() if kind.startswith("JSON")
+    columns = inspector.get_columns(wanted.name, schema=wanted.schema)
+    return (
+        lack_of(wanted, {column["name"]: column["type"].compile(dialect=dialect) for column in columns}, dialect)
+        is None
     )

@@ -54,6 +54,7 @@ from .performer import Performer
 from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
+from .schema import SchemaCheck
 from .setbacks import is_of_the_database, judge_setback
 from .surrender import Surrenders
 from .tenure import Tenure
@@ -128,6 +129,7 @@ class SagaEngine(Generic[ModelT]):
         self.background = Background(context)
         collect = partial(self.background.outcome, self._mailroom.collect)  # to the end, whoever has stopped waiting
         self._tools = Tools(self._commits, performer, self.now, collect, self.threads)
+        self._schema = SchemaCheck(self._store, self.background)
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -154,11 +156,23 @@ class SagaEngine(Generic[ModelT]):
 
         Raises:
             SagaStateError: The engine has been closed, or belongs to another event loop.
+            SagaSchemaError: A table of the sagas is missing, or is of another version.
         """
         self.home.enter()
         self.check_open()
+        await self._schema.check(session)
         if not self._clock.is_ready:
             await self._clock.ready(None if session is None else partial(self.store.now, session))
+
+    async def ready_to_read(self) -> None:
+        """Be ready to look at a saga, also once the engine has been closed.
+
+        Raises:
+            SagaStateError: The engine belongs to another event loop.
+            SagaSchemaError: A table of the sagas is missing, or is of another version.
+        """
+        self.home.check()
+        await self._schema.check()
 
     async def start(self, beginning: Beginning) -> StartResult:
         """Make a saga durable, and drive it until it ends or waits. A cancelled caller leaves it running."""

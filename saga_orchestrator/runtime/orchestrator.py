@@ -24,7 +24,7 @@ from .after_commit import after_commit
 from .birth import OnConflict, StartResult
 from .deciding import Decider
 from .engine import SagaEngine
-from .owned import check_own, explained, session_of
+from .owned import check_own, session_of
 from .pausing import Pausing
 from .receiving import Start
 from .snapshots import SagaResult, SagaSnapshot, result, snapshot
@@ -164,8 +164,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         """
         beginning = self._beginning(**wanted)
         if session is None:
-            with explained():
-                return await self._engine.start(beginning)
+            return await self._engine.start(beginning)
         session = session_of(session)
         await self._engine.ready(session)
         started = await self._engine.add(session, beginning)
@@ -182,8 +181,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         transaction and not begun yet. Safe to call from any number of processes. A saga that this process does not
         know, or that makes no sense, stops none of the others.
         """
-        with explained():
-            return await self._engine.run_due(limit)
+        return await self._engine.run_due(limit)
 
     async def resume(self, saga_id: UUID) -> None:
         """Look at one saga now: drive it if it is due. One that an operator has paused stays paused.

@@ -1,21 +1,15 @@
-"""What an application brings: its model, its sessions and its tables; and what to say when one of them will not do."""
+"""What an application brings: its model and its sessions; and what to say when one of them will not do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Column, inspect
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Mapper, sessionmaker
 
 from ..errors import SagaDefinitionError
 from ..storage.mixins import COLUMNS, SagaStateMixin
-
-_MISSING = ("no such table", "no such column", "has no column named", "does not exist")
-"""What SQLite and PostgreSQL say of a table, or a column, that is not there."""
 
 
 def check_own(model: Any, sessions: Any) -> None:
@@ -57,17 +51,3 @@ def _check_mapped(model: type[Any]) -> None:
 def session_of(session: Any) -> Any:
     """Return a caller's session; of one that is scoped, the one that its scope has now."""
     return session() if isinstance(session, async_scoped_session) else session
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Have an error of the database that says that a table is missing say also what to do."""
-    try:
-        yield
-    except DBAPIError as error:
-        if any(said in str(error.orig) for said in _MISSING):
-            error.add_note(
-                "The tables of the sagas are missing, or are those of another version of this library. Make them with "
-                "metadata.create_all, or bring them up to date: docs/howto/migrations.md."
-            )
-        raise

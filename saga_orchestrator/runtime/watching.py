@@ -26,6 +26,7 @@ async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
         SagaStateError: It is no id.
     """
     check_saga_id(saga_id)
+    await engine.ready_to_read()
     head = await engine.store.head(saga_id)
     if head is None:
         raise SagaNotFoundError(saga_id)

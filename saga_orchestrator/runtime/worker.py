@@ -9,7 +9,7 @@ from typing import Any
 
 from loguru import logger
 
-from ..errors import SagaDefinitionError
+from ..errors import SagaDefinitionError, SagaSchemaError
 from ..storage.store import SagaStore
 from .error_text import show
 from .home import running
@@ -73,6 +73,7 @@ class SagaWorker:
 
         Raises:
             SagaStateError: The orchestrator belongs to another event loop.
+            SagaSchemaError: At its start, a table of the sagas is missing, or is of another version.
         """
         if not self._engine.registry.claimable.versions:
             logger.warning("this worker will take nothing: no saga is registered in its process; call register first")
@@ -102,6 +103,8 @@ class SagaWorker:
         if free > 0:
             try:
                 claimed = self._take(await self._engine.claim_due(free))
+            except SagaSchemaError:
+                raise
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
                 logger.warning("looking for due sagas failed: {}", show(error, self._engine.payloads))
         if free == 0 or claimed < free:

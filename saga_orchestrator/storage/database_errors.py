@@ -37,8 +37,10 @@ class Fault(Enum):
 
 _DATABASES_CLASSES = ("08", "25", "40", "53", "54", "55", "57", "58", "XX")
 """SQLSTATE classes: connection, transaction state, rollback, resources, limits, locks, operator, system, internal."""
-_SCHEMA = ("42501", "42P01", "42703")
-"""Insufficient privilege, undefined table, undefined column."""
+_NO_SUCH = ("42P01", "42703")
+"""Undefined table, undefined column."""
+_SCHEMA = ("42501", *_NO_SUCH)
+"""Insufficient privilege, and what is undefined."""
 _MISSING = ("no such table", "no such column", "has no column named")
 """What SQLite says, under its code for errors in general."""
 _ROWS_CLASSES = ("22", "23")
@@ -102,6 +104,13 @@ def is_of_the_schema(error: BaseException) -> bool:
     cause = _cause_of(error)
     state = _sqlstate(cause)
     return state in _SCHEMA or (not state and any(word in str(cause).lower() for word in _MISSING))
+
+
+def is_of_a_missing_name(error: BaseException) -> bool:
+    """Return whether a table or a column is missing that a statement names. A missing database or role is neither."""
+    cause = _cause_of(error)
+    state = _sqlstate(cause)
+    return state in _NO_SUCH or (not state and any(word in str(cause).lower() for word in _MISSING))
 
 
 def _cause_of(error: BaseException) -> BaseException | None:

@@ -22,6 +22,7 @@ from .held import HeldConnection
 from .limits import Watch, distrust
 from .pooler import tell_of_pooler
 from .rows import Birth, HistoryRow, Move, Write
+from .schema_check import tell_of_lost_tables
 
 HEAD = (
     "id",
@@ -93,7 +94,7 @@ class DirectBatch(ABC):
         self, head: Table, engine: AsyncEngine, writers: AbstractAsyncContextManager[Any] | None = None
     ) -> None:
         self._writers = writers or nullcontext()
-        self._pooled, self._engine = engine, engine.sync_engine
+        self._pooled, self._engine, self._table = engine, engine.sync_engine, head.name
         self._has_defaults = any(column.default is not None for column in head.columns)
         self.timeout = 10.0
         """Seconds that a batch may take."""
@@ -127,7 +128,9 @@ class DirectBatch(ABC):
             if type(error).__module__.partition(".")[0] not in _DRIVERS:
                 raise
             tell_of_pooler(self._engine, error)
-            raise DBAPIError.instance("a batch of sagas", None, error, Exception) from error
+            wrapped = DBAPIError.instance("a batch of sagas", None, error, Exception)
+            tell_of_lost_tables(self._engine, wrapped, self._table)
+            raise wrapped from error
 
     async def _write_in_time(self, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         watch = Watch(self.timeout)

@@ -37,6 +37,7 @@ from .mixins import COLUMNS
 from .pooler import watch_for_pooler
 from .retention import Bygone, SagaRetention
 from .rows import Birth, Claimable, Head, HistoryRow, Judge, Move, SagaFilter, Write, Written
+from .schema_check import check_tables, watch_for_lost_tables
 from .sessions import session_on
 from .sqlite_stop import stop_once
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
@@ -71,6 +72,7 @@ class SagaStore:
         self.dialect = dialect_for(engine, clock)
         self.dialect.timeout, self.dialect.idle = timeouts
         watch_for_pooler(engine)
+        watch_for_lost_tables(engine, self.table)
         self._histories = GroupRead(self._history)
         self._sql = Statements(self.table, self.past, inbox_table(self.table), self.dialect.insert_or_nothing)
         self._fast = self.dialect.direct(self.table, self.past, engine)
@@ -316,6 +318,19 @@ class SagaStore:
     async def next_due(self, claimable: Claimable) -> datetime | None:
         async with self.dialect.reading(self.engine) as connection:
             return (await connection.execute(self._sql.next_due(claimable))).scalar()  # type: ignore[no-any-return]
+
+    async def check_tables(self, session: AsyncSession | None = None) -> None:
+        """Check that the tables are there, and are of this version; with a caller's session, on its connection.
+
+        Raises:
+            SagaSchemaError: They are not.
+        """
+        if session is not None:
+            async with limited(self.dialect.timeout):
+                await check_tables(await self._callers.connection(session), self.table, is_callers=True)
+            return
+        async with self.dialect.reading(self.engine) as connection:
+            await check_tables(connection, self.table)
 
     async def now(self, session: AsyncSession | None = None) -> datetime:
         if session is not None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from loguru import logger
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from saga_orchestrator import (
@@ -20,10 +18,7 @@ from saga_orchestrator import (
     SagaStatus,
     SagaWorker,
 )
-from saga_orchestrator.runtime.owned import explained
 from tests.regressions.scene import NAME, ORDER, Base, OneWay, OrderSaga, Scene, admin_of, saga
-
-MAKE_THEM = "metadata.create_all, or bring them up to date"
 
 
 @pytest.mark.parametrize("wrong", ["order-1", "01a22b5a-9eaf-7e69-835f-8944c1844610", 7, None])
@@ -67,31 +62,6 @@ def test_an_engine_is_no_session_maker(timeless: Scene) -> None:
     engine: Any = timeless.engine
     with pytest.raises(SagaDefinitionError, match=r"session_maker is .*AsyncEngine.*async_sessionmaker\(engine"):
         SagaOrchestrator[OrderSaga](model_class=OrderSaga, session_maker=engine)
-
-
-async def test_tables_that_are_not_there_are_told_what_makes_them(scene: Scene, ledger: list[str]) -> None:
-    """The error is the database's own; the note on it is ours."""
-    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)))
-    async with scene.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-
-    for call in (partial(orchestrator.start, **ORDER), orchestrator.run_due):
-        with pytest.raises(DBAPIError) as raised:
-            await call()
-        assert MAKE_THEM in raised.value.__notes__[-1]
-
-
-async def test_tables_of_an_older_version_are_told_so(scene: Scene, ledger: list[str]) -> None:
-    """They lack a column; any other error of the database is left as it is."""
-    orchestrator = scene.orchestrator(saga(OneWay("a", ledger)))
-    await scene.sql("ALTER TABLE order_saga DROP COLUMN trace_id")
-    with pytest.raises(DBAPIError) as raised:
-        await orchestrator.start(**ORDER)
-    assert MAKE_THEM in raised.value.__notes__[-1]
-
-    with pytest.raises(DBAPIError) as other, explained():
-        raise DBAPIError("SELECT 1", None, ConnectionError("the server is away"))
-    assert not hasattr(other.value, "__notes__")
 
 
 async def test_a_name_that_was_never_registered_says_how(timeless: Scene) -> None:
