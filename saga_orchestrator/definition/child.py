@@ -24,6 +24,7 @@ from .graph import StepKind
 from .io import reasons
 from .options import StepOptions
 from .parts import SagaInput
+from .readers import find_twins, reader_of
 from .step import BaseStep, OutputT, StepDefinition
 from .waiting import Event, WaitFor, check_event_name
 
@@ -228,15 +229,18 @@ def undone(child: Child | None) -> WaitFor | None:
 
 
 def fitted(model: type[OutputT], child: Child) -> OutputT:
-    """Return a child's output as the model that its parent wants.
+    """Return a child's output as the model that its parent wants. It was stored by the names of its fields.
 
     Raises:
         PermanentError: It does not fit.
     """
     try:
-        return model.model_validate_json(to_json(child.output), by_alias=True, by_name=True)
+        found: OutputT = reader_of(model).validate_json(
+            to_json(child.output), by_alias=find_twins(model) is None, by_name=True
+        )
     except ValidationError as error:
         raise PermanentError(
             f"child saga {child.saga_id} is COMPLETED, and its output does not fit {model.__name__}: "
             f"{reasons(error, model)}"
         ) from error
+    return found

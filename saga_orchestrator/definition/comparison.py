@@ -5,17 +5,22 @@ An error names places and classes, never values: it is stored and logged, and pa
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
 
 Found = str | None
 """What differs and where; None if nothing does."""
+_LIBRARIES = frozenset({*sys.stdlib_module_names, "pydantic", "pydantic_core"})
+"""Where classes come from whose `__eq__` looks at all that counts; some of them keep more than that."""
 _SIMPLE = frozenset({str, int, bool, type(None), bytes})
 
 
@@ -31,13 +36,14 @@ def find_difference(written: Any, read: Any, path: str = "") -> Found:
         return None if written == read else _changed(path, written)
     for kind, find in _KINDS:
         if isinstance(written, kind):
-            return find(written, read, path)
+            return find(written, read, path) or _find_in_own(written, read, path)
     if is_dataclass(written):
-        names = [field.name for field in fields(written)]
-        return _find_in_attributes(written, read, path, names)
-    if getattr(type(written), "__eq__", None) is object.__eq__ and hasattr(written, "__dict__"):
-        return _find_in_attributes(written, read, path, written.__dict__)
-    return None if written == read or (written != written and read != read) else _changed(path, written)  # noqa: PLR0124
+        names = {field.name: None for field in fields(written)}
+        return _find_in_attributes(written, read, path, {**names, **_attributes_of(written)})
+    if _has_no_say(written):
+        return _find_in_own(written, read, path)
+    is_odd = written != written and read != read  # noqa: PLR0124 - as NaN is
+    return _find_in_own(written, read, path) if written == read or is_odd else _changed(path, written)
 
 
 def _is_same_class(written: Any, read: Any) -> bool:
@@ -62,6 +68,48 @@ def _find_in_attributes(written: Any, read: Any, path: str, names: Iterable[str]
         if found := find_difference(mine, theirs, _join(path, name)):
             return found
     return None
+
+
+def _has_no_say(value: Any) -> bool:
+    """Return whether a class of the author's leaves it to its attributes which of its objects are equal."""
+    is_default = getattr(type(value), "__eq__", None) is object.__eq__
+    return is_default and _is_own(value) and hasattr(value, "__dict__")
+
+
+def _is_own(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] not in _LIBRARIES
+
+
+def _find_in_own(written: Any, read: Any, path: str) -> Found:
+    """Compare the attributes of an object whose class is the author's: its `__eq__` may look at less."""
+    if isinstance(written, BaseModel) or not _is_own(written):
+        return None
+    return _find_in_attributes(written, read, path, {**_attributes_of(written), **_attributes_of(read)})
+
+
+def _attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, also those in slots; not those of cached properties."""
+    kept = object.__getstate__(value)
+    parts = kept if isinstance(kept, tuple) else (kept,)
+    found = {name: member for part in parts for name, member in (part or {}).items()}
+    return {name: found[name] for name in found if not isinstance(getattr(type(value), name, None), cached_property)}
+
+
+def _find_in_scalar(written: Any, read: Any, path: str) -> Found:
+    base = next(kind for kind in (str, bytes, int) if isinstance(written, kind))
+    return None if base.__eq__(written, read) is True else _changed(path, written)
+
+
+def _find_in_deque(written: deque[Any], read: deque[Any], path: str) -> Found:
+    if written.maxlen != read.maxlen:
+        return f"{_name(path)} is a deque of {written.maxlen} items at most, and would read back without that limit"
+    return _find_in_sequence(written, read, path)
+
+
+def _find_in_defaultdict(written: defaultdict[Any, Any], read: defaultdict[Any, Any], path: str) -> Found:
+    if written.default_factory is not read.default_factory:
+        return f"{_name(path)} is a defaultdict, and would read back with another default_factory"
+    return _find_in_mapping(written, read, path)
 
 
 def _find_in_mapping(written: Mapping[Any, Any], read: Mapping[Any, Any], path: str) -> Found:
@@ -103,7 +151,7 @@ def _find_in_decimal(written: Decimal, read: Decimal, path: str) -> Found:
 
 
 def _find_in_float(written: float, read: float, path: str) -> Found:
-    return None if repr(written) == repr(read) else _changed(path, written)
+    return None if float.__repr__(written) == float.__repr__(read) else _changed(path, written)
 
 
 def _find_in_time(written: datetime | time, read: datetime | time, path: str) -> Found:
@@ -124,9 +172,12 @@ _KINDS: tuple[tuple[Any, Callable[[Any, Any, str], Found]], ...] = (
     (float, _find_in_float),
     (Decimal, _find_in_decimal),
     ((datetime, time), _find_in_time),
+    (defaultdict, _find_in_defaultdict),
     (Mapping, _find_in_mapping),
     ((set, frozenset), _find_in_set),
     ((list, tuple), _find_in_sequence),
+    (deque, _find_in_deque),
+    ((str, bytes, int), _find_in_scalar),
 )
 _MISSING = type("Missing", (), {"__repr__": lambda _: "nothing"})()
 

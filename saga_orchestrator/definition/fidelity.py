@@ -55,7 +55,7 @@ def plan_of(model: type[BaseModel]) -> Plan:
     """Return what the schema of a model says; of one that is not complete yet, that nothing is known."""
     found = _plans.get(model)
     if found is None:
-        schema = _schema_of(model)
+        schema = schema_of(model)
         if schema is None:
             return _UNKNOWN
         is_plain = getattr(model, "__holds_plain_data__", False)
@@ -94,9 +94,10 @@ def is_model(value: Any) -> TypeGuard[BaseModel]:
     return BaseModel in type(value).__mro__
 
 
-def _schema_of(model: type[BaseModel]) -> Schema | None:
-    schema: Any = model.__pydantic_core_schema__
-    if not isinstance(schema, dict):
+def schema_of(model: Any) -> Schema | None:
+    """Return the schema of a model, or of a dataclass of Pydantic's; None if it is not complete yet."""
+    schema: Any = getattr(model, "__pydantic_core_schema__", None)
+    if not isinstance(schema, dict) and hasattr(model, "model_rebuild"):
         model.model_rebuild(raise_errors=False)
         schema = model.__pydantic_core_schema__
     return schema if isinstance(schema, dict) else None

@@ -29,7 +29,9 @@ from pydantic_core import ErrorDetails, from_json, to_json
 from ..errors import PayloadError
 from .comparison import find_difference
 from .fidelity import is_exact, is_model, is_zone_kept, names_of, plan_of
+from .readers import reader_of
 from .secret_fields import SECRET, find_secrets, write_in_full
+from .set_order import sort_sets
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -64,12 +66,13 @@ class Payloads:
     max_bytes: int = 1 << 20
     codec: PayloadCodec | None = None
 
-    def dump(self, value: Any, *, what: str, model: type[BaseModel] | None = None) -> str:
+    def dump(self, value: Any, *, what: str, model: type[BaseModel] | None = None, is_compared: bool = False) -> str:
         """Return the text to store for a model, a dataclass, or plain data of dicts, lists and scalars.
 
         Args:
             what: What the value is, for the message of an error.
             model: What the value will be read back as; by default its own class.
+            is_compared: Other processes compare the text with that of an equal value, so sets are written in order.
 
         Raises:
             PayloadError: It is not JSON-able, would read back as something else, is too large, or holds a NUL, a lone
@@ -84,6 +87,8 @@ class Payloads:
             text = self._checked(_to_json_of_model(value, what), what)
         else:
             text = self._write_model(value, what) if is_model(value) else self._write_plain(value, what)
+        if is_compared:
+            text = sort_sets(value, text)
         return text if self.codec is None else self._encoded(text, what, self.codec)
 
     def load(self, text: str) -> Any:
@@ -310,7 +315,7 @@ def _check_readable(raw: bytes, what: str) -> None:
 
 
 def _read(model: type[ModelT], text: str) -> ModelT:
-    found: ModelT = model.__pydantic_validator__.validate_json(text, by_alias=False, by_name=True)
+    found: ModelT = reader_of(model).validate_json(text, by_alias=False, by_name=True)
     return found
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from ..errors import PayloadError, SagaDefinitionError
 from .fidelity import plan_of
+from .readers import can_ignore_clock, find_twins
 from .step import StepDefinition
 
 
@@ -18,6 +19,16 @@ def check_models(steps: Iterable[StepDefinition]) -> None:
         SagaDefinitionError: A model has such a field.
     """
     for step, role, model in _models_of(steps):
+        if role == "event" and (twin := find_twins(model)) is not None:
+            raise SagaDefinitionError(
+                f"Step '{step.step_id}': in its event, field '{twin}' of {model.__name__} has the name of another "
+                "field as its alias, so a payload could be read in two ways. Rename one of them."
+            )
+        if not can_ignore_clock(model):
+            raise SagaDefinitionError(
+                f"Step '{step.step_id}': in its {role}, {model.__name__} compares a moment with the clock, and could "
+                "not be read later. Use Pydantic 2.12 or newer, or a plain datetime that the step checks."
+            )
         for path, why in plan_of(model).flaws:
             raise SagaDefinitionError(
                 f"Step '{step.step_id}': in its {role}, field '{path}' of {model.__name__} {why}, and would be lost. "

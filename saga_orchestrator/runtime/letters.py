@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from ..definition.io import Payloads, reasons
+from ..definition.readers import reader_of
 from ..definition.waiting import TIMED_OUT, Event
 from ..errors import PayloadError
 
@@ -28,8 +29,13 @@ def sealed(payloads: Payloads, event: Event[Any]) -> str:
     return payloads.dump({k: v for k, v in facts.items() if v is not None}, what=f"The event {event.type!r}")
 
 
-def opened(payloads: Payloads, model: type[BaseModel] | None, text: str | None) -> Event[Any]:
+def opened(
+    payloads: Payloads, model: type[BaseModel] | None, text: str | None, *, was_fitted: bool = False
+) -> Event[Any]:
     """Return a stored event, with its payload as the model that its receiver wants; no event is one that says so.
+
+    Args:
+        was_fitted: It has fitted the model when it was taken; so the model does not look at the clock again.
 
     Raises:
         PayloadError: It cannot be decoded.
@@ -42,7 +48,7 @@ def opened(payloads: Payloads, model: type[BaseModel] | None, text: str | None) 
     occurred = said.get("occurred_at")
     return Event(
         type=said["type"],
-        payload=payload if model is None else _fitted(model, payload, said["type"]),
+        payload=payload if model is None else _fitted(model, payload, said["type"], was_fitted),
         event_id=said.get("event_id"),
         correlation_id=said.get("correlation_id"),
         source=said.get("source"),
@@ -50,9 +56,10 @@ def opened(payloads: Payloads, model: type[BaseModel] | None, text: str | None) 
     )
 
 
-def _fitted(model: type[BaseModel], payload: Any, kind: str) -> BaseModel:
+def _fitted(model: type[BaseModel], payload: Any, kind: str, was_fitted: bool) -> BaseModel:
+    validator = reader_of(model) if was_fitted else model.__pydantic_validator__
     try:
-        fitted: BaseModel = model.__pydantic_validator__.validate_json(to_json(payload), by_alias=True, by_name=True)
+        fitted: BaseModel = validator.validate_json(to_json(payload), by_alias=True, by_name=True)
     except Exception as error:  # a validator of the author's may raise anything
         why = f"its validator raised {type(error).__name__}"
         if isinstance(error, ValidationError):

@@ -124,7 +124,7 @@ class Performer:
     def _event(self, step: StepDefinition, tenure: Tenure) -> Event[Any]:
         """Return the event that has ended the step's last wait."""
         text = tenure.known_past.heard[step.step_id]
-        return opened(self._payloads, step.shape.event_model, text)
+        return opened(self._payloads, step.shape.event_model, text, was_fitted=True)
 
     def _returned(self, work: Execute, step: StepDefinition, value: Any, stored: str, started: datetime) -> Reply:
         """Store what the step returned; what cannot be stored leaves the step in doubt, for it has acted."""

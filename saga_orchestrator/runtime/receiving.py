@@ -59,7 +59,9 @@ class Receiver(ABC):
         return Beginning(
             saga_name=saga_name,
             definition=self._engine.registry.newest(saga_name),
-            initial=self._engine.payloads.dump(initial_data, what="initial_data"),
+            initial=self._engine.payloads.dump(
+                initial_data, what="initial_data", is_compared=said.get("idempotency_key") is not None
+            ),
             trace_id=os.urandom(16).hex() if trace_id is None else trace_id,
             values=dict(values or {}),
             **said,

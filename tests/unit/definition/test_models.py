@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, FutureDatetime, SecretStr
 
 from saga_orchestrator import BaseStep, Event, PayloadError, SagaBuilder, SagaDefinition, SagaDefinitionError, WaitFor
 from saga_orchestrator.definition.models import check_output, describe_secrets
@@ -64,3 +64,38 @@ def test_only_a_step_that_returns_a_secret_cannot_be_called() -> None:
 
     with pytest.raises(PayloadError, match="Step 'one' was not called: in its output, field 'key' of Secretive"):
         check_output(saga_of(Returns()).steps[0])
+
+
+class Swapped(BaseModel):
+    payer: str = Field(alias="payee")
+    payee: str = Field(alias="payer")
+
+
+class Timed(BaseModel):
+    at: FutureDatetime
+
+
+def test_an_event_that_could_be_read_in_two_ways_is_refused_when_the_saga_is_built() -> None:
+    class HearsSwapped(BaseStep[Swapped, Swapped]):
+        async def execute(self, inp: Swapped) -> Swapped | WaitFor: ...
+
+        async def on_event(self, inp: Swapped, event: Event[Swapped]) -> Swapped: ...
+
+    class TakesSwapped(BaseStep[Swapped, Swapped]):
+        async def execute(self, inp: Swapped) -> Swapped: ...
+
+    assert saga_of(TakesSwapped())
+    with pytest.raises(SagaDefinitionError, match="in its event, field 'payer' of Swapped has the name of another"):
+        saga_of(HearsSwapped())
+
+
+def test_a_moment_that_could_not_be_read_later_is_refused_when_the_saga_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Takes(BaseStep[Timed, Plain]):
+        async def execute(self, inp: Timed) -> Plain: ...
+
+    assert saga_of(Takes())
+    monkeypatch.setattr("saga_orchestrator.definition.models.can_ignore_clock", lambda model: model is not Timed)
+    with pytest.raises(SagaDefinitionError, match="in its input, Timed compares a moment with the clock"):
+        saga_of(Takes())

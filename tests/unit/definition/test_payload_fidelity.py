@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import enum
-from collections import deque
+import io
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -21,15 +22,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
     AfterValidator,
+    AliasChoices,
+    AliasPath,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    FutureDatetime,
+    PastDate,
+    PastDatetime,
     PlainSerializer,
     RootModel,
     Secret,
     SecretBytes,
     SecretStr,
+    ValidationError,
     create_model,
     field_serializer,
     field_validator,
@@ -43,6 +50,7 @@ from saga_orchestrator.definition.comparison import find_difference
 from saga_orchestrator.definition.fidelity import is_exact, plan_of
 from saga_orchestrator.definition.io import Payloads
 from saga_orchestrator.definition.parts import SagaInput
+from saga_orchestrator.definition.readers import asks_clock, can_ignore_clock, find_twins, reader_of
 from saga_orchestrator.definition.secret_fields import find_secrets
 from saga_orchestrator.errors import PayloadError
 
@@ -101,6 +109,57 @@ class Partial:
     hidden: int = Field(1, exclude=True)
 
 
+@pydantic_dataclass(config=ConfigDict(extra="allow"))
+class OpenPoint:
+    x: int
+
+
+class Money:
+    """An object of an author's own, whose equality looks at the amount alone."""
+
+    def __init__(self, amount: int, currency: str = "EUR") -> None:
+        self.amount, self.currency = amount, currency
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and self.amount == other.amount
+
+    def __hash__(self) -> int:
+        return self.amount
+
+
+class SlottedMoney(Money):
+    __slots__ = ("note",)
+
+
+class Code(str):
+    """A text whose equality does not look at the case."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self.lower() == other.lower()
+
+    def __hash__(self) -> int:
+        return hash(self.lower())
+
+
+class Labels(list[str]):
+    owner = ""
+
+
+def in_lower_case(code: Any) -> str:
+    return str.lower(code)
+
+
+OwnMoney = Annotated[
+    Any,
+    PlainSerializer(lambda money: money.amount),
+    BeforeValidator(lambda value: Money(getattr(value, "amount", value))),
+]
+OwnCode = Annotated[Any, PlainSerializer(in_lower_case), BeforeValidator(Code)]
+OwnLabels = Annotated[Any, PlainSerializer(list), BeforeValidator(Labels)]
+
+
 def dump(value: Any) -> str:
     return PLAIN.dump(value, what=WHAT)
 
@@ -113,6 +172,17 @@ def refuse(value: Any, match: str = "would not read back") -> str:
 
 def read_again(value: BaseModel) -> BaseModel:
     return PLAIN.load_model(type(value), dump(value))
+
+
+def by_list(values: dict[str, list[int]]) -> defaultdict[str, list[int]]:
+    return defaultdict(list, values)
+
+
+def labelled(words: list[str], owner: str) -> Labels:
+    found = Labels(words)
+    if owner:
+        found.owner = owner
+    return found
 
 
 # --- models of every kind --------------------------------------------------------------------------------------------
@@ -150,6 +220,18 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Point, st.builds(Point, st.integers())),
     (Annotated[int, Field(gt=0)], st.integers(1)),
     (Annotated[str, Field(min_length=1)], texts.filter(len)),
+    (defaultdict[str, list[int]], st.dictionaries(texts, st.lists(st.integers(), max_size=2), max_size=2).map(by_list)),
+    (defaultdict[str, int], st.builds(defaultdict, st.sampled_from([int, None, lambda: 7]))),
+    (deque[int], st.builds(deque, st.lists(st.integers() | st.booleans(), max_size=3), st.none() | st.integers(3, 4))),
+    (OrderedDict[str, int], st.dictionaries(texts, st.integers(), max_size=3).map(OrderedDict)),
+    (Counter[str], st.lists(texts, max_size=3).map(Counter)),
+    (OwnMoney, st.builds(Money, st.integers(), st.sampled_from(["EUR", "USD"]))),
+    (OwnCode, texts.map(Code)),
+    (OwnLabels, st.builds(labelled, st.lists(texts, max_size=2), st.sampled_from(["", "ann"]))),
+    (OpenPoint, st.builds(OpenPoint, x=st.integers()) | st.builds(OpenPoint, x=st.integers(), y=st.integers())),
+    (FutureDatetime, moments),
+    (PastDatetime, moments),
+    (PastDate, st.dates()),
 ]
 _hashable = st.sampled_from(LEAVES[:8])
 
@@ -184,7 +266,10 @@ def values_of_models(draw: st.DrawFn) -> BaseModel:
     given_values = {f"f{place}": draw(values) for place, (_, values) in enumerate(fields)}
     if draw(st.booleans()):
         return model.model_construct(**given_values)  # type: ignore[no-any-return]
-    return model.model_validate(given_values)  # type: ignore[no-any-return]
+    try:
+        return model.model_validate(given_values)  # type: ignore[no-any-return]
+    except ValidationError:  # a moment on the wrong side of now
+        return model.model_construct(**given_values)  # type: ignore[no-any-return]
 
 
 @given(values_of_models())
@@ -398,6 +483,34 @@ class Holding(BaseModel):
     value: Annotated[Any, PlainSerializer(lambda _: 1), BeforeValidator(lambda _: Unequal())]
 
 
+class Collected(BaseModel):
+    lists: defaultdict[str, list[int]] = defaultdict(list)
+    queue: deque[int] = deque()
+    ordered: OrderedDict[str, int] = OrderedDict()
+    counts: Counter[str] = Counter()
+    point: OpenPoint = OpenPoint(x=1)
+
+
+class Sums(BaseModel):
+    money: OwnMoney
+    code: OwnCode
+    labels: OwnLabels
+
+
+def slotted() -> SlottedMoney:
+    money = SlottedMoney(5)
+    money.note = "gift"
+    return money
+
+
+def held(kind: Any, value: Any) -> BaseModel:
+    return create_model("Held", value=(kind, ...)).model_construct(value=value)
+
+
+OwnSlotted = Annotated[Any, PlainSerializer(lambda money: money.amount), BeforeValidator(SlottedMoney)]
+OwnStream = Annotated[Any, PlainSerializer(lambda _: "x"), BeforeValidator(lambda _: io.BytesIO(b"x"))]
+
+
 GAP = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
 LOSSY: dict[str, BaseModel] = {
     "a field validator that is not idempotent": Cents(amount=5),
@@ -428,6 +541,17 @@ LOSSY: dict[str, BaseModel] = {
     "a text where a number is declared": Line.model_construct(item="x", price="1.10"),
     "a bool where a number is declared": Tree.model_construct(name=True),
     "an object that is read as nothing like it": Bare.model_construct(value=Private()),
+    "a defaultdict with a factory of its own": Collected(lists=defaultdict(lambda: [7])),
+    "a deque with a limit": Collected(queue=deque([1], maxlen=2)),
+    "a deque with another class of items": Collected.model_construct(queue=deque([True])),
+    "an OrderedDict where a dict is declared": Holder.model_construct(facts=OrderedDict(a=1)),
+    "a Counter in Any": Holder(value=Counter("aab")),
+    "extra fields of a dataclass": Collected(point=OpenPoint(x=1, y=2)),  # type: ignore[call-arg]
+    "an own object with more than its equality looks at": held(OwnMoney, Money(5, "USD")),
+    "an own object with slots": held(OwnSlotted, slotted()),
+    "an own text whose equality looks at less": held(OwnCode, Code("ABC")),
+    "an own list with an attribute": held(OwnLabels, labelled(["x"], "ann")),
+    "an object of a library without equality": held(OwnStream, io.BytesIO(b"x")),
 }
 
 
@@ -449,6 +573,10 @@ EXACT: dict[str, BaseModel] = {
     "numbers with all their digits": Line(item="x", price=Decimal("1.10E+5")),
     "an object that is equal to nothing": Odd.model_construct(value=Private()),
     "a root": RootModel[list[int]]([1, 2]),
+    "collections of declared classes": Collected(
+        lists={"a": [1]}, queue=deque([1, 2]), ordered=OrderedDict(b=1, a=2), counts=Counter("aab")
+    ),
+    "own objects with all that they keep": Sums(money=Money(5), code=Code("abc"), labels=Labels(["x"])),
 }
 
 
@@ -857,3 +985,156 @@ def test_literals_and_enums_of_one_class_are_promised() -> None:
     assert check(model(word="b"))
     assert not check(model.model_construct(word="c"))
     assert not check(model.model_construct(colour="red"))
+
+
+# --- the clock, and aliases that are names ---------------------------------------------------------------------------
+
+
+class Visit(BaseModel):
+    at: FutureDatetime
+    booked: PastDatetime | None = None
+    next: list[Visit] = []
+
+
+class Journey(BaseModel):
+    visits: tuple[Visit, Visit]
+    born: PastDate = date(2000, 1, 1)
+
+
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+
+
+def test_a_moment_that_was_in_the_future_is_read_when_it_is_past() -> None:
+    """An undo may come years later; the promise was checked when the value was made."""
+    visit = Visit.model_construct(at=LONG_AGO, booked=datetime(2999, 1, 1, tzinfo=UTC), next=[])
+    outer = Visit.model_construct(at=LONG_AGO, booked=None, next=[visit])
+    journey = Journey.model_construct(visits=(visit, outer), born=date(2999, 1, 1))
+
+    assert find_difference(journey, read_again(journey)) is None
+    with pytest.raises(ValidationError):
+        Visit(at=LONG_AGO)
+
+
+def test_a_model_without_a_clock_is_read_by_its_own_validator() -> None:
+    assert (asks_clock(Line), asks_clock(Journey)) == (False, True)
+    assert reader_of(Line) is Line.__pydantic_validator__
+    assert can_ignore_clock(Line)
+    assert can_ignore_clock(Journey)
+
+
+def test_a_pydantic_that_always_looks_at_the_clock_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Due(BaseModel):
+        at: FutureDatetime
+
+    def make(schema: Any) -> None: ...
+
+    monkeypatch.setattr("saga_orchestrator.definition.readers.SchemaValidator", make)
+
+    assert not can_ignore_clock(Due)
+
+
+def test_a_model_that_is_not_complete_is_read_by_what_it_has() -> None:
+    class Waiting(BaseModel):
+        later: Missing | None = None  # type: ignore[name-defined]  # noqa: F821
+
+    assert reader_of(Waiting) is Waiting.__pydantic_validator__
+
+
+class Swapped(BaseModel):
+    payer: str = Field(alias="payee")
+    payee: str = Field(alias="payer")
+
+
+class Own(BaseModel):
+    payer: str = Field(alias="payer")
+    payee: str = Field(validation_alias=AliasChoices("to", AliasPath("ends", 0)))
+
+
+class Chosen(BaseModel):
+    payer: str = Field(validation_alias=AliasChoices("from", AliasPath("payee", 0)))
+    payee: str
+
+
+class Pathed(BaseModel):
+    payer: str = Field(validation_alias=AliasPath("payee", 0))
+    payee: list[str]
+
+
+@pydantic_dataclass
+class SwappedPoint:
+    x: int = Field(validation_alias="y")
+    y: int = 0
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        (Swapped, "payer"),
+        (Chosen, "payer"),
+        (Pathed, "payer"),
+        (SwappedPoint, "x"),
+        (RootModel[list[Swapped]], "payer"),
+        (Own, None),
+        (Line, None),
+    ],
+)
+def test_a_field_whose_alias_is_the_name_of_another_is_found(model: Any, field: str | None) -> None:
+    assert find_twins(model) == field
+
+
+def test_a_model_with_such_aliases_is_stored_by_its_names() -> None:
+    value = Swapped(payee="ann", payer="bob")
+
+    assert read_again(value) == value
+
+
+# --- one text for equal sets -----------------------------------------------------------------------------------------
+
+
+ONE, OTHER = frozenset([0, 8]), frozenset([8, 0])
+"""Equal sets in two orders: the hashes of these numbers collide."""
+
+
+class Basket(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    tags: frozenset[int] = frozenset()
+    pairs: list[tuple[int, frozenset[int]]] = []
+    joined: Annotated[
+        frozenset[int],
+        PlainSerializer(lambda items: "+".join(map(str, sorted(items)))),
+        BeforeValidator(lambda said: said.split("+") if isinstance(said, str) else said),
+    ] = frozenset({1})
+
+
+@dataclass
+class Bag:
+    tags: frozenset[int]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ONE, OTHER),
+        ({"a": [ONE]}, {"a": [OTHER]}),
+        ({"a": frozenset({ONE, frozenset()})}, {"a": frozenset({OTHER, frozenset()})}),
+        (Bag(ONE), Bag(OTHER)),
+        (Basket(tags=ONE), Basket(tags=OTHER)),
+        (RootModel[frozenset[int]](ONE), RootModel[frozenset[int]](OTHER)),
+        (Basket(pairs=[(1, ONE)], more={"x": 1}), Basket(pairs=[(1, OTHER)], more={"x": 1})),  # type: ignore[call-arg]
+        (Basket(joined=ONE, tags=ONE), Basket(joined=OTHER, tags=OTHER)),
+    ],
+)
+def test_equal_sets_have_one_text_in_all_processes(one: Any, other: Any) -> None:
+    assert list(ONE) != list(OTHER)
+    for payloads in (PLAIN, SEALED):
+        texts_of = [payloads.dump(value, what=WHAT, is_compared=True) for value in (one, other)]
+        assert texts_of[0] == texts_of[1]
+
+
+@given(values_of_models())
+def test_an_order_of_sets_changes_no_value(value: BaseModel) -> None:
+    try:
+        text = PLAIN.dump(value, what=WHAT, is_compared=True)
+    except PayloadError:
+        return
+    assert find_difference(value, PLAIN.load_model(type(value), text)) is None
