@@ -32,6 +32,7 @@ from ..kernel.order_events import (
 from ..kernel.pause import PauseOrdered, ResumeOrdered, StepOrdered
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
+from ..runtime.numbers import check_count, check_moment
 from ..runtime.orchestrator import SagaOrchestrator, engine_of
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
 from ..runtime.tenure import initial_of
@@ -96,11 +97,10 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         A saga that is created while you turn the pages is not seen; none is seen twice. ``awaiting="definition"`` finds
         the sagas that a process has put back because their definition has changed under the same version.
         """
-        if not 1 <= limit <= _LARGEST_PAGE:
-            raise SagaStateError(f"limit is 1 to {_LARGEST_PAGE}; got {limit}.")
+        check_count("limit", limit, most=_LARGEST_PAGE)
         for name, moment in (("created_after", created_after), ("created_before", created_before)):
-            if moment is not None and moment.tzinfo is None:
-                raise SagaStateError(f"{name} needs a time zone; got {moment!r}. Say datetime.now(UTC), for example.")
+            if moment is not None:
+                check_moment(name, moment)
         names = {"saga_name": saga_name, "aggregation_id": aggregation_id, "trace_id": trace_id, "awaiting": awaiting}
         for name, value in names.items():
             if value is not None:

@@ -15,6 +15,7 @@ from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.error_text import hide_message
 from ..runtime.failing import DIRTY, CompensationResult, dirty_state_of, hook_of, is_dirty, without_hook
+from ..runtime.numbers import check_count
 from ..runtime.texts import check_characters, check_name
 from ..runtime.watching import ended
 from ..storage.rows import SagaFilter
@@ -33,6 +34,7 @@ class DirtySagas:
         Dirty is one that is STUCK, or that has FAILED with a residue. It is so until its effects are undone or waived:
         to be told of it, or to leave it alone, changes nothing.
         """
+        check_count("limit", limit, least=0)
         if saga_name is not None:
             check_characters("saga_name", saga_name)
         wanted, found, before = SagaFilter(status=DIRTY, saga_name=saga_name), list[UUID](), None

@@ -14,6 +14,7 @@ from loguru import logger
 from ..errors import SagaStateError
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
+from ..runtime.numbers import check_count, check_duration
 from ..runtime.texts import check_characters, check_name
 from ..storage.retention import Bygone
 from .statuses import statuses_of
@@ -71,10 +72,10 @@ class EndedSagas:
         wanted = statuses_of(statuses)
         if active := sorted(status for status in wanted if not status.is_terminal):
             raise SagaStateError(f"Only sagas that are over can be deleted; {', '.join(active)} is active.")
-        if older_than < timedelta(0):
-            raise SagaStateError(f"older_than is an age, and no less than nothing; got {older_than}.")
-        if not 1 <= limit <= _MOST:
-            raise SagaStateError(f"limit is 1 to {_MOST}; got {limit}.")
+        check_duration("older_than", older_than, least=timedelta(0))
+        check_count("limit", limit, most=_MOST)
+        if timeout is not None:
+            check_duration("timeout", timeout)
         _check_author(actor, reason)
         if saga_name is not None:
             check_characters("saga_name", saga_name)

@@ -17,5 +17,7 @@ def statuses_of(named: SagaStatus | Iterable[SagaStatus]) -> frozenset[SagaStatu
     wanted = [named] if isinstance(named, str) else named
     try:
         return frozenset(SagaStatus(each) for each in wanted)
+    except TypeError as error:
+        raise SagaStateError(f"A status is {named!r:.80}; give it a SagaStatus, or several.") from error
     except ValueError as error:
         raise SagaStateError(f"{error}; the statuses are {', '.join(SagaStatus)}.") from error

@@ -23,8 +23,7 @@ from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ..definition.io import PayloadCodec, Payloads
-from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
-from ..kernel.draft import LONGEST
+from ..errors import SagaNotFoundError, SagaStateError
 from ..kernel.events import Event
 from ..kernel.order_events import FailureOrdered
 from ..storage.contract import Store
@@ -50,6 +49,7 @@ from .inside import Inside, driving, inside, refuse, waiting_for
 from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
+from .numbers import LARGEST, check_count, check_settings
 from .performer import Performer
 from .progress import ProgressBoard
 from .reading import SagaReader
@@ -94,11 +94,8 @@ class SagaEngine(Generic[ModelT]):
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if not timedelta(0) < execution_lease <= LONGEST:
-            raise SagaDefinitionError(f"execution_lease must be longer than nothing, and at most {LONGEST.days} days.")
+        check_settings(execution_lease, database_timeout, event_retention, max_payload_bytes, payload_codec)
         self.home = Home()
-        if database_timeout <= timedelta(0):
-            raise SagaDefinitionError("database_timeout must be longer than nothing.")
         lease = execution_lease.total_seconds()
         self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
         self._store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease * _IDLE))
@@ -247,6 +244,7 @@ class SagaEngine(Generic[ModelT]):
         Raises:
             SagaStateError: A step has called it; it would wait for sagas that may wait for the step's own.
         """
+        check_count("limit", limit, least=0, most=LARGEST)
         if (caller := inside()) is not None:
             raise SagaStateError(f"Saga {caller.saga_id}: run_due was called from its step; let a SagaWorker call it.")
         driving = await self.claim_due(limit)

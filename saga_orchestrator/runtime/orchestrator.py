@@ -24,6 +24,7 @@ from .after_commit import after_commit
 from .birth import OnConflict, StartResult
 from .deciding import Decider
 from .engine import SagaEngine
+from .numbers import check_duration
 from .owned import check_own, session_of
 from .pausing import Pausing
 from .receiving import Start
@@ -221,6 +222,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             SagaNotFoundError: No saga has this id.
             TimeoutError: It took longer than `timeout`; the saga goes on.
         """
+        if timeout is not None:
+            check_duration("timeout", timeout, least=None)
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
             head = await ended(self._engine, saga_id)
         rows = (await self._engine.store.history([saga_id]))[saga_id]
@@ -242,6 +245,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             TimeoutError: It took longer than `timeout`.
             SagaError: As for `start`.
         """
+        if timeout is not None:
+            check_duration("timeout", timeout, least=None)
         result = await self.result(await self.start(**wanted), timeout)
         if raise_on_error and result.status is not SagaStatus.COMPLETED:
             raise SagaFailedError(result.saga_id, result.status.value, result.error, result.residue)

@@ -13,6 +13,7 @@ from ..errors import SagaDefinitionError, SagaSchemaError
 from ..storage.store import SagaStore
 from .error_text import show
 from .home import running
+from .numbers import LARGEST, check_count, check_duration
 from .orchestrator import SagaOrchestrator, engine_of
 from .stop_signals import stopped_by_signals
 
@@ -44,10 +45,9 @@ class SagaWorker:
         concurrency: int = 100,
         drain: timedelta = timedelta(0),
     ) -> None:
-        if concurrency < 1 or poll_interval <= timedelta(0):
-            raise SagaDefinitionError(
-                "A worker needs a concurrency of at least 1 and a poll_interval longer than nothing."
-            )
+        check_duration("poll_interval", poll_interval, error=SagaDefinitionError)
+        check_count("concurrency", concurrency, most=LARGEST, error=SagaDefinitionError)
+        check_duration("drain", drain, least=timedelta(0), error=SagaDefinitionError)
         self._engine = engine_of(orchestrator, "SagaWorker")
         self._poll = poll_interval.total_seconds()
         self._concurrency = concurrency

@@ -25,6 +25,7 @@ from ..errors import DatabaseTimeoutError
 from .bracket import Bracket
 
 _SERVER_LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+_MOST_MILLISECONDS = 2**31 - 1
 _AGAIN = 1.0
 """Seconds after which a watch that has not helped cancels the task, and then cancels it again."""
 HURRY = 2.0
@@ -217,7 +218,12 @@ class WatchedBracket:
 
 def give_up_after(idle: float) -> str:
     """Return the command for PostgreSQL that ends a transaction which is idle for so long."""
-    return f"; SET LOCAL idle_in_transaction_session_timeout = {max(int(idle * 1000), 1)}"
+    return f"; SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(idle)}"
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return a limit as PostgreSQL takes it: at most 24 days, and not 0, which is no limit."""
+    return min(max(int(seconds * 1000), 1), _MOST_MILLISECONDS)
 
 
 async def begin_with(connection: AsyncConnection, seconds: float) -> None:
@@ -226,7 +232,7 @@ async def begin_with(connection: AsyncConnection, seconds: float) -> None:
     driver: Any = driver_of(connection)
     if getattr(adapter, "isolation_level", None) == "autocommit":
         return
-    limit = max(int(seconds * 1000), 1)
+    limit = _milliseconds(seconds)
     if not _fits(adapter, driver):
         chosen = ", ".join(f"set_config('{name}', '{limit}', true)" for name in _SERVER_LIMITS)
         await connection.exec_driver_sql(f"SELECT {chosen}")

@@ -212,7 +212,7 @@ class MemoryStore:
             return None
         return (self._rival(birth.head),) if self._insert(birth) is Written.TAKEN else None
 
-    async def purge(self, bygone: Bygone, limit: int) -> int:
+    async def purge(self, bygone: Bygone, limit: int, seconds: float | None = None) -> int:
         await asyncio.sleep(0)
         gone = bygones(self.rows, bygone, self._now())[:limit]
         for saga_id in gone:

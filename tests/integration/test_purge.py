@@ -296,9 +296,9 @@ async def test_who_has_deleted_what_is_logged(database: Site, world: World, logg
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"older_than": timedelta(seconds=-1)}, "no less than nothing"),
-        ({"limit": 0}, "limit is 1 to 1000; got 0"),
-        ({"limit": 1001}, "limit is 1 to 1000; got 1001"),
+        ({"older_than": timedelta(seconds=-1)}, "older_than is .* a timedelta of 0 or more"),
+        ({"limit": 0}, "limit is 0; give it a whole number: 1 to 1000"),
+        ({"limit": 1001}, "limit is 1001; give it a whole number: 1 to 1000"),
         ({"statuses": ["OVER"]}, "the statuses are"),
         ({"actor": ""}, "actor has 1 to 255 characters"),
         ({"reason": 7}, "reason is a text"),
