@@ -20,7 +20,15 @@ from ..kernel.codec import NewerStateError, UnreadableStateError, decode
 from ..kernel.effects import Verdict
 from ..kernel.events import Claimed, Event
 from ..kernel.laws import STRUCTURAL_LAWS
-from ..kernel.order_events import AbortOrdered, CompensateOrdered, FailureOrdered, RewindOrdered, WaiveOrdered
+from ..kernel.order_events import (
+    AbortOrdered,
+    ActionEnded,
+    CompensateOrdered,
+    FailureOrdered,
+    Order,
+    RewindOrdered,
+    WaiveOrdered,
+)
 from ..kernel.state import SagaStatus, State
 from ..storage.contract import Store
 from ..storage.rows import Birth, Head, Move, Ownership
@@ -46,6 +54,8 @@ ENGINE = "engine"
 """Who has given an order that the definition gives."""
 CHANGED = "definition"
 """The `awaiting` of a saga that this process leaves alone, because its definition has changed."""
+CUT_OFF = "owner:"
+"""How the `awaiting` of an aborted saga begins; then follows when the lease of its former owner ends."""
 _DEFERRED = timedelta(minutes=1)
 """How long a saga that this process cannot run, although it knows its name and version, is left to others."""
 
@@ -114,6 +124,14 @@ class Claims:
         else:
             ownership = released(definition.graph, done.state, now)
         return compose(grip_of(head, definition), done, now, ownership)
+
+    def aborted(self, head: Head, definition: SagaDefinition, before: State, done: Fold, now: datetime) -> Move:
+        """Return the move of an abort; it says until when another process may be at work on what it cuts off."""
+        move = self.owned(head, definition, done, now)
+        is_elsewhere = is_at_work(before) and head.lease_owner not in (None, self.owner)
+        if not is_elsewhere or head.deadline_at is None or head.deadline_at <= now or move.ownership is None:
+            return move
+        return move._replace(ownership=move.ownership._replace(awaiting=f"{CUT_OFF}{head.deadline_at.isoformat()}"))
 
     def moved(self, head: Head, definition: SagaDefinition, before: State, done: Fold, now: datetime) -> Move:
         """Return the move that leaves a saga at work to its owner, as long as it is, and else takes it if it is now."""
@@ -214,15 +232,23 @@ class Intake:
         if event is None:
             self.verdict = Verdict.STALE
             return None
+        if begins_work(event) and (until := cut_off_until(head)) is not None and until > now:
+            self.verdict, self.reason = Verdict.REFUSED, _still_at_work(until)
+            return None
         done = fold(definition.graph, state, head.last_error, [event], now)
         self.verdict, self.reason = done.verdict, done.reason
         if not done.moved:
             return None
         if head.status.is_terminal and head.deadline_at is not None and definition.is_unknown:
             return compose(grip_of(head, definition), done, now, None)  # its hook is left to a process that has it
-        if isinstance(self.event, AbortOrdered | FailureOrdered):
+        if isinstance(self.event, AbortOrdered):
+            return self.claims.aborted(head, definition, state, done, now)
+        if isinstance(self.event, FailureOrdered):
             return self.claims.owned(head, definition, done, now)
-        return self.claims.moved(head, definition, state, done, now)
+        move = self.claims.moved(head, definition, state, done, now)
+        if isinstance(self.event, WaiveOrdered) and move.ownership is not None and cut_off_until(head) is not None:
+            return move._replace(ownership=move.ownership._replace(awaiting=head.awaiting))
+        return move
 
     def raise_if_refused(self, head: Head) -> None:
         """Raise what an operator is to read.
@@ -258,6 +284,24 @@ class Intake:
             return unknown_definition(head)
         is_halted = head.status is SagaStatus.FAILED
         return unknown_definition(head) if isinstance(self.event, WaiveOrdered) and is_halted else None
+
+
+def begins_work(event: Event) -> bool:
+    """Return whether an order may call code of the author's for a saga that is over."""
+    return isinstance(event, Order) and not isinstance(event, WaiveOrdered | ActionEnded)
+
+
+def cut_off_until(head: Head) -> datetime | None:
+    """Return until when the former owner of an aborted saga may be at work on it; None if none may."""
+    said = head.awaiting or ""
+    return datetime.fromisoformat(said.removeprefix(CUT_OFF)) if said.startswith(CUT_OFF) else None
+
+
+def _still_at_work(until: datetime) -> str:
+    return (
+        f"it was aborted while another process was at work on it, which may go on until {until:%H:%M:%S} UTC; what is "
+        "done before that could be done twice. Try again then"
+    )
 
 
 def by_definition(definition: SagaDefinition) -> FailureOrdered:

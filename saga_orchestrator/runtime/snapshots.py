@@ -29,7 +29,8 @@ class SagaSnapshot:
 
     Attributes:
         awaiting: ``event:`` and the types of the events, ``timer``, ``retry``, ``pause``, ``operator``, None, or
-            ``definition``: it is left to a process that has the definition it was started with.
+            ``definition``: it is left to a process that has the definition it was started with. Of an aborted saga
+            ``owner:`` and the time until which the process that had it may be at work on it.
         step_execution_token: Of a saga that waits, the token for `notify`: that of its one open wait, or of its pause
             before a retry; None once it is over.
         waits: The waits for events that are open, each with a token of its own.

@@ -439,6 +439,58 @@ async def test_a_saga_that_is_being_reverted_is_not_closed(database: Site, world
     assert world.calls == ["flight", "hotel", "undo flight"]
 
 
+async def test_what_an_abort_cuts_off_elsewhere_is_not_done_again_before_its_owner_is_gone(
+    database: Site, world: World
+) -> None:
+    """The owner learns of the abort when it renews its lease; until that has ended its undo may be at work."""
+    hooks = Hooks()
+    owner, other = (database.joins(by_hand(world, hooks)) for _ in range(2))
+    saga_id = await failed(owner, world)
+    gate = world.gate("undo flight")
+    reverting = asyncio.create_task(admin_of(owner).execute_compensation(saga_id, "REVERT", **WHO))
+    await gate.wait_reached()
+    await admin_of(other).abort(saga_id, **WHO)
+
+    for action in ("CLOSE_ALL", "REVERT", "ALERT_HUMAN"):
+        refused = await soon(admin_of(other).execute_compensation(saga_id, action, **WHO))
+        assert "while another process was at work on it, which may go on until" in refused.message
+    assert (hooks.calls, world.calls) == ([], ["flight", "hotel", "undo flight"])
+    assert await is_dirty(other, saga_id)
+
+    gate.open()
+    assert not (await soon(reverting)).success
+    assert await is_dirty(other, saga_id)
+    await database.edit(saga_id, awaiting="owner:2001-01-01T00:00:00+00:00")  # the lease has ended
+    closed = await soon(admin_of(other).execute_compensation(saga_id, "CLOSE_ALL", **WHO))
+
+    assert (closed.success, hooks.calls, world.calls.count("undo flight")) == (True, [saga_id], 1)
+    assert (await other.get_snapshot(saga_id)).awaiting is None
+    shown = [(row.step_id, row.status) for row in (await admin_of(other).get_saga(saga_id)).step_history]
+    assert ("flight", "IN_DOUBT") in shown
+
+
+async def test_a_waiver_of_one_step_lets_nobody_undo_the_others_beside_their_owner(
+    database: Site, world: World
+) -> None:
+    owner, other = (database.joins(by_hand(world)) for _ in range(2))
+    gate = world.gate("hotel")
+    starting = asyncio.create_task(owner.start(**ORDER))
+    await gate.wait_reached()
+    ((saga_id,),) = await database.sql("SELECT id FROM trip_saga")
+    saga_id = UUID(str(saga_id))
+    await admin_of(other).abort(saga_id, **WHO)
+    await admin_of(other).waive_step(saga_id, "hotel", **WHO)
+    with pytest.raises(SagaStateError, match="while another process was at work on it"):
+        await soon(admin_of(other).compensate_step(saga_id))
+    gate.open()
+    await soon(starting)
+
+    assert world.calls == ["flight", "hotel"]
+    await database.edit(saga_id, awaiting=None)
+    await soon(admin_of(other).compensate_step(saga_id))
+    assert (await other.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+
+
 @pytest.mark.parametrize("end", ["stops", "dies"])
 async def test_an_action_whose_process_is_gone_is_carried_out_by_the_next(
     database: Site, world: World, end: str
