@@ -49,7 +49,8 @@ class StepContext:
         initial_data: What the saga was started with, as plain JSON values.
         deadline: When this attempt is given up, if it has a timeout.
         phase: "execute", "compensate" or "confirm".
-        session: Of a transactional step, the `AsyncSession` to write by; flushed and committed by the engine.
+        session: Of a transactional step, the `AsyncSession` to write by; flushed and committed by the engine. Of
+            another step it is false, and any use of it raises `SagaStateError`.
     """
 
     saga_id: UUID

@@ -194,6 +194,11 @@ class StepDefinition:
         return self.step._begins_only  # noqa: SLF001 - private to authors of steps, not to this module
 
     @property
+    def needs_session(self) -> bool:
+        """Whether its author may write by `ctx.session`; by that of a step with a child only the engine does."""
+        return self.node.transactional and not self.begins_only
+
+    @property
     def plain(self) -> frozenset[str]:
         """Which methods of the step call a plain function, and so need a thread."""
         return self.step._plain  # noqa: SLF001 - private to authors of steps, not to this module

@@ -102,7 +102,9 @@ class SagaEngine(Generic[ModelT]):
         self._check_values: Callable[[Any], None] = (
             self._store.check_values if isinstance(self._store, SagaStore) else _accept
         )
-        self.registry = Registry(encrypts=payload_codec is not None)
+        self.registry = Registry(
+            encrypts=payload_codec is not None, has_sessions=getattr(self._store, "has_sessions", True)
+        )
         self.payloads = Payloads(max_payload_bytes, payload_codec)
         self.lease = execution_lease
         self.owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(6)}"

@@ -36,6 +36,7 @@ from .calls import Outcome, call, settled
 from .error_text import describe, locate
 from .ids import idempotency_key
 from .letters import opened
+from .no_session import NoSession
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -290,7 +291,7 @@ class Performer:
             initial_data=tenure.initial_data(self._payloads, tenure.definition.step(step_id).scope),
             deadline=None if timeout is None else started + min(timeout, LONGEST),
             phase=phase,
-            session=session,
+            session=NoSession(step_id, is_transactional=step.node.transactional) if session is None else session,
             _kin=Kin(self._children, begun_under, work.attempt - 1 - heard - spent),
             _backing=Backing(work, tenure, session, self._tools),
         )

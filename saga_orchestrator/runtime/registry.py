@@ -21,10 +21,11 @@ class Registry:
 
     Args:
         encrypts: A codec encodes payloads, so that secrets can be stored.
+        has_sessions: The store has transactions for steps to write in.
     """
 
-    def __init__(self, *, encrypts: bool = False) -> None:
-        self._encrypts = encrypts
+    def __init__(self, *, encrypts: bool = False, has_sessions: bool = True) -> None:
+        self._encrypts, self._has_sessions = encrypts, has_sessions
         self._versions: dict[str, dict[int, SagaDefinition]] = {}
         self._claimable: Claimable | None = None
         self._warned: set[tuple[str, int]] = set()
@@ -36,7 +37,8 @@ class Registry:
 
         Raises:
             SagaDefinitionError: The name is unusable, or has a definition of this version already; or the saga would
-                start itself as its own child, or as one of its child's, without an end.
+                start itself as its own child, or as one of its child's, without an end; or a step of it is
+                transactional, and the store has no sessions.
         """
         if not isinstance(definition, SagaDefinition):
             raise SagaDefinitionError(f"Saga {name!r:.80}: register() takes what SagaBuilder.build() returned.")
@@ -50,6 +52,7 @@ class Registry:
                 f"Saga '{name}' is already registered with version {definition.version}; "
                 "give a changed definition a higher SagaBuilder(version=...), and keep the old one while its sagas run."
             )
+        self._check_sessions(name, definition)
         self._check_ends(name, {**versions, definition.version: definition})
         for secret in () if self._encrypts else describe_secrets(name, definition.steps):
             logger.warning("{} Until then the engine refuses the step before it is called.", secret)
@@ -105,6 +108,16 @@ class Registry:
         """Begin and claim what has this name again; return the sagas that were paused with it."""
         self._claimable = None
         return self.held.pop(name, set())
+
+    def _check_sessions(self, name: str, definition: SagaDefinition) -> None:
+        if self._has_sessions:
+            return
+        for step in definition.steps:
+            if step.needs_session or (step.each is not None and step.each.needs_session):
+                raise SagaDefinitionError(
+                    f"Saga '{name}': step '{step.step_id}' is transactional, and the store of this orchestrator has no "
+                    "sessions. Give the orchestrator model_class and session_maker; in a test, on a SQLite file."
+                )
 
     def _check_ends(self, name: str, versions: Mapping[int, SagaDefinition]) -> None:
         """Refuse a saga that could complete only after it has: it waits for a child of its own name, come what may."""

@@ -32,6 +32,9 @@ class MemoryStore:
         now: The time; the machine's by default.
     """
 
+    has_sessions = False
+    """It has none for a transactional step to write by, so such a step is refused when it is registered."""
+
     def __init__(self, now: Callable[[], datetime] | None = None) -> None:
         self._now = now or (lambda: datetime.now(UTC))
         self.rows: dict[UUID, Head] = {}

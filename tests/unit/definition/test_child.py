@@ -101,6 +101,7 @@ class TestAdding:
         """The rest looks, and gives orders, which needs connections of its own."""
         for step in (added(), added(detached=True)):
             assert (step.node.transactional, step.begins_only) == (True, True)
+            assert not step.needs_session
 
     def test_the_diagram_shows_it(self) -> None:
         """By what it is."""

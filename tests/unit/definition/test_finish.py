@@ -149,7 +149,10 @@ def test_m14_a_transactional_step_is_confirmed_in_a_transaction() -> None:
     class Book(Hold):
         transactional = True
 
-    assert steps(("book", Book())).graph.nodes["book.confirm"].transactional
+    saga = steps(("book", Book()))
+    assert saga.graph.nodes["book.confirm"].transactional
+    assert saga.step("book").needs_session
+    assert saga.step("book.confirm").needs_session
 
 
 def test_m14_the_finish_is_drawn() -> None:
