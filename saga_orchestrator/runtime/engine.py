@@ -54,6 +54,7 @@ from .performer import Performer
 from .progress import ProgressBoard
 from .reading import SagaReader
 from .registry import Registry
+from .rounds import Rounds
 from .schema import SchemaCheck
 from .setbacks import is_of_the_database, judge_setback
 from .surrender import Surrenders
@@ -126,6 +127,7 @@ class SagaEngine(Generic[ModelT]):
         context = copy_context()
         context.run(make_current, self.threads)
         self.background = Background(context)
+        self._deliveries = Rounds(self.background, self._limit, self._mailroom.deliver_due)
         collect = partial(self.background.outcome, self._mailroom.collect)  # to the end, whoever has stopped waiting
         self._tools = Tools(self._commits, performer, self.now, collect, self.threads)
         self._schema = SchemaCheck(self._store, self.background)
@@ -243,6 +245,9 @@ class SagaEngine(Generic[ModelT]):
     async def run_due(self, limit: int) -> int:
         """Claim up to `limit` due sagas, drive them all until each ends or waits; return how many are driven.
 
+        It delivers events that are due, for at most twice `database_timeout`. Those whose saga another transaction
+        holds are left to a later call.
+
         Raises:
             SagaStateError: A step has called it; it would wait for sagas that may wait for the step's own.
         """
@@ -250,25 +255,28 @@ class SagaEngine(Generic[ModelT]):
         if (caller := inside()) is not None:
             raise SagaStateError(f"Saga {caller.saga_id}: run_due was called from its step; let a SagaWorker call it.")
         driving = await self.claim_due(limit)
-        if driving:
-            await asyncio.shield(asyncio.wait(driving))
+        if under_way := [*driving, *self._deliveries.under_way]:
+            await asyncio.shield(asyncio.wait(under_way))
         return len(driving)
 
     async def claim_due(self, limit: int) -> list[asyncio.Task[None]]:
-        """Claim up to `limit` due sagas and begin to drive them; return a task for each, done when it ends or waits."""
+        """Claim up to `limit` due sagas and begin to drive them; return a task for each, done when it ends or waits.
+
+        Events that are due are delivered in the background, so that none holds up a claim.
+        """
         await self.ready()
         claiming = self.background.begin(self._claim_due(limit))
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
-        return await asyncio.shield(claiming)
+        driving = await asyncio.shield(claiming)
+        self._deliveries.begin(limit)
+        return driving
 
     async def _claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
         with self._surrenders.heeding(self._claims.judge) as judge:
             pairs = await self.store.claim(self.registry.claimable, limit, judge)
-        driving = [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
-        await self._mailroom.deliver_due(limit)
-        return driving
+        return [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
 
     async def wake(self, saga_id: UUID) -> None:
         """Look at one saga now: claim and drive it if it is due, and return when it ends or waits."""
@@ -448,10 +456,9 @@ class SagaEngine(Generic[ModelT]):
         return in_time
 
     async def _release_all(self) -> None:
-        if self._claiming:
-            await asyncio.wait(self._claiming)
-        releases = [self._release(saga_id, driver) for saga_id, driver in tuple(self.drivers.items())]
-        await asyncio.gather(*releases, return_exceptions=True)
+        if under_way := {*self._claiming, *self._deliveries.end()}:
+            await asyncio.wait(under_way)
+        await asyncio.gather(*(self._release(*each) for each in tuple(self.drivers.items())), return_exceptions=True)
 
     async def _release(self, saga_id: UUID, driver: Driver) -> None:
         try:

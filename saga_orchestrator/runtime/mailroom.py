@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ..errors import SagaNotFoundError
 from ..kernel.draft import LONGEST
 from ..storage.contract import Store
+from ..storage.database_errors import is_blocked
 from ..storage.inbox import CORRELATION, LEFT, SAGA
 from ..storage.rows import Fate, Head, Letter, Move
 from .after_commit import after_commit
@@ -30,6 +31,7 @@ from .background import Background
 from .error_text import show
 from .reading import Question, SagaReader
 from .registry import Registry
+from .rounds import IsOver
 
 _PURGED_EVERY = timedelta(minutes=1)
 
@@ -88,6 +90,7 @@ class Mailroom:
         self._office, self._reader, self._retention = office, reader, min(retention, LONGEST)
         self._inbox = office.store.inbox
         self._purge_at: datetime | None = None
+        self._held: set[UUID] = set()
 
     async def signal(self, letter: Letter, session: AsyncSession | None) -> Sending:
         """Keep an event durably, and deliver it; what it sets going goes on in the background.
@@ -111,25 +114,29 @@ class Mailroom:
         return Sending(known.id, SignalResult.DUPLICATE)
 
     def _deliver_soon(self, letter: Letter) -> None:
-        _ = self._office.background.begin(self.deliver(letter.id, letter.address))
+        _ = self._office.background.begin(self.deliver(letter.id, letter.address, patient=False))
 
     def look_soon(self, saga_id: UUID | None) -> None:
         """Give a saga what has come for it, in the background. If that fails, `deliver_due` does it later."""
         if saga_id is not None:
-            _ = self._office.background.begin(self._delivered(saga_id))
+            _ = self._office.background.begin(self._delivered(saga_id, patient=False))
 
-    async def deliver(self, letter_id: UUID, address: str) -> SignalResult:
-        """Deliver an event to the first saga of its address that takes it; say what has become of it."""
+    async def deliver(self, letter_id: UUID, address: str, *, patient: bool = True) -> SignalResult:
+        """Deliver an event to the first saga of its address that takes it; say what has become of it.
+
+        Args:
+            patient: Wait for rows that another transaction holds, as long as a call to the database may take.
+        """
         addressees, is_deferred = await self._inbox.addressees(address), False
         for saga_id in addressees:
             with suppress(SagaNotFoundError):  # it has been deleted since it was found
-                head, _ = await self._delivered(saga_id, letter_id)
+                head, _ = await self._delivered(saga_id, letter_id, patient=patient)
                 is_deferred = is_deferred or self._is_deferred(head)
             found = await self._inbox.find(letter_id)
             if found is None or found.fate is not Fate.BUFFERED:
                 return SignalResult.UNMATCHED if found is None else SignalResult(found.fate.value)
         if not addressees or address.startswith(f"{CORRELATION}:"):
-            await self._inbox.shelve(letter_id)
+            await self._inbox.shelve(letter_id, patient)
         return SignalResult.DEFERRED if is_deferred else SignalResult.BUFFERED
 
     def _is_deferred(self, head: Head) -> bool:
@@ -140,11 +147,11 @@ class Mailroom:
         return True
 
     async def _delivered(
-        self, saga_id: UUID, letter_id: UUID | None = None, reader: SagaReader | None = None
+        self, saga_id: UUID, letter_id: UUID | None = None, reader: SagaReader | None = None, patient: bool = True
     ) -> tuple[Head, bool]:
         """Have a saga take what has come for it, if this process knows it; return whether anything became of it."""
         since = asyncio.get_running_loop().time()
-        head, delivery = await self._inbox.deliver(saga_id, reader or self._reader, letter_id)
+        head, delivery = await self._inbox.deliver(saga_id, reader or self._reader, letter_id, patient)
         if delivery.move is not None:
             self._office.follow(head, delivery.move, since)
         return head, bool(delivery.settled)
@@ -166,22 +173,43 @@ class Mailroom:
         head = await self._office.store.head(saga_id)
         return [] if head is None else self._reader.questions(head)
 
-    async def deliver_due(self, limit: int) -> None:
-        """Deliver what was posted, and not delivered by whoever posted it; now and then, forget what is too old."""
+    async def deliver_due(self, limit: int, is_over: IsOver) -> None:
+        """Deliver what was posted, and not delivered by whoever posted it; now and then, forget what is too old.
+
+        Events that could not even be deferred come last, and others in their place.
+        """
         try:
-            for letter_id, address in await self._inbox.due(self._office.registry.claimable, limit):
-                await self._deliver_or_defer(letter_id, address)
+            found = await self._inbox.due(self._office.registry.claimable, limit + len(self._held))
+            self._held.intersection_update(letter_id for letter_id, _ in found)
+            blocked: set[str] = set()
+            for letter_id, address in sorted(found, key=lambda each: each[0] in self._held):
+                if is_over():
+                    return
+                await self._deliver_or_defer(letter_id, address, blocked)
             await self._purge(self._office.now())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the sagas that were claimed are to be driven
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again with the next round
             logger.warning("events could not be delivered yet: {}", show(error, self._reader.payloads))
 
-    async def _deliver_or_defer(self, letter_id: UUID, address: str) -> None:
-        """Deliver an event; one that cannot be stands in nobody's way."""
+    async def _deliver_or_defer(self, letter_id: UUID, address: str, blocked: set[str]) -> None:
+        """Deliver an event; one that cannot be stands in nobody's way.
+
+        Args:
+            blocked: The addresses whose rows another transaction holds. Each is waited for once in a round.
+        """
         try:
-            await self.deliver(letter_id, address)
+            if address not in blocked:
+                await self.deliver(letter_id, address, patient=False)
+                return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this letter's
+            if is_blocked(error):
+                blocked.add(address)
             logger.warning("event {} could not be delivered yet: {}", letter_id, show(error, self._reader.payloads))
+        try:
             await self._inbox.defer(letter_id, self._office.now() + LEFT)
+        except Exception as error:
+            self._held.add(letter_id)
+            if not is_blocked(error):
+                raise
 
     async def _purge(self, now: datetime) -> None:
         if self._purge_at is not None and self._purge_at <= now:

@@ -268,16 +268,19 @@ def _is_in_memory(engine: AsyncEngine) -> bool:
     return engine.dialect.name == "sqlite" and (database in (None, "", ":memory:") or "mode=memory" in str(database))
 
 
-async def through_contention(transaction: Callable[[], Awaitable[T]]) -> T:
+async def through_contention(transaction: Callable[[], Awaitable[T]], patient: bool = True) -> T:
     """Run a transaction again while it fails by contention with others, which leaves nothing of it behind.
 
     A lost connection is not contention: nobody knows what it left behind.
+
+    Args:
+        patient: Also run again one that gave up because another transaction holds what it needs.
     """
     for pause in _PAUSES:
         try:
             return await transaction()
         except DBAPIError as error:
-            if not is_contention(error):
+            if not is_contention(error) or (is_blocked(error) and not patient):
                 raise
         await asyncio.sleep(pause)
     return await transaction()

@@ -7,7 +7,8 @@ A process that ends in between leaves a letter that is due, and whoever looks ne
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -72,11 +73,14 @@ class Inbox(Protocol):
         """Return the sagas that an address may mean, those first that are not over."""
         ...
 
-    async def deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None) -> tuple[Head, Delivery]:
+    async def deliver(
+        self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None, patient: bool = True
+    ) -> tuple[Head, Delivery]:
         """Lock the saga, have its letters read, and write what the reader says in the same transaction.
 
         Args:
             letter_id: A letter that is read even if the saga does not wait for it.
+            patient: Wait for rows that another transaction holds; if False, fail after a moment.
 
         Raises:
             SagaNotFoundError: No saga has this id.
@@ -95,11 +99,11 @@ class Inbox(Protocol):
         ...
 
     async def defer(self, letter_id: UUID, until: datetime) -> None:
-        """Have nobody look at a letter before then."""
+        """Have nobody look at a letter before then; fail after a moment if another transaction holds it."""
         ...
 
-    async def shelve(self, letter_id: UUID) -> None:
-        """Have nobody look at a letter that is no known saga's before a saga asks for it."""
+    async def shelve(self, letter_id: UUID, patient: bool = True) -> None:
+        """Have nobody look at a letter that is no known saga's before a saga asks for it; `patient` as in `deliver`."""
         ...
 
     async def purge(self, before: datetime) -> None:
@@ -165,11 +169,15 @@ class SagaInbox:
         active_first = case((text(TERMINAL), 1), else_=0)
         return select(head.id).join(self._routes).where(route.correlation_id == name).order_by(active_first, head.id)
 
-    async def deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None) -> tuple[Head, Delivery]:
-        return await through_contention(partial(self._deliver, saga_id, reader, letter_id))
+    async def deliver(
+        self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None, patient: bool = True
+    ) -> tuple[Head, Delivery]:
+        return await through_contention(partial(self._deliver, saga_id, reader, letter_id, patient), patient)
 
-    async def _deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None) -> tuple[Head, Delivery]:
-        async with self._dialect.writing(self._engine) as connection:
+    async def _deliver(
+        self, saga_id: UUID, reader: Reader, letter_id: UUID | None, patient: bool
+    ) -> tuple[Head, Delivery]:
+        async with self._writing(patient) as connection:
             head, now = await locked(connection, self._sql.lock_one(self._dialect.now()), saga_id)
             wants = reader.wants(head)
             if wants is None:
@@ -258,14 +266,21 @@ class SagaInbox:
     async def defer(self, letter_id: UUID, until: datetime) -> None:
         column = self._table.c
         waiting = update(self._table).where(column.id == letter_id, column.due_at.is_not(None), text(WAITS))
-        async with self._dialect.writing(self._engine) as connection:
+        async with self._writing(patient=False) as connection:
             await connection.execute(waiting.values(due_at=until))
 
-    async def shelve(self, letter_id: UUID) -> None:
+    async def shelve(self, letter_id: UUID, patient: bool = True) -> None:
         column = self._table.c
         nobodys = update(self._table).where(column.id == letter_id, column.saga_id.is_(None))
-        async with self._dialect.writing(self._engine) as connection:
+        async with self._writing(patient) as connection:
             await connection.execute(nobodys.values(due_at=None))
+
+    @asynccontextmanager
+    async def _writing(self, patient: bool) -> AsyncIterator[AsyncConnection]:
+        async with self._dialect.writing(self._engine) as connection:
+            if not patient:
+                await self._dialect.hurry(connection)
+            yield connection
 
     async def purge(self, before: datetime) -> None:
         head = self._head.c

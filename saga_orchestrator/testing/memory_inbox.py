@@ -69,7 +69,9 @@ class MemoryInbox:
         mine = head.aggregation_id if kind == AGGREGATION else str(head.id)
         return mine == name and (kind == SAGA or not head.status.is_terminal)
 
-    async def deliver(self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None) -> tuple[Head, Delivery]:
+    async def deliver(
+        self, saga_id: UUID, reader: Reader, letter_id: UUID | None = None, patient: bool = True
+    ) -> tuple[Head, Delivery]:
         while True:
             if (head := self._heads.get(saga_id)) is None:
                 raise SagaNotFoundError(saga_id)
@@ -127,7 +129,7 @@ class MemoryInbox:
         if kept is not None and kept.letter.due_at is not None and kept.fate is Fate.BUFFERED:
             kept.letter = kept.letter._replace(due_at=until)
 
-    async def shelve(self, letter_id: UUID) -> None:
+    async def shelve(self, letter_id: UUID, patient: bool = True) -> None:
         await asyncio.sleep(0)
         if (kept := self.letters.get(letter_id)) is not None and kept.saga_id is None:
             kept.letter = kept.letter._replace(due_at=None)
