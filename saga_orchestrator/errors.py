@@ -83,13 +83,18 @@ class SagaSchemaError(SagaError):
 
 
 class DatabaseTimeoutError(SagaError, TimeoutError):
-    """The database did not answer within the limit; what was being written may or may not be durable."""
+    """The database did not answer within the limit; what was being written may or may not be durable.
 
-    def __init__(self, seconds: float) -> None:
+    Attributes:
+        advice: What to do about the pool, if all its connections were in use; else empty.
+    """
+
+    def __init__(self, seconds: float, advice: str = "") -> None:
         super().__init__(
             f"The database did not answer within {seconds:.3g} s, so its connection was given up. The call may be made "
-            "again; database_timeout sets the limit."
+            f"again; database_timeout sets the limit.{advice and ' '}{advice}"
         )
+        self.advice = advice
 
 
 class SagaFailedError(SagaError):

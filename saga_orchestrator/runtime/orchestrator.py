@@ -208,6 +208,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
 
         Raises:
             SagaNotFoundError: No saga has this id.
+            SagaStateError: A step watches its own saga, which has nothing else under way, so it would wait for itself.
         """
         async for head in moves(self._engine, saga_id):
             yield snapshot(head, self._engine.registry, self._engine.payloads)
@@ -216,7 +217,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         """Wait until a saga is over, or STUCK, and return what it has come to.
 
         It only waits: a saga that rests until a time, as before its next attempt, goes on when some process calls
-        `run_due`, as a `SagaWorker` does.
+        `run_due`, as a `SagaWorker` does. A step that waits for its own saga is refused, but not from a thread of its
+        own making, such as one of `run_in_executor`: give `timeout` there.
 
         Raises:
             SagaNotFoundError: No saga has this id.

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import SagaNotFoundError
+from ..kernel.codec import UnreadableStateError, decode
 from ..kernel.state import SagaStatus
 from ..storage.rows import Head
 from .engine import SagaEngine
-from .inside import Inside, inside, refuse_ancestor, waiting_for
+from .inside import Inside, inside, refuse, refuse_ancestor, waiting_for
 from .texts import check_saga_id
 
 _POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -57,9 +58,12 @@ async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:
     """Yield a saga's row, and again when it has moved or shown progress; the last one is that of one come to rest.
 
     Moves that follow quickly on each other are one. The longer nothing happens, the seldomer it is looked at.
+
+    Raises:
+        SagaStateError: A step of the saga asks, or of one that the saga waits for, and nothing else can move the saga.
     """
     seen: tuple[int, str | None] | None = None
-    looks = 0
+    looks, caller = 0, inside()
     while True:
         head = await head_of(engine, saga_id)
         if (head.revision, head.progress) != seen:
@@ -67,9 +71,19 @@ async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:
             yield head
         if is_at_rest(head):
             return
+        if caller is not None and not _moves_beside(head):
+            refuse(saga_id, "watch", caller)
         await asyncio.sleep(_pause(looks))
         engine.check_open()
         looks += 1
+
+
+def _moves_beside(head: Head) -> bool:
+    """Return whether a saga has other steps under way than one, so that it may move while that one waits."""
+    try:
+        return len(decode(head.state).open) > 1
+    except UnreadableStateError:
+        return False
 
 
 def is_at_rest(head: Head) -> bool:

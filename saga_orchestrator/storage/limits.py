@@ -20,6 +20,7 @@ import aiosqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from ..errors import DatabaseTimeoutError
 from .bracket import Bracket
@@ -75,9 +76,10 @@ class Watch:
             return self._cancels > 0 and self._task.cancelling() <= self._was
         return self.expired and isinstance(error, Exception)
 
-    def error(self) -> DatabaseTimeoutError:
-        """Return the error that says so."""
-        return DatabaseTimeoutError(self.seconds)
+    def error(self, engine: AsyncEngine | None = None) -> DatabaseTimeoutError:
+        """Return the error that says so; with an engine, also that its pool had no connection to give."""
+        is_waiting = engine is not None and self._driver is None
+        return DatabaseTimeoutError(self.seconds, _describe_full_pool(engine) if engine and is_waiting else "")
 
     def _expire(self) -> None:
         if self.expired or self._driver is None:
@@ -97,6 +99,20 @@ def _abort(driver: Any) -> None:
     elif (terminate := getattr(driver, "terminate", None)) is not None:
         with suppress(Exception):
             terminate()
+
+
+def _describe_full_pool(engine: AsyncEngine) -> str:
+    """Return what to do about a pool all of whose connections are in use; nothing of any other."""
+    pool = engine.sync_engine.pool
+    if not isinstance(pool, QueuePool) or pool._max_overflow < 0:  # noqa: SLF001 - there is no public way
+        return ""
+    most = pool.size() + pool._max_overflow  # noqa: SLF001
+    if pool.checkedout() < most:
+        return ""
+    return (
+        f"All {most} connections of the pool were in use. A transactional step, and a session of the application's, "
+        "hold one each while they wait for another call: read by their own session, or make the pool larger."
+    )
 
 
 @asynccontextmanager
@@ -120,7 +136,7 @@ async def connect(engine: AsyncEngine, seconds: float) -> AsyncIterator[tuple[As
     except BaseException as error:
         if watch.end(error):
             distrust(engine)
-            raise watch.error() from error
+            raise watch.error(engine) from error
         raise
     watch.end()
 

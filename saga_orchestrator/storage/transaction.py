@@ -281,7 +281,7 @@ def keep_failure(session: object, error: BaseException | None) -> None:
 def is_conflict(error: BaseException) -> bool:
     """Return whether a database has refused a step's transaction for what passes: another's, or a lost connection."""
     if isinstance(error, DatabaseTimeoutError):  # of a call of the engine's in the step's transaction
-        return True
+        return not error.advice  # the step's own transaction may hold what the call has waited for
     cause = error.orig if isinstance(error, DBAPIError) else error
     is_driver = isinstance(error, DBAPIError) or type(error).__module__.partition(".")[0] in ("asyncpg", "sqlite3")
     return is_driver and not _state_of(cause).startswith(_ITS_OWN) and is_passing(error)

@@ -64,7 +64,17 @@ def again(orchestrator: Orchestrator, ctx: StepContext) -> dict[str, Any]:
     return {"saga_name": NAME, "initial_data": {}, "aggregation_id": "a", "idempotency_key": "k"}
 
 
+async def watched(orchestrator: Orchestrator, saga_id: UUID) -> list[SagaStatus]:
+    return [snapshot.status async for snapshot in orchestrator.watch(saga_id)]
+
+
+async def with_a_loop_of_its_own(orchestrator: Orchestrator, ctx: StepContext) -> None:
+    result = orchestrator.result
+    await asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(result(ctx.saga_id)))
+
+
 ASKED: dict[str, Asking] = {
+    "watch": lambda o, ctx: watched(o, ctx.saga_id),
     "start": lambda o, ctx: o.start(**again(o, ctx)),
     "run": lambda o, ctx: o.run(**again(o, ctx)),
     "resume": lambda o, ctx: o.resume(ctx.saga_id),
@@ -86,6 +96,58 @@ async def test_a_step_that_waits_for_its_own_saga_is_told_so(on_sqlite: Site, na
     (said,) = step.errors
     assert str(saga_id) in said
     assert "itself" in said or "aclose" in said or "run_due" in said
+
+
+async def test_a_thread_of_a_steps_own_with_another_loop_is_refused(on_sqlite: Site) -> None:
+    step = Calls(with_a_loop_of_its_own)
+    step.orchestrator = orchestrator = on_sqlite.joins(one(step))
+    saga_id = await soon(orchestrator.start(**again(orchestrator, None)))  # type: ignore[arg-type]
+
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
+    assert len(step.errors) == 1
+
+
+async def test_a_step_may_watch_its_own_saga_while_another_step_is_at_work(on_sqlite: Site) -> None:
+    """It sees the other step end; then it would wait for itself."""
+    seen: list[int] = []
+    looked = asyncio.Event()
+
+    async def watch(orchestrator: Orchestrator, ctx: StepContext) -> None:
+        async for snapshot in orchestrator.watch(ctx.saga_id):
+            seen.append(len(snapshot.residue))
+            looked.set()
+
+    async def wait(orchestrator: Orchestrator, ctx: StepContext) -> None:
+        await looked.wait()
+
+    first, second = Calls(watch), Calls(wait)
+    builder = SagaBuilder()
+    with builder.parallel():
+        for name, step in (("first", first), ("second", second)):
+            builder.add_step(step=step, input_map=lambda _: Input(), step_id=name)
+    orchestrator = on_sqlite.joins(builder.build())
+    first.orchestrator = second.orchestrator = orchestrator
+    saga_id = await soon(orchestrator.start(saga_name=NAME, initial_data={}, aggregation_id="a"))
+
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
+    assert ("watch was called from a step of this very saga" in first.errors[0], len(seen) >= 2) == (True, True)
+
+
+async def test_two_sagas_that_watch_and_wait_for_each_other_are_told_so(on_sqlite: Site) -> None:
+    ids: list[UUID] = []
+
+    async def outer(orchestrator: Orchestrator, ctx: StepContext) -> None:
+        ids.append(ctx.saga_id)
+        await orchestrator.run(saga_name="inner", initial_data={}, aggregation_id="b")
+
+    first, second = Calls(outer), Calls(lambda o, ctx: watched(o, ids[0]))
+    orchestrator = on_sqlite.joins(one(first))
+    orchestrator.register("inner", one(second))
+    first.orchestrator = second.orchestrator = orchestrator
+    saga_id = await soon(orchestrator.start(saga_name=NAME, initial_data={}, aggregation_id="a"))
+
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
+    assert "Both would wait for ever" in second.errors[0]
 
 
 async def test_two_sagas_that_wait_for_each_other_are_told_so(on_sqlite: Site) -> None:

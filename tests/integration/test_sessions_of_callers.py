@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from saga_orchestrator import (
     SagaDefinitionError,
@@ -19,6 +21,7 @@ from saga_orchestrator import (
     SagaStateError,
     SagaStatus,
 )
+from saga_orchestrator.storage.limits import _describe_full_pool
 from tests.support.booking import ORDER, saga
 from tests.support.sagas import Site, TripSaga, World, soon, trip
 
@@ -333,3 +336,26 @@ async def test_a_pool_of_one_is_enough_for_everything(database: Site, world: Wor
     await soon(orchestrator.run_due())
     await soon(orchestrator.aclose())
     assert ({each.status for each in done}, await counter()) == ({SagaStatus.COMPLETED}, 5)
+
+
+async def test_a_step_that_needs_a_second_connection_of_a_pool_of_one_is_told_so(
+    database: Site, world: World, counter: Any
+) -> None:
+    """It asks for its saga while its own transaction holds the connection."""
+    engine = database.another_engine(pool_size=1, max_overflow=0)
+    orchestrator = SagaOrchestrator(
+        model_class=TripSaga, session_maker=async_sessionmaker(engine), database_timeout=timedelta(milliseconds=300)
+    )
+    orchestrator.register(ORDER["saga_name"], saga(world))
+    world.plan("book", lambda: orchestrator.get_snapshot(world.contexts[-1].saga_id))
+    result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
+    await soon(orchestrator.aclose())
+
+    assert (result.status, world.calls) == (SagaStatus.FAILED, ["book"])
+    assert "All 1 connections of the pool were in use" in str(result.error)
+    assert "make the pool larger" in str(result.error)
+
+
+async def test_a_pool_that_is_not_full_is_not_blamed(database: Site) -> None:
+    for options in ({"pool_size": 2}, {"max_overflow": -1}, {"poolclass": NullPool}):
+        assert _describe_full_pool(database.another_engine(**options)) == ""
