@@ -8,6 +8,7 @@ transaction only before what it takes for a write, and not before a savepoint; s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
@@ -22,6 +23,9 @@ from .transaction import is_of_a_step
 
 _begun: WeakSet[RootTransaction] = WeakSet()
 """The transactions of SQLite that had begun before their first savepoint."""
+_bare: WeakSet[RootTransaction] = WeakSet()
+"""Those in which a savepoint of raw SQL is the transaction itself, on a connection that commits each statement."""
+_SAVEPOINT = re.compile(r"(?:[\s;]|--[^\n]*\n|/\*.*?\*/)*SAVEPOINT\b", re.IGNORECASE | re.DOTALL)
 _BY_ITSELF = (
     "session= commits each statement by itself (AUTOCOMMIT), so the saga would stay if the caller rolled back; give a "
     "session whose connection has transactions"
@@ -112,6 +116,7 @@ def begin_before_savepoints(engine: Engine) -> None:
     """Have an engine of SQLite begin a transaction before it sets a savepoint, which would else be one by itself."""
     if not event.contains(engine, "savepoint", _begin_before_savepoint):
         event.listen(engine, "savepoint", _begin_before_savepoint)
+        event.listen(engine, "before_cursor_execute", _begin_before_statement)
 
 
 def _begin_before_savepoint(connection: Connection, name: str | None) -> None:
@@ -123,13 +128,33 @@ def _begin_before_savepoint(connection: Connection, name: str | None) -> None:
     _begun.add(root)
 
 
+def _begin_before_statement(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    """Begin a transaction before a savepoint that is set by raw SQL; where each statement commits, take note of it."""
+    if _SAVEPOINT.match(statement) is None:
+        return
+    driver, root = _driver_of(connection), connection.get_transaction()
+    if driver.in_transaction or root is None:
+        return
+    if _commits_each(driver):
+        _bare.add(root)
+    else:
+        connection.exec_driver_sql("BEGIN")
+        _begun.add(root)
+
+
+def _commits_each(driver: Any) -> bool:
+    return driver.isolation_level is None or getattr(driver._conn, "autocommit", False) is True  # noqa: SLF001
+
+
 async def _begin(connection: AsyncConnection, sync: Connection) -> None:
     """See to it that a transaction has begun on a connection of SQLite, before any savepoint."""
     driver, root = _driver_of(sync), sync.get_transaction()
     if not driver.in_transaction:
-        if driver.isolation_level is None or getattr(driver._conn, "autocommit", False) is True:  # noqa: SLF001
+        if _commits_each(driver):
             raise SagaStateError(_BY_ITSELF)
         _ = await connection.exec_driver_sql("BEGIN")
+    elif root in _bare:
+        raise SagaStateError(_BY_ITSELF)
     elif sync.in_nested_transaction() and root not in _begun:
         begin_before_savepoints(sync.engine)
         raise SagaStateError(

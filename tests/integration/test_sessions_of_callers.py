@@ -85,7 +85,31 @@ async def after_a_rollback(orchestrator: Orchestrator, session: AsyncSession, de
     await deed(orchestrator, session)
 
 
+async def released_by_hand(orchestrator: Orchestrator, session: AsyncSession, deed: Deed) -> None:
+    await session.execute(text("SAVEPOINT mine"))
+    await deed(orchestrator, session)
+    await session.execute(text("RELEASE SAVEPOINT mine"))
+
+
+async def released_by_hand_with_a_comment(orchestrator: Orchestrator, session: AsyncSession, deed: Deed) -> None:
+    await session.execute(text("-- ours\n /* first */ savepoint mine"))
+    await session.execute(text("SAVEPOINT deeper"))
+    await deed(orchestrator, session)
+    await session.execute(text("RELEASE mine"))
+
+
+async def released_by_the_connection(orchestrator: Orchestrator, session: AsyncSession, deed: Deed) -> None:
+    connection = await session.connection()
+    await connection.exec_driver_sql("SAVEPOINT mine")
+    async with session.begin_nested():
+        await deed(orchestrator, session)
+    await connection.exec_driver_sql("RELEASE mine")
+
+
 WAYS = [
+    released_by_hand,
+    released_by_hand_with_a_comment,
+    released_by_the_connection,
     released,
     released_before,
     nested_twice,
@@ -156,6 +180,20 @@ async def test_a_savepoint_that_was_set_before_the_orchestrator_was_made_is_refu
                 await starts(orchestrator, session)
         await session.rollback()
     await orchestrator.aclose()
+    assert await _rows(on_sqlite) == (0, 0)
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+async def test_a_savepoint_by_hand_on_a_connection_in_autocommit_is_refused(
+    on_sqlite: Site, world: World, deed: Deed
+) -> None:
+    """It is the transaction itself, so its release commits."""
+    orchestrator = on_sqlite.joins(trip(world))
+    async with AsyncSession(on_sqlite.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+        await session.execute(text("SAVEPOINT mine"))
+        with pytest.raises(SagaStateError, match="AUTOCOMMIT"):
+            await deed(orchestrator, session)
+        await session.execute(text("RELEASE mine"))
     assert await _rows(on_sqlite) == (0, 0)
 
 
