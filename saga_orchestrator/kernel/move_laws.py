@@ -16,6 +16,7 @@ from .attempt_laws import (
     taint_stays,
 )
 from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
+from .doubt_laws import what_is_refused_is_not_tried_again
 from .effects import Decision, Phase, Verdict
 from .events import Claimed
 from .order_events import Order
@@ -148,6 +149,7 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     a_note_is_kept_and_moves_nothing,
     _orders_are_signed,
     no_attempt_twice,
+    what_is_refused_is_not_tried_again,
     a_claim_burns_nothing,
     _what_may_turn_back_begins_nothing,
     _undo_begins_in_turn,

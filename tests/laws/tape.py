@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -23,6 +24,11 @@ class Tape:
         self.is_of_pauses = bool(tape) and tape[-1] % 5 == 1
         self.is_of_notes = bool(tape) and tape[-1] % 11 == 4
         self.is_spent = False
+        self._aside = random.Random(tape)
+
+    def happens_aside(self, one_in: int) -> bool:
+        """Return whether something rare happens. It takes no byte of the tape, so nothing else in the world changes."""
+        return not self.is_spent and self._aside.randrange(one_in) == 0
 
     def number(self, below: int) -> int:
         """Return a number from 0 to `below` - 1."""

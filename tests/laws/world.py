@@ -189,6 +189,9 @@ class World:
     def execute_once(self, flight: Flight, end: End) -> None:
         """Let work end whose effect is committed with its record: if the reply is not wanted, it has had none."""
         step_id, attempt = flight.work.step_id, flight.work.attempt
+        if self.tape.happens_aside(6):
+            self.end_transaction(flight)
+            return
         reply = self.k.Returned(step_id, attempt, "{}", '{"n":1}')
         would_be = self.k.decide(self.graph, self.state, reply, now=self.now)
         if end is not FINE:
@@ -196,6 +199,14 @@ class World:
         elif would_be.verdict is self.k.Verdict.APPLIED:
             self.ledger.standing.add(flight.key)
             self.reply(reply)
+
+    def end_transaction(self, flight: Flight) -> None:
+        """Let a step commit by itself, or roll back: its effect stands, or not, and it is not to be made again."""
+        told = self.k.Raised(flight.work.step_id, flight.work.attempt, "ended", retryable=False, in_doubt=True)
+        would_be = self.k.decide(self.graph, self.state, told, now=self.now)
+        if would_be.verdict is self.k.Verdict.APPLIED and self.tape.happens_aside(2):
+            self.ledger.standing.add(flight.key)
+        self.reply(told)
 
     def notes(self, flight: Flight) -> bool:
         """Let work do a part, and note it; then it goes on. Return whether it did."""

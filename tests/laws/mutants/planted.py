@@ -45,6 +45,29 @@ MUTANTS = (
         "if lost:",
         52,
     ),
+    # --- doubts that are not tried again
+    Mutant(
+        "a doubt that its probe does not settle is tried again, although it says never",
+        "replies",
+        "Raised(reply.step_id, reply.attempt, retryable=status.retryable)",
+        "Raised(reply.step_id, reply.attempt)",
+        32,
+    ),
+    Mutant(
+        "a doubt that says never is tried again",
+        "replies",
+        "if draft.course is not Course.FORWARD or not said.retryable or delay is None:",
+        "if draft.course is not Course.FORWARD or not (said.retryable or said.in_doubt) or delay is None:",
+        5,
+    ),
+    Mutant(
+        "a step that has ended its transaction itself is taken for clean",
+        "replies",
+        "doubted = replace(status, tainted=status.tainted or reply.in_doubt)",
+        "doubted = replace(\n        status,\n        tainted=status.tainted\n"
+        "        or (reply.in_doubt and not draft.graph.nodes[reply.step_id].transactional),\n    )",
+        31,
+    ),
     # --- replies
     Mutant(
         "the reply of a stale attempt is accepted",

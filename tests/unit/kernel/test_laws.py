@@ -16,6 +16,8 @@ from saga_orchestrator.kernel.events import (
     Compensated,
     Event,
     Noted,
+    Probed,
+    ProbeOutcome,
     Raised,
     Returned,
     Signalled,
@@ -146,6 +148,9 @@ CLOSES = replace(LEFT, action=CLOSING)
 OTHER = Action("ALERT_HUMAN", "ann", closes=True, lost=1)
 CLOSE = FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor="ann")
 
+REFUSES = Raised("a", 1, retryable=False, in_doubt=True)
+ASKED, NOT_DONE = state(a=Probing(retryable=False)), Probed("a", 1, ProbeOutcome.NOT_DONE)
+
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(RUNS, Execute("a", 1), verdict=STALE)),
@@ -169,6 +174,9 @@ BAD_MOVES = [
     ("_orders_are_signed", GRAPH, RUNS, CancelOrdered(actor="ann"), moved(back(a=Running()))),
     ("no_attempt_twice", GRAPH, state(a=Failed(2)), Ticked(), moved(state(a=Running(2)))),
     ("no_attempt_twice", GRAPH, back(a=UndoFailed(2)), Ticked(), moved(back(a=Undoing(1)))),
+    ("what_is_refused_is_not_tried_again", GRAPH, RUNS, REFUSES, moved(state(a=Retrying(1, 1, LATER, tainted=True)))),
+    ("what_is_refused_is_not_tried_again", GRAPH, RUNS, REFUSES, moved(state(a=Probing()))),
+    ("what_is_refused_is_not_tried_again", GRAPH, ASKED, NOT_DONE, moved(state(a=Running(2)))),
     ("a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Running(1, 1)))),
     ("a_claim_burns_nothing", GRAPH, RUNS, Claimed(), moved(state(a=Probing(2)))),
     ("_what_may_turn_back_begins_nothing", PIVOT, HELD, Ticked(), moved(state(s=Running(), **dict(HELD.all())))),
