@@ -7,6 +7,7 @@ and return a coroutine. Only the value that a call returns says whether there is
 from __future__ import annotations
 
 import inspect
+import types
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from concurrent.futures import Future
@@ -33,11 +34,26 @@ def can_be_awaited(value: Any) -> bool:
     return inspect.isawaitable(value)
 
 
-async def awaited(value: Any) -> Any:
-    """Return what a value comes to: it is awaited, and so is the result, until that cannot be."""
-    while can_be_awaited(value):
-        value = await value
-    return value
+async def awaited(value: Any, adopt: Callable[[Any], Any] | None = None) -> Any:
+    """Return what a value comes to: it is awaited, and so is the result, until that cannot be.
+
+    Args:
+        adopt: Returns what can be awaited here for a future of anywhere, or refuses it.
+
+    Raises:
+        NotRunError: It comes to an async generator, which the engine does not run.
+    """
+    while True:
+        if isinstance(value, types.CoroutineType):
+            value = await value
+        elif can_be_awaited(value):
+            value = await (value if adopt is None else adopt(value))
+        elif adopt is not None and isinstance(value, Future):
+            value = await adopt(value)
+        elif isinstance(value, types.AsyncGeneratorType):
+            raise not_run(value)
+        else:
+            return value
 
 
 def then(value: Any, go_on: Callable[[Any], Any]) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from ..definition.awaited import can_be_awaited, not_run
+from ..definition.awaited import awaited
 from ..definition.retry import leaves
 from ..errors import OutcomeUnknown
 
@@ -48,27 +47,21 @@ async def call(begin: Callable[[], Any], timeout: timedelta | None) -> Outcome:
 
 
 def _is_running() -> bool:
-    return asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises, and asks no less
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
-async def settled(value: Any) -> Any:
+def settled(value: Any) -> Coroutine[Any, Any, Any]:
     """Return what a value comes to that the author's code returned: it is awaited until it cannot be.
 
     Raises:
         NotRunError: It comes to an async generator, which the engine does not run.
         OutcomeUnknown: It comes to a future of another event loop.
     """
-    while True:
-        if isinstance(value, types.CoroutineType):
-            value = await value
-        elif can_be_awaited(value):
-            value = await _own(value)
-        elif isinstance(value, concurrent.futures.Future):
-            value = await asyncio.wrap_future(value)
-        elif isinstance(value, types.AsyncGeneratorType):
-            raise not_run(value)
-        else:
-            return value
+    return awaited(value, _adopt)
 
 
 def is_unknown(error: BaseException) -> bool:
@@ -76,8 +69,10 @@ def is_unknown(error: BaseException) -> bool:
     return any(isinstance(each, OutcomeUnknown) for each in leaves(error))
 
 
-def _own(value: Any) -> Any:
+def _adopt(value: Any) -> Any:
     """Return what this event loop can await; a future of another loop is refused."""
+    if isinstance(value, concurrent.futures.Future):
+        return asyncio.wrap_future(value)
     if asyncio.isfuture(value) and value.get_loop() is not asyncio.get_running_loop():
         raise OutcomeUnknown("it returned a future of another event loop, which the engine cannot await")
     return value

@@ -194,7 +194,7 @@ MUTANTS = (
         "draft.quarantined = False",
         27,
     ),
-    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 39),
+    Mutant("time moves a saga in quarantine", "transition", "if draft.quarantined:", "if False:", 50),
     # --- forward
     Mutant(
         "a step waits only for the first of those that it comes after",

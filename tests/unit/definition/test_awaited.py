@@ -32,6 +32,19 @@ async def test_a_value_is_awaited_until_it_cannot_be() -> None:
     assert await awaited(answer(answer(answer(3)))) == 3
 
 
+async def test_a_future_of_elsewhere_is_awaited_where_somebody_adopts_it() -> None:
+    future, own = in_a_future(3), asyncio.get_running_loop().create_future()
+    own.set_result(future)
+
+    assert await awaited(own, lambda value: asyncio.wrap_future(value) if value is future else value) == 3
+    assert await awaited(own) is future
+
+
+async def test_an_async_generator_is_no_answer() -> None:
+    with pytest.raises(NotRunError, match="async_generator"):
+        await awaited(answer(much_later()))
+
+
 async def test_what_follows_comes_at_once_or_is_awaited_as_well() -> None:
     assert then(3, str) == "3"
     assert await then(answer(3), str) == "3"
