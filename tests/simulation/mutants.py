@@ -95,6 +95,9 @@ SICKNESS = Plan(sagas=12, sick_calls=0.2, seconds=60.0, resolved=False)
 SILENCE = Plan(sagas=12, silent_calls=0.04, seconds=60.0)
 """Connections that say nothing any more."""
 
+SILENCES = Plan(sagas=16, silent_calls=0.1, slowness=5.0, unruly=0.2, seconds=60.0, resolved=False)
+"""Connections that say nothing, so often that leases run out while their owners wait for an answer."""
+
 DEPLOYMENTS = Plan(sagas=8, shutdowns=8, slowness=5.0)
 """Nothing but machines that are asked to stop."""
 
@@ -197,6 +200,11 @@ def a_claim_keeps_the_old_token(right: Any) -> Any:
 
 @mutant(LeaseKeeper, "_let_go", LATENESS)
 def an_owner_never_gives_up_its_belief(right: Any) -> Any:
+    return lambda self: None
+
+
+@mutant(LeaseKeeper, "_let_go", SILENCES)
+def an_owner_believes_in_a_lease_that_a_silence_has_outlasted(right: Any) -> Any:
     return lambda self: None
 
 
