@@ -30,6 +30,7 @@ from ..storage.contract import Store
 from ..storage.database_errors import is_passing
 from ..storage.dialect import Clock
 from ..storage.group_commit import GroupCommit
+from ..storage.limits import Timeouts
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
 from ..storage.rows import Birth, Head, Letter, Move, Written
@@ -67,6 +68,8 @@ _LEASED = 0.9
 """The part of a lease that one call to the database may take."""
 _IDLE = 10
 """How many leases the transaction of a step without a timeout may be idle, before the server ends it."""
+_ALONE = 4
+"""The part of a lease for which a step may hold the only connection: every lease lasts that long without a renewal."""
 _STARTS = 3
 """How often a start is tried whose rival is over by the time one asks who it was."""
 
@@ -99,7 +102,9 @@ class SagaEngine(Generic[ModelT]):
         self.home = Home()
         lease = execution_lease.total_seconds()
         self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
-        self._store: Store = store or store_of(model_class, session_maker, clock, (self._limit, lease * _IDLE))
+        self._store: Store = store or store_of(
+            model_class, session_maker, clock, Timeouts(self._limit, lease * _IDLE, lease / _ALONE)
+        )
         self._check_values: Callable[[Any], None] = (
             self._store.check_values if isinstance(self._store, SagaStore) else _accept
         )

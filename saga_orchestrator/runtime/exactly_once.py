@@ -42,6 +42,12 @@ _PAUSES = (0.02, 1.5, 1.0)
 """Seconds until work is done again for the first time, by what that grows each time, and the most that it grows to."""
 
 
+_TOO_LONG = (
+    "it worked for {:.1f} s in the only connection that can write, so that no lease could be renewed meanwhile; make "
+    "the step shorter, or execution_lease longer, a quarter of which it has; on PostgreSQL, a larger pool lifts the limit"
+)
+
+
 class _UndoneError(Exception):
     """The step has not come off, so that nothing of its transaction is to stay."""
 
@@ -117,6 +123,7 @@ class _Trial:
         self._transaction: Transaction | None = None
         self._reply: Reply | None = None
         self._settled: Committed | None = None
+        self._is_too_long = False
 
     async def run(self) -> Committed:
         """Do the work, and commit it with what follows from it.
@@ -128,8 +135,7 @@ class _Trial:
         limit = _limit(self._work, self._tenure)
         async with self._tenure.store.transaction(None if limit is None else limit.total_seconds()) as opened:
             self._transaction = opened
-            performing = self._performer.perform(self._work, self._tenure, self._now(), opened.session)
-            self._reply = await performing
+            await self._perform(opened)
             if not isinstance(self._reply, Returned | Compensated | Asked):
                 raise _UndoneError
             await opened.settle(self._likely(), self._judge)
@@ -137,6 +143,15 @@ class _Trial:
         if isinstance(opened.session, AsyncSession):
             tell_committed(opened.session.sync_session, self._performer.describe)
         return self._settled
+
+    async def _perform(self, opened: Transaction) -> None:
+        """Have the work done, in the time for which it may hold the connection."""
+        try:
+            async with asyncio.timeout(opened.longest):
+                self._reply = await self._performer.perform(self._work, self._tenure, self._now(), opened.session)
+        except TimeoutError:
+            self._is_too_long = True
+            self._reply = self._failed(TimeoutError(_TOO_LONG.format(opened.longest)))
 
     def _likely(self) -> Move:
         tenure, at = self._tenure, self._now()
@@ -167,6 +182,8 @@ class _Trial:
         """Return the error for which the work is to be done again, if it is."""
         if self._transaction is None:  # the step has not been called: whatever it is, it is the database's
             return error if is_passing(error) or isinstance(error, DBAPIError) else None
+        if self._is_too_long:
+            return None
         if (found := self._transaction.conflict) is not None:
             return found
         return error if is_passing(error) and not is_own(error) else None

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import aiosqlite
@@ -22,6 +23,7 @@ from sqlalchemy.pool import StaticPool
 
 from ..errors import DatabaseTimeoutError, SagaDefinitionError
 from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket, begin_immediate, in_thread, use_wal
+from .capacity import Room, connections_of
 from .database_errors import is_blocked, is_contention, is_passing
 from .direct import DirectBatch
 from .limits import WatchedBracket, begin_with, connect, give_up_after
@@ -56,6 +58,8 @@ class SqlDialect:
     """Seconds that a call may take."""
     idle: float = 300.0
     """Seconds that the transaction of a step without a timeout may be idle, as the server counts them."""
+    room: Room = field(default_factory=partial(Room, None))
+    """The room that steps have in the pool."""
 
     def now(self) -> ColumnElement[Any]:
         """Return the database's time as an expression, or the test clock's as a literal."""
@@ -104,7 +108,7 @@ class SqlDialect:
             seconds: The step's timeout. The server gives an idle transaction a little longer, so the engine is first.
         """
         idle = self.idle if seconds is None else seconds + _AFTER
-        async with connect(engine, self.timeout) as (connection, watch):
+        async with self.room.taken(), connect(engine, self.timeout) as (connection, watch):
             is_asyncpg = (connection.dialect.name, connection.dialect.driver) == ("postgresql", "asyncpg")
             bracket = AsyncpgBracket(connection, give_up_after(idle)) if is_asyncpg else PortableBracket(connection)
             yield connection, WatchedBracket(bracket, watch, self.timeout)
@@ -236,13 +240,13 @@ def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:
             'needs transactions; give it an engine without isolation_level="AUTOCOMMIT".'
         )
     if engine.dialect.name != "sqlite":
-        return SqlDialect(clock)
+        return SqlDialect(clock, room=Room(connections_of(engine)))
     if _is_in_memory(engine):
         raise SagaDefinitionError(
             "An in-memory SQLite database has one connection for everything and cannot hold sagas; "
             "use a file (a temporary one in tests), or saga_orchestrator.testing.MemoryStore."
         )
-    return SqliteDialect(clock)
+    return SqliteDialect(clock, room=Room(1))
 
 
 def _check_driver(engine: AsyncEngine) -> None:

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiosqlite
 from sqlalchemy.engine import Connection
@@ -31,6 +31,20 @@ _AGAIN = 1.0
 """Seconds after which a watch that has not helped cancels the task, and then cancels it again."""
 HURRY = 2.0
 """Seconds that a connection may take to be rolled back and given back when its user has failed."""
+
+
+class Timeouts(NamedTuple):
+    """How many seconds things may take.
+
+    Attributes:
+        call: One call to the database.
+        idle: The transaction of a step without a timeout, while the server hears nothing of it.
+        alone: The work of a step in a transaction, where no lease can be renewed meanwhile.
+    """
+
+    call: float = 10.0
+    idle: float = 300.0
+    alone: float = 7.5
 
 
 class Watch:

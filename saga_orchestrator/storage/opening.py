@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from ..errors import SagaDefinitionError
 from .dialect import Clock
+from .limits import Timeouts
 from .store import SagaStore
 
 
@@ -16,7 +17,7 @@ def store_of(
     model: type[Any] | None,
     session_maker: async_sessionmaker[AsyncSession] | None,
     clock: Clock | None,
-    timeouts: tuple[float, float] = (10.0, 300.0),
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - it cannot change
 ) -> SagaStore:
     """Return the store of a model, on the engine that its sessions are bound to.
 

@@ -32,7 +32,7 @@ from .direct import parted
 from .group_read import GroupRead
 from .inbox import SagaInbox
 from .keepalive import warn_of_keepalive
-from .limits import limited
+from .limits import Timeouts, limited
 from .mixins import COLUMNS
 from .pooler import watch_for_pooler
 from .retention import Bygone, SagaRetention
@@ -54,7 +54,7 @@ class SagaStore:
         engine: The engine that the model's sessions use.
         clock: Stands in for the database's clock, in tests.
         sessions: Makes the sessions of steps.
-        timeouts: How many seconds a call may take, and a step's transaction may be idle on the server.
+        timeouts: How many seconds things may take.
     """
 
     def __init__(
@@ -63,14 +63,15 @@ class SagaStore:
         engine: AsyncEngine,
         clock: Clock | None = None,
         sessions: Callable[..., Any] = AsyncSession,
-        timeouts: tuple[float, float] = (10.0, 300.0),
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - it cannot change
     ) -> None:
         self.model = model
         self.engine = engine
         self.table: Table = model.__table__
         self.past: Table = history_table(self.table)
         self.dialect = dialect_for(engine, clock)
-        self.dialect.timeout, self.dialect.idle = timeouts
+        self.dialect.timeout, self.dialect.idle, alone = timeouts
+        self._longest = alone if self.dialect.room.is_alone else None
         watch_for_pooler(engine)
         watch_for_lost_tables(engine, self.table)
         self._histories = GroupRead(self._history)
@@ -253,7 +254,7 @@ class SagaStore:
 
     def transaction(self, seconds: float | None = None) -> AbstractAsyncContextManager[SagaTransaction]:
         session = partial(session_on, self._sessions, self.engine)
-        return transaction(Database(self.engine, self.dialect, self._sql, self._move, session), seconds)
+        return transaction(Database(self.engine, self.dialect, self._sql, self._move, session, self._longest), seconds)
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         alive: dict[UUID, int] = {}

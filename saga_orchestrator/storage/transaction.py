@@ -40,6 +40,8 @@ class Transaction(Protocol):
     """A transaction in which a step works."""
 
     session: Any
+    longest: float | None
+    """How many seconds the step may work, where no lease can be renewed meanwhile; None: as long as it likes."""
 
     @property
     def may_stand(self) -> bool:
@@ -69,6 +71,7 @@ class Database(NamedTuple):
     Attributes:
         move: Writes a saga's move in a transaction that holds its row.
         session: Makes the session of a step on a connection.
+        longest: How many seconds a step may work where no lease can be renewed meanwhile; None: as long as it likes.
     """
 
     engine: AsyncEngine
@@ -76,6 +79,7 @@ class Database(NamedTuple):
     sql: Statements
     move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]]
     session: Callable[[AsyncConnection], AsyncSession]
+    longest: float | None = None
 
 
 class SagaTransaction:
@@ -84,6 +88,7 @@ class SagaTransaction:
     def __init__(self, connection: AsyncConnection, bracket: Bracket, database: Database) -> None:
         self._connection, self._bracket, self._database = connection, bracket, database
         self.session = database.session(connection)
+        self.longest = database.longest
         self.may_stand = False
         self._root = connection.sync_connection.get_transaction() if connection.sync_connection else None
         self._ended = ""

@@ -237,6 +237,7 @@ class MemoryTransaction:
         self.session: list[Callable[[], object]] = []
         self._advance = advance
         self._settled: tuple[UUID, Judge] | None = None
+        self.longest: float | None = None
         self.may_stand = False
         self.conflict: BaseException | None = None
 
