@@ -66,10 +66,6 @@ from .tools import Tools
 ModelT = TypeVar("ModelT", bound=SagaStateMixin)
 _LEASED = 0.9
 """The part of a lease that one call to the database may take."""
-_IDLE = 10
-"""How many leases the transaction of a step without a timeout may be idle, before the server ends it."""
-_ALONE = 4
-"""The part of a lease for which a step may hold the only connection: every lease lasts that long without a renewal."""
 _STARTS = 3
 """How often a start is tried whose rival is over by the time one asks who it was."""
 
@@ -102,9 +98,7 @@ class SagaEngine(Generic[ModelT]):
         self.home = Home()
         lease = execution_lease.total_seconds()
         self._limit = min(database_timeout.total_seconds(), lease * _LEASED)
-        self._store: Store = store or store_of(
-            model_class, session_maker, clock, Timeouts(self._limit, lease * _IDLE, lease / _ALONE)
-        )
+        self._store: Store = store or store_of(model_class, session_maker, clock, Timeouts.within(lease, self._limit))
         self._check_values: Callable[[Any], None] = (
             self._store.check_values if isinstance(self._store, SagaStore) else _accept
         )

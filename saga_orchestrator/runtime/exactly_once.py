@@ -44,7 +44,7 @@ _PAUSES = (0.02, 1.5, 1.0)
 
 _TOO_LONG = (
     "it worked for {:.1f} s in the only connection that can write, so that no lease could be renewed meanwhile; make "
-    "the step shorter, or execution_lease longer, a quarter of which it has; on PostgreSQL, a larger pool lifts the limit"
+    "the step shorter, or execution_lease longer, a quarter of which it has; on PostgreSQL a larger pool will do"
 )
 
 

@@ -9,11 +9,14 @@ sets it in the same hop to the thread of its driver.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 PROOF = "saga_step"
 """The name of the savepoint."""
+_PARTING = 2.0
+"""How many seconds a connection of SQLite that is given up may take to say what that undoes."""
 _NO_SAVEPOINT = ("3B001", "25P01")
 """PostgreSQL has no such savepoint, or no transaction."""
 _HARMLESS = re.compile(
@@ -51,11 +56,8 @@ class Bracket(Protocol):
         """See a statement that SQLAlchemy is about to send."""
         ...
 
-    def is_sure(self) -> bool:
-        """Return whether nothing has been sent that could end the transaction.
-
-        Then a connection that is lost has undone everything. False if the driver cannot tell.
-        """
+    async def is_undone(self) -> bool:
+        """Return whether the loss of the connection has undone everything; False if that is not known."""
         ...
 
     def look_before_rollback(self, connection: Connection) -> None:
@@ -100,7 +102,7 @@ class PortableBracket:
     def see(self, statement: str) -> None:
         """Do nothing: what is sent past SQLAlchemy is not seen, so nothing is certain anyway."""
 
-    def is_sure(self) -> bool:
+    async def is_undone(self) -> bool:
         return False
 
     def look_before_rollback(self, connection: Connection) -> None:
@@ -159,7 +161,9 @@ class AsyncpgBracket:
     def see(self, statement: str) -> None:
         self._is_sure = self._is_sure and _HARMLESS.match(statement) is not None
 
-    def is_sure(self) -> bool:
+    async def is_undone(self) -> bool:
+        """Return whether all that was sent is known, and none of it could end the transaction."""
+        await asyncio.sleep(0)  # the driver tells of what was sent in the loop's next turn
         return self._is_sure and self.is_open()
 
     def look_before_rollback(self, connection: Connection) -> None:
@@ -233,18 +237,40 @@ class AiosqliteBracket:
         self._driver: Any = None
         self._is_proved = False
         self._undone_at: int | None = None
+        self._parting: Future[bool] | None = None
 
     async def open(self) -> None:
         self._driver = await begin_immediate(self._connection, f"SAVEPOINT {PROOF}")
+        _opened[self._driver] = self
 
     def is_open(self) -> bool:
         return bool(self._driver.in_transaction)
 
     def see(self, statement: str) -> None:
-        """Do nothing: what is sent past SQLAlchemy is not seen, so nothing is certain anyway."""
+        """Do nothing: the connection can be asked, also when it is given up."""
 
-    def is_sure(self) -> bool:
-        return False
+    async def is_undone(self) -> bool:
+        """Return what the connection said of the savepoint before it was closed."""
+        if self._parting is None:
+            return False
+        try:
+            async with asyncio.timeout(_PARTING):
+                return await asyncio.wrap_future(self._parting)
+        except (TimeoutError, sqlite3.Error):
+            return False
+
+    def part(self) -> Callable[[sqlite3.Connection], None]:
+        """Return what ends the transaction in the driver's thread, and finds out whether that undoes everything."""
+        parting = self._parting = Future()
+
+        def end(connection: sqlite3.Connection) -> None:
+            try:
+                parting.set_result(_ran(connection, f"ROLLBACK TO SAVEPOINT {PROOF}"))
+            except sqlite3.Error as error:
+                parting.set_exception(error)
+            connection.rollback()
+
+        return end
 
     def look_before_rollback(self, connection: Connection) -> None:
         if _is_there(connection):
@@ -266,6 +292,24 @@ class AiosqliteBracket:
         if self.is_open():
             await self._connection.rollback()
         return stood
+
+
+_opened: WeakKeyDictionary[Any, AiosqliteBracket] = WeakKeyDictionary()
+"""The last bracket of each connection of SQLite."""
+
+
+def let_go(driver: Any) -> None:
+    """Have a connection of SQLite that is about to be closed end its transaction before, and tell its bracket.
+
+    Closed in the middle of a statement, as it is when its user is cancelled, it would keep the write lock until Python
+    happens to collect the cursor.
+    """
+    bracket = _opened.get(driver)
+    end = sqlite3.Connection.rollback if bracket is None else bracket.part()
+    with suppress(ValueError):  # it is closed already
+        handing = driver._execute(end, driver._conn)  # noqa: SLF001 - the only way to have something done in its thread
+        handing.send(None)
+        handing.close()
 
 
 async def begin_immediate(connection: AsyncConnection, *then: str) -> Any:

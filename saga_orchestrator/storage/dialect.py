@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -22,7 +22,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import StaticPool
 
 from ..errors import DatabaseTimeoutError, SagaDefinitionError
-from .bracket import AiosqliteBracket, AsyncpgBracket, Bracket, PortableBracket, begin_immediate, in_thread, use_wal
+from .bracket import (
+    AiosqliteBracket,
+    AsyncpgBracket,
+    Bracket,
+    PortableBracket,
+    begin_immediate,
+    in_thread,
+    let_go,
+    use_wal,
+)
 from .capacity import Room, connections_of
 from .database_errors import is_blocked, is_contention, is_passing
 from .direct import DirectBatch
@@ -208,18 +217,9 @@ class _Turn:
 
 
 def _let_go(connection: Any, record: object, error: object) -> None:
-    """Have a connection that is about to be closed end its transaction before.
-
-    Closed in the middle of a statement, as it is when its user is cancelled, it would keep the write lock until Python
-    happens to collect the cursor.
-    """
     driver = getattr(connection, "driver_connection", None)
     if isinstance(driver, aiosqlite.Connection):
-        with suppress(ValueError):  # it is closed already
-            queue: Any = driver._execute  # noqa: SLF001 - the only way to have something done in its thread
-            handing = queue(driver._conn.rollback)  # noqa: SLF001
-            handing.send(None)
-            handing.close()
+        let_go(driver)
 
 
 def dialect_for(engine: AsyncEngine, clock: Clock | None) -> SqlDialect:

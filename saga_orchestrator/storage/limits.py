@@ -29,6 +29,10 @@ _SERVER_LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_sess
 _MOST_MILLISECONDS = 2**31 - 1
 _AGAIN = 1.0
 """Seconds after which a watch that has not helped cancels the task, and then cancels it again."""
+_IDLE = 10
+"""How many leases the transaction of a step without a timeout may be idle, before the server ends it."""
+_ALONE = 4
+"""The part of a lease for which a step may hold the only connection: every lease lasts that long without a renewal."""
 HURRY = 2.0
 """Seconds that a connection may take to be rolled back and given back when its user has failed."""
 
@@ -45,6 +49,11 @@ class Timeouts(NamedTuple):
     call: float = 10.0
     idle: float = 300.0
     alone: float = 7.5
+
+    @classmethod
+    def within(cls, lease: float, call: float) -> Timeouts:
+        """Return how long things may take with leases of so many seconds."""
+        return cls(call, lease * _IDLE, lease / _ALONE)
 
 
 class Watch:
@@ -234,8 +243,8 @@ class WatchedBracket:
     def see(self, statement: str) -> None:
         self._bracket.see(statement)
 
-    def is_sure(self) -> bool:
-        return self._bracket.is_sure()
+    async def is_undone(self) -> bool:
+        return await self._bracket.is_undone()
 
     def look_before_rollback(self, connection: Connection) -> None:
         self._bracket.look_before_rollback(connection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
@@ -200,7 +199,6 @@ class SagaTransaction:
         self._is_closing = True
         lost, stood = self._connection.invalidated, False
         try:
-            await asyncio.sleep(0)  # the driver tells of what was sent in the loop's next turn
             stood = not lost and await self._bracket.rollback()
         except BaseException as error:
             lost = True
@@ -209,7 +207,7 @@ class SagaTransaction:
             logger.debug("a step's transaction could not be rolled back; its connection is given up: {!r}", error)
             await self._connection.invalidate()
         finally:
-            is_undone = stood or self._is_undone or (lost and self._bracket.is_sure())
+            is_undone = stood or self._is_undone or (lost and await self._bracket.is_undone())
             self.may_stand = self._is_left or not is_undone
 
     # --- what the step does with its connection ----------------------------------------------------------------------
