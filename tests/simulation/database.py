@@ -16,6 +16,7 @@ from saga_orchestrator.kernel.projection import awaiting, outstanding, status_of
 from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import Running, Skipped, Succeeded
 from saga_orchestrator.kernel.undo_status import Undone
+from saga_orchestrator.runtime.claims import CUT_OFF
 from saga_orchestrator.storage.retention import Bygone
 from saga_orchestrator.storage.rows import (
     Birth,
@@ -202,7 +203,13 @@ def _strains(graph: Graph, head: Head, state: State) -> Iterable[str]:
         yield "it is active, and neither due nor awaiting anything"
     if outstanding(state) and head.deadline_at is None:
         yield "it has work in flight, and nobody will ever look whether its owner lives"
-    if head.lease_owner is None and not outstanding(state) and head.awaiting != awaiting(graph, state):
+    is_cut_off = status.is_terminal and (head.awaiting or "").startswith(CUT_OFF)
+    if (
+        head.lease_owner is None
+        and not outstanding(state)
+        and not is_cut_off
+        and head.awaiting != awaiting(graph, state)
+    ):
         yield f"the row awaits {head.awaiting}, and its state {awaiting(graph, state)}"
     if status is SagaStatus.STUCK and head.lease_owner is not None:
         yield "it is stuck, and still owned"
