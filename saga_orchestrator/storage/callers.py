@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import event
+from sqlalchemy import Insert, Table, delete, event, select
 from sqlalchemy.engine import URL, Connection, Engine, RootTransaction
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from ..errors import SagaStateError
+from .places import Places
 from .transaction import is_of_a_step
 
 _begun: WeakSet[RootTransaction] = WeakSet()
@@ -38,11 +39,12 @@ class Callers:
     Args:
         model: The mapped class of the sagas.
         engine: The engine that the sagas are driven on.
+        tables: Those in which rows are inserted in the transactions of callers.
     """
 
-    def __init__(self, model: type[Any], engine: AsyncEngine) -> None:
+    def __init__(self, model: type[Any], engine: AsyncEngine, *tables: Table) -> None:
         self.engine = engine
-        self._model = model
+        self._model, self._places = model, Places(engine, tables)
         if engine.dialect.name == "sqlite":
             begin_before_savepoints(engine.sync_engine)
 
@@ -64,6 +66,31 @@ class Callers:
         elif commits_by_itself(sync):
             raise SagaStateError(_BY_ITSELF)
         return connection
+
+    async def insert(self, connection: AsyncConnection, table: Table, insert: Insert, seconds: float) -> bool:
+        """Insert a row in a caller's transaction; return False if another row has stood in its way.
+
+        Args:
+            seconds: How long a connection of the engine may be waited for.
+
+        Raises:
+            SagaStateError: On this connection the table is another one; nothing is left of the row.
+        """
+        place = self._places.expression(table)
+        if place is None:
+            return bool((await connection.execute(insert)).rowcount)
+        row = (await connection.execute(insert.returning(table.c.id, place))).first()
+        found = (await connection.execute(select(place))).scalar() if row is None else row.place
+        own = await self._places.own(table, connection, seconds)
+        if own is None or found == own:
+            return row is not None
+        if row is not None:
+            await connection.execute(delete(table).where(table.c.id == row.id))
+        raise SagaStateError(
+            f"session= has another search_path: there {table.name} is the table of schema '{found}', but the sagas are "
+            f"driven in schema '{own}', so this would never be looked at. Nothing was written. Give a session with the "
+            "search_path of the orchestrator's engine, or name the schema in the mapped class."
+        )
 
     def _check(self, session: AsyncSession) -> None:
         try:

@@ -131,17 +131,18 @@ class SagaInbox:
         self._table, self._routes = inbox_table(head), route_table(head)
 
     async def post(self, letter: Letter, session: AsyncSession | None = None) -> Letter | None:
+        statement = self._sql.insert_letters.values(**kept_letter(letter), sent_at=self._dialect.sent())
+        statement = statement.execution_options(preserve_rowcount=True)
         if session is not None:
             async with limited(self._dialect.timeout):
-                return await self._post(await self._callers.connection(session), letter)
+                theirs = await self._callers.connection(session)
+                is_new = await self._callers.insert(theirs, self._table, statement, self._dialect.timeout)
+                return None if is_new else await self._same(theirs, letter)
         async with self._dialect.writing(self._engine) as connection:
-            return await self._post(connection, letter)
+            written = await connection.execute(statement)
+            return None if written.rowcount else await self._same(connection, letter)
 
-    async def _post(self, connection: AsyncConnection, letter: Letter) -> Letter | None:
-        statement = self._sql.insert_letters.values(**kept_letter(letter), sent_at=self._dialect.sent())
-        written = await connection.execute(statement.execution_options(preserve_rowcount=True))
-        if written.rowcount:
-            return None
+    async def _same(self, connection: AsyncConnection, letter: Letter) -> Letter:
         column = self._table.c
         same = (column.address == letter.address, column.type == letter.type, column.event_id == letter.event_id)
         found = (await connection.execute(self._letters().where(*same))).first()

@@ -79,7 +79,7 @@ class SagaStore:
         self._fast = self.dialect.direct(self.table, self.past, engine)
         if self._fast is not None:
             self._fast.timeout = self.dialect.timeout
-        self._callers = Callers(model, engine)
+        self._callers = Callers(model, engine, self.table, inbox_table(self.table))
         self.inbox = SagaInbox(self.table, self._callers, self.dialect, self._sql, self._move)
         self._own = OwnColumns(model, self.table, frozenset(COLUMNS.c.keys()))
         self._retention = SagaRetention(self.table, engine, self.dialect)
@@ -277,8 +277,8 @@ class SagaStore:
     async def add(self, session: AsyncSession, birth: Birth) -> tuple[Head | None] | None:
         async with limited(self.dialect.timeout):
             connection = await self._callers.connection(session)
-            inserted = await connection.execute(self._sql.insert_saga(birth))
-            if inserted.rowcount:
+            insert = self._sql.insert_saga(birth)
+            if await self._callers.insert(connection, self.table, insert, self.dialect.timeout):
                 return None
             row = (await connection.execute(self._sql.rival(birth))).first()
         return (None if row is None else head_of(row),)

@@ -219,7 +219,7 @@ class Site:
     def joins(self, definition: SagaDefinition | None, **options: Any) -> SagaOrchestrator[TripSaga]:
         """Return the orchestrator of another process; with `store=`, one that works through that store."""
         if "store" not in options:
-            options |= {"model_class": TripSaga, "session_maker": self.sessions}
+            options = {"model_class": TripSaga, "session_maker": self.sessions} | options
         orchestrator = SagaOrchestrator[TripSaga](**options)
         if definition is not None:
             orchestrator.register(NAME, definition)
