@@ -420,6 +420,85 @@ class TestRefusals:
 
                 async def on_event(self, inp: Order, event: Event[Order]) -> Order: ...
 
+    @pytest.mark.parametrize("wrong", [Parcel, Receipt | Parcel, list[Receipt], dict[str, str], bool, str | None])
+    @pytest.mark.parametrize("method", ["on_event", "probe"])
+    def test_what_goes_on_or_looks_returns_what_execute_does(self, method: str, wrong: Any) -> None:
+        """Also where only one member of a union is something else; a probe's answer was not looked at."""
+
+        async def on_event(self: Any, inp: Order, event: Event[Any]) -> Any: ...
+
+        async def probe(self: Any, inp: Order) -> Any: ...
+
+        written: Any = {"on_event": on_event, "probe": probe}[method]
+        written.__annotations__["return"] = wrong
+        with pytest.raises(TypeValidationError, match=rf"{method} returns .*, but execute Receipt\. Write: async def"):
+            type("Wrong", (Charge,), {method: written})
+
+    @pytest.mark.parametrize("right", [Receipt, Signed, Signed | None, None, Any, ItemT, "Receipt | None"])
+    @pytest.mark.parametrize("method", ["on_event", "probe"])
+    def test_what_fits_or_does_not_say_is_taken(self, method: str, right: Any) -> None:
+        """A subclass has all that its model has."""
+
+        async def on_event(self: Any, inp: Order, event: Event[Any]) -> Any: ...
+
+        async def probe(self: Any, inp: Order) -> Any: ...
+
+        written: Any = {"on_event": on_event, "probe": probe}[method]
+        written.__annotations__["return"] = right
+        type("Right", (Charge,), {method: written})
+
+    def test_a_probe_cannot_wait(self) -> None:
+        """It only looks."""
+        with pytest.raises(TypeValidationError, match="probe returns WaitFor, but execute Receipt"):
+
+            class Waits(Charge):
+                async def probe(self, inp: Order) -> Receipt | WaitFor | None: ...  # type: ignore[override]
+
+                async def on_event(self, inp: Order, event: Event[Any]) -> Receipt: ...
+
+    def test_annotations_of_on_event_that_cannot_be_resolved_are_refused(self) -> None:
+        """The payload was not checked then, without a word."""
+        with pytest.raises(TypeValidationError, match="'Lost': the type of on_event's event cannot be resolved"):
+
+            class Lost(Charge):
+                async def on_event(self, inp: Order, event: Event[Absent[str, str]]) -> Receipt: ...
+
+        with pytest.raises(TypeValidationError, match="'Astray': on_event's return annotation cannot be resolved"):
+
+            class Astray(Charge):
+                async def on_event(self, inp: Order, event: Event[Any]) -> Absent[str, str]: ...  # type: ignore[override]
+
+    def test_the_librarys_own_names_need_not_be_there_at_run_time(self) -> None:
+        """A linter moves imports that only annotations need under TYPE_CHECKING."""
+        names: dict[str, Any] = {"BaseStep": BaseStep, "Order": Order, "Receipt": Receipt}
+        source = """
+from __future__ import annotations
+class Asks(BaseStep[Order, Receipt]):
+    async def execute(self, inp: Order) -> Receipt | WaitFor: ...
+    async def on_event(self, inp: Order, event: Event[Order]) -> Receipt | WaitFor: ...
+"""
+        exec(source, names)
+        assert names["Asks"]._shape.event_model is Order
+
+    @pytest.mark.parametrize("wrong", [Order, dict, str])
+    def test_an_event_is_no_payload(self, wrong: Any) -> None:
+        """The event itself was given where the payload's model stood."""
+
+        async def on_event(self: Any, inp: Order, event: Any) -> Receipt: ...
+
+        on_event.__annotations__["event"] = wrong
+        with pytest.raises(
+            TypeValidationError, match=rf"on_event takes .* where an Event is given; say Event\[{wrong.__name__}"
+        ):
+            type("Wrong", (Charge,), {"on_event": on_event})
+
+    @pytest.mark.parametrize("right", [Event, Event[Order], Any, object, Event[Order] | Event[Receipt]])
+    def test_an_event_may_be_annotated_loosely(self, right: Any) -> None:
+        async def on_event(self: Any, inp: Order, event: Any) -> Receipt: ...
+
+        on_event.__annotations__["event"] = right
+        type("Right", (Charge,), {"on_event": on_event})
+
     def test_an_on_event_without_a_return_annotation_is_taken_as_it_is(self) -> None:
         class Loose(BaseStep[Order, Receipt]):
             async def execute(self, inp: Order) -> Receipt | WaitFor: ...
