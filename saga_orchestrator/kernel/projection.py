@@ -186,6 +186,8 @@ def _told_by_order(shown: str | None, was: str | None, record: Record) -> str | 
     if (ended := _ENDED_BY.get(record.step_id)) is not None:
         who = f"{ended} by {record.actor or 'an operator'}" + (f": {record.reason}" if record.reason else "")
         return who if was is None else was
+    if record.step_id == "quarantine" and was is not None and not was.startswith("quarantined: "):
+        return f"{record.error} <- {was}"  # what its owners were lost by
     failed = record.status is RecordStatus.ERROR or record.status is RecordStatus.IN_DOUBT
     return record.error if failed and not record.step_id.startswith("failure:") else shown
 

@@ -57,7 +57,7 @@ from .reading import SagaReader
 from .registry import Registry
 from .rounds import Rounds
 from .schema import SchemaCheck
-from .setbacks import is_of_the_database, judge_setback
+from .setbacks import is_of_the_database, set_back
 from .surrender import Surrenders
 from .tenure import Tenure
 from .threads import THREADS, Threads, make_current
@@ -430,12 +430,8 @@ class SagaEngine(Generic[ModelT]):
 
     async def _set_back(self, tenure: Tenure, error: Exception) -> None:
         """Have a saga whose driver has failed tried again, and the failure counted."""
-        try:
-            await self.store.advance(tenure.saga_id, judge_setback(tenure, error, self.payloads))
-        except Exception as failed:  # noqa: BLE001 - whatever it is, the saga is due when its lease ends
-            logger.warning("saga {}: it is left to its lease: {}", tenure.saga_id, show(failed, self.payloads))
-            if is_of_the_database(error):
-                self._surrenders.add(tenure.saga_id, tenure.token)
+        if not await set_back(self.store, tenure, error, self.payloads) and is_of_the_database(error):
+            self._surrenders.add(tenure.saga_id, tenure.token)
 
     # --- the end ---------------------------------------------------------------------------------------------
 

@@ -43,8 +43,13 @@ _SCHEMA = ("42501", *_NO_SUCH)
 """Insufficient privilege, and what is undefined."""
 _MISSING = ("no such table", "no such column", "has no column named")
 """What SQLite says, under its code for errors in general."""
-_ROWS_CLASSES = ("22", "23")
-"""SQLSTATE classes: data that cannot be read or stored, and constraints."""
+_ROWS_CLASSES = ("22", "23", "44")
+"""SQLSTATE classes: data that cannot be read or stored, constraints, and the check options of views."""
+_DENIED = "42501"
+_POLICY = "row-level security policy"
+"""What PostgreSQL says of a row that a policy refuses, under the code for missing rights."""
+_CHECKS_POLICIES = "ExecWithCheckOptions"
+"""The function of PostgreSQL's that says so, in whatever language."""
 _SQLITE_DATABASES = frozenset((3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 22, 23, 26))
 """SQLite: perm, abort, busy, locked, nomem, readonly, interrupt, ioerr, corrupt, full, cantopen, protocol, schema,
 nolfs, auth, notadb."""
@@ -69,7 +74,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.DATABASE
     cause = _cause_of(error)
     if state := _sqlstate(cause):
-        return _fault_of_state(state)
+        return Fault.ROW if _is_of_a_policy(state, cause) else _fault_of_state(state)
     code = getattr(cause, "sqlite_errorcode", None)
     if is_of_the_schema(error):
         return Fault.DATABASE
@@ -103,6 +108,8 @@ def is_of_the_schema(error: BaseException) -> bool:
     """Return whether tables, columns or rights are missing, which takes a person to mend."""
     cause = _cause_of(error)
     state = _sqlstate(cause)
+    if _is_of_a_policy(state, cause):
+        return False
     return state in _SCHEMA or (not state and any(word in str(cause).lower() for word in _MISSING))
 
 
@@ -124,6 +131,14 @@ def _is_of_the_network(error: BaseException) -> bool:
 
 def _sqlstate(cause: object) -> str:
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+
+
+def _is_of_a_policy(state: str, cause: BaseException | None) -> bool:
+    """Return whether a policy refuses this row, so that no right is missing."""
+    if state != _DENIED or cause is None:
+        return False
+    function = getattr(cause.__cause__ or cause, "server_source_function", None)
+    return function == _CHECKS_POLICIES or _POLICY in str(cause)
 
 
 def _fault_of_state(state: str) -> Fault:

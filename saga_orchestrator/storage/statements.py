@@ -102,7 +102,7 @@ class Statements:
         """Return a read of one due saga's id, if there is one."""
         return select(self.head.c.id).where(*self._due(claimable, now)).limit(1)
 
-    def set_aside(self, saga_id: UUID, why: str, now: ColumnElement[Any]) -> Any:
+    def set_aside(self, saga_id: UUID, why: str | None, now: ColumnElement[Any]) -> Any:
         """Return the update that leaves a due saga to a person, whatever its row says."""
         aside = {
             "status": SagaStatus.STUCK,

@@ -26,7 +26,7 @@ from ..errors import ActiveSagaAlreadyExistsError
 from .callers import Callers
 from .columns import OwnColumns
 from .companions import history_table, inbox_table
-from .database_errors import is_passing
+from .database_errors import is_passing, is_the_rows
 from .dialect import Clock, dialect_for, through_contention
 from .direct import parted
 from .group_read import GroupRead
@@ -236,11 +236,15 @@ class SagaStore:
         cause = error.orig if isinstance(error, DBAPIError) else error
         why = clean_text(f"quarantined: {str(cause).partition(chr(10))[0]}", _LONGEST_ERROR)
         logger.error("saga {}: {}", saga_id, why)
-        try:
-            async with self.dialect.writing(self.engine) as connection:
-                await connection.execute(self._sql.set_aside(saga_id, why, self.dialect.now()))
-        except Exception as worse:  # noqa: BLE001 - it stays due, and those claimed with it must be driven
-            logger.warning("saga {} could not be set aside: {!r}", saga_id, worse)
+        for shown in (why, None):  # a row that cannot keep the text may be set aside without it
+            try:
+                async with self.dialect.writing(self.engine) as connection:
+                    await connection.execute(self._sql.set_aside(saga_id, shown, self.dialect.now()))
+            except Exception as worse:  # noqa: BLE001 - it stays due, and those claimed with it must be driven
+                if shown is not None and is_the_rows(worse):
+                    continue
+                logger.warning("saga {} could not be set aside: {!r}", saga_id, worse)
+            return
 
     async def _anything_due(self, claimable: Claimable) -> bool:
         """Look before locking, so that an idle poll writes nothing and waits for nobody."""

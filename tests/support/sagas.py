@@ -230,7 +230,7 @@ class Site:
         return MeddlingStore(SagaStore(TripSaga, self.engine))
 
     def another_engine(self, **options: Any) -> AsyncEngine:
-        self._engines.append(create_async_engine(self.url, **_options(self.url), **options))
+        self._engines.append(create_async_engine(self.url, **(_options(self.url) | options)))
         return self._engines[-1]
 
     async def sql(self, statement: str, **values: Any) -> Any:

@@ -206,6 +206,15 @@ def test_quarantine_is_shown_and_an_order_is_not() -> None:
     assert shown(GRAPH, state(a=PAUSED), SkipOrdered()) is None
 
 
+def test_quarantine_keeps_what_the_owners_were_lost_by() -> None:
+    """The error that was shown before stands behind the quarantine, once."""
+    decision = decide(Graph.of(step("a"), max_recoveries=0), state(a=Running()), Claimed(crashed=True), now=NOW)
+    first = last_error("the disk refused it", state(a=Running()), decision) or ""
+    assert first.startswith("quarantined: ")
+    assert first.endswith(" <- the disk refused it")
+    assert "the disk" not in (last_error(first, state(a=Running()), decision) or "")
+
+
 def test_only_a_live_status_has_work() -> None:
     """To ask for the work of a step at rest is a defect of the asker, and said to be one."""
     with pytest.raises(AssertionError, match="no work is in flight"):

@@ -22,6 +22,7 @@ from saga_orchestrator.storage.database_errors import (
     fault_of,
     is_blocked,
     is_contention,
+    is_of_the_schema,
     is_passing,
     is_the_rows,
 )
@@ -56,7 +57,7 @@ def test_a_state_that_is_the_databases(state: str) -> None:
     assert not is_the_rows(coded(state))
 
 
-@pytest.mark.parametrize("state", ["22P02", "22003", "23505", "23514"])
+@pytest.mark.parametrize("state", ["22P02", "22003", "23505", "23514", "44000"])
 def test_a_state_that_is_the_rows(state: str) -> None:
     """What cannot be stored now cannot be stored later."""
     assert fault_of(coded(state)) is Fault.ROW
@@ -147,3 +148,17 @@ class TestSuspects:
         for _ in range(1_001):
             suspects.is_proved(uuid4(), coded("P0001"), 0, 1)
         assert suspects.count == 1_000
+
+
+def test_a_row_that_a_policy_refuses_is_at_fault_and_no_right_is_missing() -> None:
+    """PostgreSQL has one code for both; its function tells them apart, whatever its language, and so does its text."""
+    by_function, by_text = coded("42501"), coded("42501")
+    assert by_function.orig is not None
+    by_function.orig.__cause__ = Exception("eine Zeile")
+    by_function.orig.__cause__.server_source_function = "ExecWithCheckOptions"  # type: ignore[attr-defined]
+    assert by_text.orig is not None
+    by_text.orig.args = ('new row violates row-level security policy for table "trip_saga"',)
+
+    for error in (by_function, by_text):
+        assert is_the_rows(error)
+        assert not is_of_the_schema(error)
