@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from ..definition.graph import Graph
-from .effects import Decision, Phase, Verdict
-from .events import Asked, Claimed, Collected, Compensated, CompensationRaised, Noted, Probed, Raised, Reply, Returned
+from .effects import Decision, Phase, RecordStatus, Verdict
+from .events import (
+    Asked,
+    Claimed,
+    Collected,
+    Compensated,
+    CompensationRaised,
+    Doubted,
+    Noted,
+    Probed,
+    Raised,
+    Reply,
+    Returned,
+)
 from .rewind_laws import begun_again
 from .state import State
 from .step_status import Asking, Failed, Pending, Probing, Retrying, Running, Skipped, StepStatus, Succeeded, Waiting
@@ -50,6 +62,17 @@ def replies_are_believed(graph: Graph, before: State, event: object, decision: D
     if isinstance(event, Compensated):
         return isinstance(after, Undone)
     return not isinstance(after, Pending | Running | Probing | Retrying | Asking | Waiting | Failed)
+
+
+def a_doubt_is_kept(graph: Graph, before: State, event: object, decision: Decision) -> bool:
+    """A doubt stands in the history; its step begins nothing more, and is not said to have failed without an effect."""
+    if not isinstance(event, Doubted) or decision.verdict is not Verdict.APPLIED:
+        return True
+    kept = [record for record in decision.records if record.status is RecordStatus.IN_DOUBT]
+    was, now = before.of(event.step_id), decision.state.of(event.step_id)
+    ends = event.undoing or not isinstance(was, Running | Retrying | Failed) or not isinstance(now, Running | Retrying)
+    is_doubted = event.undoing or getattr(now, "tainted", True) or not isinstance(now, Failed)
+    return event.step_id in [record.step_id for record in kept] and ends and is_doubted
 
 
 def no_attempt_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:

@@ -158,5 +158,16 @@ class Noted:
     undoing: bool = False
 
 
+@value(frozen=True, slots=True)
+class Doubted:
+    """What an attempt of a step, or of its undo, has written may stand, for it has ended its transaction itself."""
+
+    step_id: str
+    attempt: int
+    error: str = ""
+    input: str | None = None
+    undoing: bool = False
+
+
 Reply = Returned | Asked | Collected | Raised | Probed | Compensated | CompensationRaised
-Event = Claimed | Ticked | Notified | Signalled | Reply | Noted | Order
+Event = Claimed | Ticked | Notified | Signalled | Reply | Noted | Doubted | Order

@@ -8,6 +8,7 @@ from ..definition.graph import Graph
 from .action_laws import an_action_is_claimed_by_an_order, nothing_crosses_an_action, what_was_not_closed_stands
 from .attempt_laws import (
     a_claim_burns_nothing,
+    a_doubt_is_kept,
     a_note_is_kept_and_moves_nothing,
     commits,
     no_attempt_twice,
@@ -18,7 +19,7 @@ from .attempt_laws import (
 from .choice_laws import what_is_omitted_stays_so, what_was_chosen_is_done
 from .doubt_laws import what_is_refused_is_not_tried_again
 from .effects import Decision, Phase, Verdict
-from .events import Claimed
+from .events import Claimed, Doubted
 from .order_events import Order
 from .pause_laws import (
     a_pause_begins_and_ends_for_a_reason,
@@ -58,7 +59,12 @@ def _unmoved_unless_applied(graph: Graph, before: State, event: object, decision
 
 
 def _over_stays_over(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """Only an order moves a saga that is over, or stuck; a COMPLETED one only its parent's, or in its undo window."""
+    """Only an order moves a saga that is over, or stuck; a COMPLETED one only its parent's, or in its undo window.
+
+    Or a doubt, which takes back what was said too soon.
+    """
+    if isinstance(event, Doubted):
+        return True
     status = status_of(graph, before)
     in_time = graph.undo_window is not None and getattr(event, "finished_at", None) is not None
     reopens = status is SagaStatus.COMPLETED and (in_time or getattr(event, "by_parent", False))
@@ -129,7 +135,7 @@ def _is_out_of_the_way(graph: Graph, state: State, step_id: str) -> bool:
 def _no_turning_back_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:
     """Only an order changes a course that is not FORWARD, or the end of a rewind."""
     ends = before.rewind is not None and decision.state.course is Course.FORWARD
-    return before.course in (Course.FORWARD, decision.state.course) or isinstance(event, Order) or ends
+    return before.course in (Course.FORWARD, decision.state.course) or isinstance(event, Order | Doubted) or ends
 
 
 def _what_acted_stays_recorded(graph: Graph, before: State, event: object, decision: Decision) -> bool:
@@ -146,6 +152,7 @@ MOVE_LAWS: tuple[MoveLaw, ...] = (
     _history_grows,
     only_the_current_attempt_answers,
     replies_are_believed,
+    a_doubt_is_kept,
     a_note_is_kept_and_moves_nothing,
     _orders_are_signed,
     no_attempt_twice,

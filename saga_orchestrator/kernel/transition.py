@@ -6,9 +6,10 @@ from datetime import datetime
 
 from ..definition.graph import Graph
 from .claim import count_crash, take_over
+from .doubts import doubt
 from .draft import Draft
 from .effects import Decision, Phase, RecordStatus, Verdict
-from .events import Claimed, Event, Noted, Notified, Signalled, Ticked
+from .events import Claimed, Doubted, Event, Noted, Notified, Signalled, Ticked
 from .failure_orders import lose
 from .notes import keep
 from .order_events import Order
@@ -38,8 +39,8 @@ def decide(graph: Graph, state: State, event: Event, *, now: datetime) -> Decisi
 
 
 def _apply(draft: Draft, event: Event) -> tuple[Verdict, str]:
-    if isinstance(event, Order):
-        return obey(draft, event)
+    if isinstance(event, Order | Doubted):
+        return obey(draft, event) if isinstance(event, Order) else doubt(draft, event)
     if draft.action is not None and isinstance(event, Claimed):
         lose(draft, draft.action, crashed=event.crashed)
         return Verdict.APPLIED, ""

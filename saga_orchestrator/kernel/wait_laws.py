@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..definition.graph import Graph
 from .attempt_laws import commits
 from .effects import Decision, Verdict
-from .events import Asked, Collected, Returned, Signalled
+from .events import Asked, Collected, Doubted, Returned, Signalled
 from .order_events import Order
 from .projection import waits
 from .rewind_laws import begun_again
@@ -57,7 +57,7 @@ def waits_end_for_a_reason(graph: Graph, before: State, event: object, decision:
     Or news: an undo that does without what the step returned begins again when that is told after all.
     """
     after = decision.state
-    if isinstance(event, Signalled | Order) or after.course is not before.course:
+    if isinstance(event, Signalled | Order | Doubted) or after.course is not before.course:
         return True
     for step_id, status in before.open.items():
         if not isinstance(status, Wait) or (isinstance(event, Returned) and event.step_id == step_id):

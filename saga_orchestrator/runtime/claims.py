@@ -18,7 +18,7 @@ from ..definition.saga import SagaDefinition
 from ..errors import ActiveSagaAlreadyExistsError, IdempotencyConflictError, SagaStateError
 from ..kernel.codec import NewerStateError, UnreadableStateError, decode
 from ..kernel.effects import Verdict
-from ..kernel.events import Claimed, Event
+from ..kernel.events import Claimed, Doubted, Event
 from ..kernel.laws import STRUCTURAL_LAWS
 from ..kernel.order_events import (
     AbortOrdered,
@@ -43,6 +43,7 @@ from .moves import (
     is_at_work,
     is_left_to_act,
     left_by_owner,
+    let_go,
     read_state,
     released,
     taken,
@@ -237,10 +238,16 @@ class Intake:
             return None
         done = fold(definition.graph, state, head.last_error, [event], now)
         self.verdict, self.reason = done.verdict, done.reason
-        if not done.moved:
-            return None
+        return self._move(head, definition, state, done, now) if done.moved else None
+
+    def _move(self, head: Head, definition: SagaDefinition, state: State, done: Fold, now: datetime) -> Move:
         if head.status.is_terminal and head.deadline_at is not None and definition.is_unknown:
             return compose(grip_of(head, definition), done, now, None)  # its hook is left to a process that has it
+        if isinstance(self.event, Doubted) and head.status.is_terminal:
+            rests = let_go(definition, done.state, now)
+            awaiting = rests.awaiting if cut_off_until(head) is None else head.awaiting
+            rests = rests._replace(finished_at=head.finished_at, awaiting=awaiting)
+            return compose(grip_of(head, definition), done, now, rests)
         if isinstance(self.event, AbortOrdered):
             return self.claims.aborted(head, definition, state, done, now)
         if isinstance(self.event, FailureOrdered):

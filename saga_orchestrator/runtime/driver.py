@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from ..kernel.effects import Collect
-from ..kernel.events import Event, Ticked
+from ..kernel.events import Doubted, Event, Ticked
 from ..kernel.projection import outstanding
 from ..kernel.step_status import StepStatus
 from ..storage.rows import Ownership, Written
@@ -65,6 +65,7 @@ class Driver:
         self._failure: Exception | None = None
         self._is_driven = False
         self._is_busy = False
+        self._is_released = False
         self._stopped: asyncio.Event | None = None
 
     async def run(self) -> None:
@@ -87,6 +88,7 @@ class Driver:
             self._cancel_all()
             self._notes.close()
             self._is_driven = False
+            self._hand_on_doubts()
             if self._stopped is not None:
                 self._stopped.set()
 
@@ -113,7 +115,14 @@ class Driver:
 
     async def release(self) -> None:
         """Hand the lease back, with the work in flight cut off; the next owner finds it in doubt."""
-        self._lost = True
+        self._lost = self._is_released = True
+        try:
+            await self._release()
+        finally:
+            self._is_released = False
+            self._hand_on_doubts()
+
+    async def _release(self) -> None:
         tasks = [*self._tasks.values(), *self._left_behind]
         self._cancel_all()
         self._ring()
@@ -126,7 +135,16 @@ class Driver:
             state = done.state
             left = left_to_anybody(now) if is_at_work(state) else let_go(self.tenure.definition, state, now)
             if await self._commit(done, now, left):
+                self._mail.clear()
                 return
+
+    def _hand_on_doubts(self) -> None:
+        """Have written otherwise what this driver does not write any more."""
+        if not (self._is_driven or self._is_released):
+            mail, self._mail = self._mail, []
+            for event in mail:
+                if isinstance(event, Doubted):
+                    self._tools.doubt(self.tenure.saga_id, event)
 
     async def _stop(self) -> None:
         """Wait until nobody drives the saga: a commit in flight comes first, and a later one would contradict it."""
@@ -289,6 +307,7 @@ class Driver:
             self._take_over(result)
         else:
             self.put(result)
+            self._hand_on_doubts()
 
     def _cancel_all(self) -> None:
         self._alarm.cancel()

@@ -47,6 +47,7 @@ from .error_text import log_failure, show
 from .failing import CUT_OFF, CompensationResult, Outcome
 from .home import Home
 from .inside import Inside, driving, inside, refuse, waiting_for
+from .late_doubts import late_doubts
 from .lease import LeaseKeeper
 from .mailroom import Mailroom, Sending
 from .notices import Notice
@@ -128,7 +129,7 @@ class SagaEngine(Generic[ModelT]):
         self.background = Background(context)
         self._deliveries = Rounds(self.background, self._limit, self._mailroom.deliver_due)
         collect = partial(self.background.outcome, self._mailroom.collect)  # to the end, whoever has stopped waiting
-        self._tools = Tools(self._commits, performer, self.now, collect, self.threads)
+        self._tools = Tools(self._commits, performer, self.now, collect, self.threads, late_doubts(self, self._claims))
         self._schema = SchemaCheck(self._store, self.background)
         self._claiming: set[asyncio.Task[Any]] = set()
         self._closed = False

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Verdict
-from ..kernel.events import Asked, Compensated, CompensationRaised, Event, Raised, Reply, Returned
+from ..kernel.events import Asked, Compensated, CompensationRaised, Doubted, Event, Raised, Reply, Returned
 from ..kernel.state import State
 from ..storage.dialect import is_passing
 from ..storage.rows import Head, Move
@@ -86,8 +86,7 @@ async def perform_once(
         try:
             return await trial.run()
         except _LateError:
-            trial.left_late()
-            return None
+            return trial.doubt() if trial.may_stand else None
         except (Exception, asyncio.CancelledError) as error:
             if trial.may_stand:
                 return trial.doubt()
@@ -207,20 +206,13 @@ class _Trial:
         kind = CompensationRaised if is_undo else Raised
         return kind(work.step_id, work.attempt, self._performer.describe(error, "its transaction"), retryable)
 
-    def doubt(self) -> Reply:
+    def doubt(self) -> Doubted:
         """Return that the work is in doubt, and is not to be done again: it has ended its transaction itself."""
         logger.error("saga {}, step '{}': {}", self._tenure.saga_id, self._work.step_id, LEFT)
-        kind = CompensationRaised if isinstance(self._work, Compensate) else Raised
+        is_undo = isinstance(self._work, Compensate)
         given, raised = getattr(self._reply, "input", None), getattr(self._reply, "error", "")
         shown = f"{raised} <- {LEFT}" if raised else LEFT
-        return kind(self._work.step_id, self._work.attempt, shown, False, True, None, given)
-
-    def left_late(self) -> None:
-        """Say what stays of work whose reply came too late, if anything may."""
-        if self.may_stand:
-            logger.error(
-                "saga {}, step '{}': its reply came too late, and {}", self._tenure.saga_id, self._work.step_id, LEFT
-            )
+        return Doubted(self._work.step_id, self._work.attempt, shown, given, is_undo)
 
 
 def _taken(tenure: Tenure, state: State, error: str | None, reply: Reply, now: datetime) -> Fold:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from ..kernel.events import Doubted
     from ..storage.group_commit import GroupCommit
     from .performer import Performer
     from .threads import Threads
@@ -20,6 +21,7 @@ class Tools:
 
     Attributes:
         collect: Gives a saga what has come for it.
+        doubt: Writes a doubt of a saga that its driver does not drive any more.
     """
 
     commits: GroupCommit
@@ -27,3 +29,4 @@ class Tools:
     now: Callable[[], datetime]
     collect: Callable[[UUID], Awaitable[None]]
     threads: Threads
+    doubt: Callable[[UUID, Doubted], None]

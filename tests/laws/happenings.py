@@ -30,6 +30,30 @@ def work_acts(world: World) -> None:
             world.ledger.act(flight)
         else:
             world.ledger.undo(flight.key)
+    else:
+        a_commit_is_told(world)
+
+
+def a_commit_is_told(world: World) -> None:
+    """A step in one transaction has committed by itself, for an owner of now or of old, and it is told."""
+    k = world.k
+    may_be_clean = k.Running | k.Retrying | k.Failed
+    late = [
+        f
+        for f in world.flights
+        if isinstance(f.work, k.Execute)
+        and world.node(f.work.step_id).transactional
+        and f.key == world.key(f.work.step_id)
+        and f.key not in world.ledger.closed
+        and isinstance(world.state.of(f.work.step_id), may_be_clean)
+    ]
+    if late:
+        flight = world.tape.pick(late)
+        told = k.Doubted(flight.work.step_id, flight.work.attempt, "its own COMMIT")
+        if will_apply(world, told):
+            world.flights.remove(flight)
+            world.ledger.standing.add(flight.key)
+        world.tell(told)
 
 
 def time_passes(world: World) -> None:

@@ -67,6 +67,20 @@ MUTANTS = (
         "doubted = replace(\n        status,\n        tainted=status.tainted\n"
         "        or (reply.in_doubt and not draft.graph.nodes[reply.step_id].transactional),\n    )",
         31,
+    # --- doubts that come late
+    Mutant(
+        "an attempt that waits is clean, whatever was committed by itself",
+        "doubts",
+        "draft.put(event.step_id, Failed(attempt, True, heard))",
+        "draft.put(event.step_id, Failed(attempt, False, heard))",
+        1232,
+    ),
+    Mutant(
+        "a failure that is over stays clean, whatever was committed by itself",
+        "doubts",
+        "draft.put(event.step_id, replace(status, tainted=True))",
+        "pass",
+        95,
     ),
     # --- replies
     Mutant(

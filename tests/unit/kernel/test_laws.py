@@ -14,6 +14,7 @@ from saga_orchestrator.kernel.events import (
     Asked,
     Claimed,
     Compensated,
+    Doubted,
     Event,
     Noted,
     Probed,
@@ -150,6 +151,8 @@ CLOSE = FailureOrdered(action="CLOSE_ALL", calls=True, closes=True, actor="ann")
 
 REFUSES = Raised("a", 1, retryable=False, in_doubt=True)
 ASKED, NOT_DONE = state(a=Probing(retryable=False)), Probed("a", 1, ProbeOutcome.NOT_DONE)
+DOUBT = Doubted("a", 1)
+IN_DOUBT = Record(0, Phase.EXECUTE, RecordStatus.IN_DOUBT, "a", "a", 1)
 
 BAD_MOVES = [
     ("_unmoved_unless_applied", GRAPH, RUNS, Ticked(), moved(state(), verdict=STALE)),
@@ -169,6 +172,9 @@ BAD_MOVES = [
     ("a_note_is_kept_and_moves_nothing", GRAPH, RUNS, NOTES, moved(RUNS)),
     ("a_note_is_kept_and_moves_nothing", GRAPH, RUNS, NOTES, moved(RUNS_AGAIN, rows=(NOTED,))),
     ("a_note_is_kept_and_moves_nothing", GRAPH, RUNS, Noted("a", 1, "{}", undoing=True), moved(RUNS, rows=(NOTED,))),
+    ("a_doubt_is_kept", GRAPH, RUNS, DOUBT, moved(state(a=Failed(tainted=True)))),
+    ("a_doubt_is_kept", GRAPH, RUNS, DOUBT, moved(RUNS_AGAIN, rows=(IN_DOUBT,))),
+    ("a_doubt_is_kept", GRAPH, RUNS, DOUBT, moved(state(a=Failed()), rows=(IN_DOUBT,))),
     ("replies_are_believed", GRAPH, RUNS, Returned("a", 1), moved(state(a=Failed()))),
     ("replies_are_believed", GRAPH, back(a=Undoing()), Compensated("a", 1), moved(back(a=UndoFailed(1)))),
     ("_orders_are_signed", GRAPH, RUNS, CancelOrdered(actor="ann"), moved(back(a=Running()))),
