@@ -143,7 +143,7 @@ class AsyncpgBracket:
     def __init__(self, connection: AsyncConnection, limits: str = "") -> None:
         self._connection, self._limits = connection, limits
         self._driver: Any = None
-        self._is_sure = True
+        self._is_sure, self._is_ending = True, False
 
     async def open(self) -> None:
         raw = await self._connection.get_raw_connection()
@@ -156,7 +156,10 @@ class AsyncpgBracket:
         _ = await self._connection.begin()
 
     def is_open(self) -> bool:
-        return bool(self._driver.is_in_transaction())
+        try:
+            return bool(self._driver.is_in_transaction())
+        except AttributeError:  # a connection that was given up knows nothing any more
+            return True
 
     def see(self, statement: str) -> None:
         self._is_sure = self._is_sure and _HARMLESS.match(statement) is not None
@@ -164,7 +167,7 @@ class AsyncpgBracket:
     async def is_undone(self) -> bool:
         """Return whether all that was sent is known, and none of it could end the transaction."""
         await asyncio.sleep(0)  # the driver tells of what was sent in the loop's next turn
-        return self._is_sure and self.is_open()
+        return self._is_sure and (self._is_ending or self.is_open())
 
     def look_before_rollback(self, connection: Connection) -> None:
         """Do nothing: it reaches no database. The engine's own one is still to come, and proves it."""
@@ -178,18 +181,24 @@ class AsyncpgBracket:
             raise TransactionEndedError
 
     async def commit(self) -> None:
-        self._driver.remove_query_logger(self._look)
+        self._end()
         await self._connection.commit()
         await self._send(f"RELEASE SAVEPOINT {PROOF}; COMMIT")
 
     async def rollback(self) -> bool:
-        self._driver.remove_query_logger(self._look)
+        self._end()
         await self._connection.rollback()
         try:
             await self._send(f"ROLLBACK TO SAVEPOINT {PROOF}; ROLLBACK")
         except TransactionEndedError:
             return False
         return True
+
+    def _end(self) -> None:
+        """Look no longer: what is sent from now on is the engine's."""
+        self._driver.remove_query_logger(self._look)
+        self._is_sure = self._is_sure and (self._is_ending or self.is_open())
+        self._is_ending = True
 
     async def _send(self, script: str) -> None:
         try:
@@ -265,7 +274,7 @@ class AiosqliteBracket:
 
         def end(connection: sqlite3.Connection) -> None:
             try:
-                parting.set_result(_ran(connection, f"ROLLBACK TO SAVEPOINT {PROOF}"))
+                parting.set_result(_ran(connection, f"ROLLBACK TO SAVEPOINT {PROOF}") or self._is_proved)
             except sqlite3.Error as error:
                 parting.set_exception(error)
             connection.rollback()
@@ -281,17 +290,21 @@ class AiosqliteBracket:
             raise TransactionEndedError
 
     async def commit(self) -> None:
-        if not await in_thread(self._driver, _ran, f"RELEASE SAVEPOINT {PROOF}"):
+        if not await in_thread(self._driver, self._release):
             raise TransactionEndedError
-        self._is_proved = True
         await self._connection.commit()
 
     async def rollback(self) -> bool:
-        stood = self._is_proved or self._undone_at == self._driver.total_changes
-        stood = stood or await in_thread(self._driver, _ran, f"ROLLBACK TO SAVEPOINT {PROOF}")
+        is_there = await in_thread(self._driver, _ran, f"ROLLBACK TO SAVEPOINT {PROOF}")
+        stood = is_there or self._is_proved or self._undone_at == self._driver.total_changes
         if self.is_open():
             await self._connection.rollback()
         return stood
+
+    def _release(self, connection: sqlite3.Connection) -> bool:
+        """Release the savepoint, in the driver's thread, where no cancellation of the engine's task reaches it."""
+        self._is_proved = _ran(connection, f"RELEASE SAVEPOINT {PROOF}")
+        return self._is_proved
 
 
 _opened: WeakKeyDictionary[Any, AiosqliteBracket] = WeakKeyDictionary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
@@ -92,7 +93,7 @@ class SagaTransaction:
         self._root = connection.sync_connection.get_transaction() if connection.sync_connection else None
         self._ended = ""
         self._is_closing = False
-        self._is_left = self._is_undone = False
+        self._is_left = self._is_undone = self._is_cut = False
         self._conflict: BaseException | None = None
         self._watch()
 
@@ -184,6 +185,9 @@ class SagaTransaction:
         except TransactionEndedError:
             self.may_stand = True
             raise SagaStateError(LEFT) from None
+        except asyncio.CancelledError:
+            self._is_cut = True
+            raise
         except Exception as error:
             if is_conflict(error):
                 self._conflict = error
@@ -207,7 +211,8 @@ class SagaTransaction:
             logger.debug("a step's transaction could not be rolled back; its connection is given up: {!r}", error)
             await self._connection.invalidate()
         finally:
-            is_undone = stood or self._is_undone or (lost and await self._bracket.is_undone())
+            is_unproved = lost or self._is_cut  # whether the engine's own commit came through, the row says
+            is_undone = stood or self._is_undone or (is_unproved and await self._bracket.is_undone())
             self.may_stand = self._is_left or not is_undone
 
     # --- what the step does with its connection ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from saga_orchestrator import SagaAdmin, SagaStatus
+from saga_orchestrator.storage.bracket import AsyncpgBracket
 from tests.support.booking import ORDER, saga
 from tests.support.sagas import Site, World, soon
 
@@ -243,3 +245,47 @@ async def test_a_dbapi_error_of_a_lost_connection_may_be_caught(database: Site, 
     world.plan("book", hides)
     result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
     assert (result.status, await counter()) == (SagaStatus.COMPLETED, 1)
+
+
+# --- steps that are cut off ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["in a statement", "in the commit"])
+async def test_a_step_that_is_cut_off_is_in_no_doubt_if_it_has_committed_nothing_itself(
+    database: Site, world: World, counter: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Its process closes while a statement of its, or the engine's commit, is on its way; the next one does it once."""
+    if database.url.startswith("sqlite"):
+        pytest.skip("SQLite has no statement that waits")
+    orchestrator, other = database.joins(saga(world)), database.joins(saga(world))
+    reached = asyncio.Event()
+    real = AsyncpgBracket.commit
+
+    async def commits(self: AsyncpgBracket) -> None:
+        monkeypatch.setattr(AsyncpgBracket, "commit", real)
+        asyncio.get_running_loop().call_soon(reached.set)
+        sending = self._send
+        monkeypatch.setattr(self, "_send", lambda script: sending(script.replace("COMMIT", "SELECT pg_sleep(60)")))
+        try:
+            await real(self)
+        finally:
+            monkeypatch.setattr(self, "_send", sending)
+
+    async def waits() -> None:
+        asyncio.get_running_loop().call_soon(reached.set)
+        await world.contexts[-1].session.execute(text("SELECT pg_sleep(60)"))
+
+    if where == "in the commit":
+        monkeypatch.setattr(AsyncpgBracket, "commit", commits)
+    else:
+        world.plan("book", waits)
+    starting = asyncio.create_task(orchestrator.start(**ORDER))
+    await soon(reached.wait())
+    (saga_id,) = orchestrator.engine.drivers
+    await soon(orchestrator.aclose())
+    await asyncio.wait([starting])
+    await soon(other.run_due())
+
+    found = await other.get_snapshot(saga_id)
+    assert (found.status, found.residue, await counter()) == (SagaStatus.COMPLETED, (), 1)
+    assert world.calls == ["book", "book", "ship"]

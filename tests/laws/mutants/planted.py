@@ -67,6 +67,7 @@ MUTANTS = (
         "doubted = replace(\n        status,\n        tainted=status.tainted\n"
         "        or (reply.in_doubt and not draft.graph.nodes[reply.step_id].transactional),\n    )",
         31,
+    ),
     # --- doubts that come late
     Mutant(
         "an attempt that waits is clean, whatever was committed by itself",
