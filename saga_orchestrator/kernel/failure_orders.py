@@ -47,7 +47,8 @@ def end(draft: Draft, order: ActionEnded) -> Answer:
     draft.action = None
     if order.came_off and action.closes:
         _close(draft, order)
-    ended = RecordStatus.SUCCESS if order.came_off else RecordStatus.ERROR
+    failed = RecordStatus.IN_DOUBT if order.in_doubt else RecordStatus.ERROR
+    ended = RecordStatus.SUCCESS if order.came_off else failed
     name, error = f"{FAILURE}:{action.name}", None if order.came_off else order.error
     draft.record(Phase.ORDER, ended, name, error=error, actor=order.actor, reason=order.reason)
     return APPLIED

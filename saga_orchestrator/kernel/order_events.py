@@ -73,10 +73,14 @@ class FailureOrdered(Order):
 
 @value(frozen=True, slots=True, kw_only=True)
 class ActionEnded(Order):
-    """The hook of the action that is under way has returned, or raised. `came_off`: it did what it is for."""
+    """The hook of the action that is under way has returned, or raised. `came_off`: it did what it is for.
+
+    `in_doubt`: its owner is gone, and may have done it or not.
+    """
 
     came_off: bool = False
     error: str | None = None
+    in_doubt: bool = False
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ CHANGED = "definition"
 """The `awaiting` of a saga that this process leaves alone, because its definition has changed."""
 CUT_OFF = "owner:"
 """How the `awaiting` of an aborted saga begins; then follows when the lease of its former owner ends."""
+_LOST = "given up: its owner is gone, and its hook is not registered where the saga was given up; it may have acted"
+"""The error of an action that another order has ended."""
 _DEFERRED = timedelta(minutes=1)
 """How long a saga that this process cannot run, although it knows its name and version, is left to others."""
 
@@ -236,9 +238,11 @@ class Intake:
         if begins_work(event) and (until := cut_off_until(head)) is not None and until > now:
             self.verdict, self.reason = Verdict.REFUSED, _still_at_work(until)
             return None
-        done = fold(definition.graph, state, head.last_error, [event], now)
+        events = [*self._end_of_lost_action(head, definition, state, now), event]
+        done = fold(definition.graph, state, head.last_error, events, now)
         self.verdict, self.reason = done.verdict, done.reason
-        return self._move(head, definition, state, done, now) if done.moved else None
+        is_to_write = done.moved and done.verdict is not Verdict.REFUSED
+        return self._move(head, definition, state, done, now) if is_to_write else None
 
     def _move(self, head: Head, definition: SagaDefinition, state: State, done: Fold, now: datetime) -> Move:
         if head.status.is_terminal and head.deadline_at is not None and definition.is_unknown:
@@ -273,6 +277,15 @@ class Intake:
         if isinstance(self.event, FailureOrdered):
             return replace(self.event, again=head.deadline_at is not None and is_left_to_act(definition, state))
         return self.event
+
+    def _end_of_lost_action(
+        self, head: Head, definition: SagaDefinition, state: State, now: datetime
+    ) -> tuple[ActionEnded, ...]:
+        """Return the end of an action whose owner is gone, and whose hook this process does not have to call again."""
+        is_owned = head.lease_owner is not None and head.deadline_at is not None and head.deadline_at > now
+        if not definition.is_unknown or state.action is None or is_owned:
+            return ()
+        return (ActionEnded(in_doubt=True, error=_LOST, actor=state.action.actor, reason=state.action.reason),)
 
     def _definition(self, head: Head) -> SagaDefinition:
         definition = self.claims.known(head)

@@ -22,7 +22,7 @@ from saga_orchestrator import (
     SignalResult,
 )
 from saga_orchestrator.testing import ManualClock
-from tests.support.sagas import NAME, Deed, Input, Site, TripSaga, World, soon, trip
+from tests.support.sagas import NAME, Deed, Gate, Input, Site, TripSaga, World, soon, trip
 
 ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
 WHO = {"actor": "ann", "reason": "its code is gone"}
@@ -134,6 +134,78 @@ async def test_a_stranger_that_waives_leaves_the_hook_to_who_has_it(on_sqlite: S
 
     assert calls == [saga_id, saga_id]
     assert await admin_of(orchestrator).dirty_sagas() == []
+
+
+async def cut_off_in_its_hook(
+    site: Site, world: World, clock: ManualClock, *, is_stuck: bool
+) -> tuple[SagaOrchestrator[TripSaga], UUID]:
+    """Return a process that has a hook under way for a dirty saga, FAILED or STUCK, and that saga."""
+    gate = Gate()
+
+    async def close_all(saga_id: UUID) -> None:
+        await gate()
+
+    builder = SagaBuilder(close_all=close_all)
+    for name in ("flight", "hotel"):
+        builder.add_step(step=Deed(world, name), input_map=lambda ctx: Input(number=7), step_id=name)
+    orchestrator = site.joins(builder.build(), clock=clock)
+    if is_stuck:
+        world.plan("hotel", PermanentError("full"))
+        world.plan("undo flight", PermanentError("closed"))
+        saga_id = await soon(orchestrator.start(**ORDER))
+    else:
+        held = world.gate("hotel")
+        running = asyncio.create_task(orchestrator.start(**ORDER))
+        await held.wait_reached()
+        saga_id = world.contexts[0].saga_id
+        await admin_of(orchestrator).abort(saga_id, actor="bob")
+        await soon(running)
+    closing = admin_of(orchestrator).execute_compensation(saga_id, "CLOSE_ALL", actor="bob")
+    _ = orchestrator.engine.background.begin(closing)
+    await gate.wait_reached()
+    return orchestrator, saga_id
+
+
+async def test_an_action_whose_owner_is_gone_lets_an_abort_through(database: Site, world: World) -> None:
+    """The action is in doubt, the steps still stand, and they can be waived; while its owner lives it is refused."""
+    clock = ManualClock()
+    owner, saga_id = await cut_off_in_its_hook(database, world, clock, is_stuck=True)
+    orchestrator = database.joins(None, clock=clock)
+    admin = admin_of(orchestrator)
+    with pytest.raises(SagaStateError, match="CLOSE_ALL, ordered by bob, is under way"):
+        await admin.abort(saga_id, **WHO)
+    await owner.aclose()
+
+    await admin.abort(saga_id, **WHO)
+
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert (snapshot.status, snapshot.residue) == (SagaStatus.FAILED, ("flight",))
+    past = (await admin.get_saga(saga_id)).step_history
+    assert [(row.actor, row.reason) for row in past if row.step_id == "abort"] == [("ann", "its code is gone")]
+    ended = [row.status for row in past if row.step_id == "failure:CLOSE_ALL"]
+    assert ended == ["WAITING", "IN_DOUBT"]
+    await admin.waive_step(saga_id, "flight", actor="ann")
+    assert await admin.dirty_sagas() == []
+
+
+async def test_an_action_whose_owner_is_gone_lets_a_waiver_through(database: Site, world: World) -> None:
+    """Of a saga that has failed; a waiver that is refused leaves the action under way."""
+    clock = ManualClock()
+    owner, saga_id = await cut_off_in_its_hook(database, world, clock, is_stuck=False)
+    orchestrator = database.joins(None, clock=clock)
+    admin = admin_of(orchestrator)
+    with pytest.raises(SagaStateError, match="is under way"):
+        await admin.waive_step(saga_id, "flight", actor="ann")
+    await owner.aclose()
+    with pytest.raises(SagaStateError, match="car is not part of its residue"):
+        await admin.waive_step(saga_id, "car", actor="ann")
+    assert [row.status for row in (await admin.get_saga(saga_id)).step_history][-1] == "WAITING"
+
+    for step_id in (await orchestrator.get_snapshot(saga_id)).residue:
+        await admin.waive_step(saga_id, step_id, actor="ann")
+
+    assert (await orchestrator.get_snapshot(saga_id)).residue == ()
+    assert await admin.dirty_sagas() == []
 
 
 async def test_a_definition_that_changed_under_its_version_is_said_aloud(database: Site, world: World) -> None:

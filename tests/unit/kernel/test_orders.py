@@ -454,6 +454,14 @@ def test_an_action_that_does_not_come_off_leaves_the_saga_as_it_was() -> None:
     assert carried_out(GRAPH, done.state, CompensateOrdered()).work == (Compensate("a", 1),)
 
 
+def test_an_action_whose_owner_is_gone_ends_in_doubt() -> None:
+    """It closes nothing, for the hook may have done its work or not."""
+    lost = ActionEnded(error="its owner is gone", actor="ann", in_doubt=True)
+    done = carried_out(GRAPH, under_way(), lost)
+    assert (rows(done), done.records[0].error) == (["ORDER IN_DOUBT failure:CLOSE_ALL"], "its owner is gone")
+    assert (done.state.action, residue(GRAPH, done.state)) == (None, ("a",))
+
+
 def test_only_an_action_that_is_under_way_can_end() -> None:
     """The end that comes twice is refused the second time."""
     before = halted(a=Succeeded(), b=Failed())
