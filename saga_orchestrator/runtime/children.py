@@ -31,13 +31,15 @@ from ..storage.rows import Head, Move
 from .after_commit import after_commit
 from .background import Background
 from .birth import Beginning, StartResult
-from .claims import Claims, Intake
+from .claims import Claims, Intake, unknown_definition
 from .error_text import open_message
 from .moves import read_state
 from .registry import Registry
 from .tenure import Past, patiently
 from .texts import LONGEST_NAME
 
+_OVER_BY_ROW = (SagaStatus.FAILED, SagaStatus.COMPENSATED)
+"""How a child has ended that is over for its parent also where its definition is not known, for it has no output."""
 _DIGEST = 16
 """The length in bytes of what stands for the end of a name that is too long."""
 
@@ -128,7 +130,10 @@ class SagaChildren:
         head = await self._nursery.store.started(*child)
         if head is not None and self._claims.known(head) is not None:
             await self._nursery.background.outcome(self._recall, head.id)
-        return await self._look(child)
+        found = await self._look(child)
+        if found is not None and found.standing and not found.is_known:  # a process that knows it can undo it
+            return found._replace(is_over=False)
+        return found
 
     async def _recall(self, child: UUID) -> None:
         since = asyncio.get_running_loop().time()
@@ -138,16 +143,19 @@ class SagaChildren:
         self._nursery.follow(head, move, since)
 
     async def _seen(self, head: Head) -> Child:
-        definition = self._claims.known(head)
+        definition = known = self._claims.known(head)
+        if definition is None and head.status in _OVER_BY_ROW:
+            definition = unknown_definition(head)
         if definition is None or not head.status.is_terminal:
-            return Child(head.id, head.status.value, is_over=False, is_known=definition is not None)
+            return Child(head.id, head.status.value, is_over=False, is_known=known is not None)
         state = read_state(definition, head)
         if state.action is not None:  # its effects may be closed: it tells its end again then
-            return Child(head.id, head.status.value, is_over=False)
+            return Child(head.id, head.status.value, is_over=False, is_known=known is not None)
         output = await self._output(head, definition) if head.status is SagaStatus.COMPLETED else None
-        effects = standing(definition, state)
+        is_undone = known is None and head.status is SagaStatus.COMPENSATED
+        effects = () if is_undone else standing(definition, state)
         error = open_message(head.last_error, self._nursery.payloads)
-        return Child(head.id, head.status.value, is_over=True, output=output, error=error, standing=effects)
+        return Child(head.id, head.status.value, True, output, error, effects, is_known=known is not None)
 
     async def _output(self, head: Head, definition: SagaDefinition) -> Any:
         """Return what the last step returned; of several side by side, what each did, by step id."""

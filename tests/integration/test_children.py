@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from saga_orchestrator import (
+    FixedRetry,
     PermanentError,
     SagaAdmin,
     SagaBuilder,
@@ -557,3 +558,58 @@ async def test_a_saga_may_be_its_own_child(database: Site, world: World) -> None
 
     assert await come_to(orchestrator, saga_id) is SagaStatus.COMPLETED
     assert world.calls == ["count"] * 4
+
+
+async def aborted_elsewhere(
+    database: Site, world: World, clock: ManualClock
+) -> tuple[Orchestrator, SagaAdmin[TripSaga], UUID, UUID]:
+    """Return a process that knows a parent and not its child, its admin, the parent, and the child, aborted."""
+    patient = {"retry_policy": FixedRetry(max_attempts=9, delay=timedelta(hours=9))}
+    both = joins(database, world, trip(world, "x", "y", y=patient), clock=clock)
+    world.plan("y", ValueError("full"))
+    parent = await started(both)
+    child = (await child_of(both)).id
+    await until(both, child, lambda found: found.status is SagaStatus.SUSPENDED)
+    await both.aclose()
+    orchestrator = database.joins(family(world), clock=clock)
+    admin = SagaAdmin[TripSaga](engine=orchestrator.engine)
+    await admin.abort(child, actor="ann")
+    return orchestrator, admin, parent, child
+
+
+async def waive(admin: SagaAdmin[TripSaga], saga_id: UUID) -> None:
+    """Waive all that stands of a saga."""
+    for step_id in (await admin.get_saga(saga_id)).residue:
+        await admin.waive_step(saga_id, step_id, actor="ann")
+
+
+async def test_a_child_that_no_process_knows_is_over_by_its_row(database: Site, world: World) -> None:
+    """It was aborted, and all that stood of it waived: nothing is left for which its parent could wait."""
+    clock = ManualClock()
+    orchestrator, admin, parent, child = await aborted_elsewhere(database, world, clock)
+    await waive(admin, child)
+    clock.advance(timedelta(minutes=2))
+    await soon(orchestrator.run_due())
+
+    assert await come_to(orchestrator, parent) is SagaStatus.COMPENSATED
+    assert f"child saga {child} ('{CHILD}') is FAILED" in str((await orchestrator.get_snapshot(parent)).last_error)
+    assert world.calls[-1] == "undo reserve"
+
+
+async def test_what_stands_of_a_child_that_no_process_knows_holds_up_its_parents_undo(
+    database: Site, world: World
+) -> None:
+    """A process that knows the child could undo it; so the parent waits until it is undone, or waived."""
+    clock = ManualClock()
+    orchestrator, admin, parent, child = await aborted_elsewhere(database, world, clock)
+    clock.advance(timedelta(minutes=2))
+    await soon(orchestrator.run_due())
+    await until(orchestrator, parent, lambda found: found.status is SagaStatus.COMPENSATING and is_timed(found))
+    assert "What stands: x" in str((await orchestrator.get_snapshot(parent)).last_error)
+    assert "undo reserve" not in world.calls
+
+    await waive(admin, child)
+    clock.advance(timedelta(minutes=2))
+    await soon(orchestrator.run_due())
+    assert await come_to(orchestrator, parent) is SagaStatus.COMPENSATED
+    assert world.calls[-1] == "undo reserve"
