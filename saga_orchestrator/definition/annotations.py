@@ -41,37 +41,6 @@ def accepts(annotation: Any, model: Any) -> bool:
     return not comparable or issubclass(model, annotation)
 
 
-def misfit_of(annotation: Any, *expected: Any) -> Any:
-    """Return the first member of `annotation` that no expected type allows, or None if each is allowed.
-
-    What names no class is allowed, and so is None itself.
-    """
-    members = get_args(annotation) if is_union(annotation) else (annotation,)
-    wanted = [each for one in expected for each in (get_args(one) if is_union(one) else (one,))]
-    for member in members:
-        if member not in (None, types.NoneType) and not any(_may_be(member, each) for each in wanted):
-            return member
-    return None
-
-
-def _may_be(annotation: Any, expected: Any) -> bool:
-    found, wanted = _class_of(annotation), _class_of(expected)
-    if found is None or wanted is None or (found is int and wanted is float):
-        return True
-    try:
-        return issubclass(found, wanted)
-    except TypeError:  # a TypedDict or a Protocol does not say
-        return True
-
-
-def _class_of(annotation: Any) -> type | None:
-    """Return the class that an annotation names, with or without parameters; None if it names something else."""
-    if annotation is Any:
-        return None
-    named = annotation if inspect.isclass(annotation) and not get_args(annotation) else get_origin(annotation)
-    return named if inspect.isclass(named) else None
-
-
 def admits_none(annotation: Any) -> bool:
     """Return whether `annotation` says in so many words that None may be passed (`Any` does not say it)."""
     return annotation is types.NoneType or (is_union(annotation) and types.NoneType in get_args(annotation))

@@ -8,6 +8,7 @@ is still generic, abstract or without `execute` has no shape yet: it is a base f
 from __future__ import annotations
 
 import inspect
+import types
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -21,7 +22,6 @@ from .annotations import (
     evaluate,
     free_variables,
     mentions,
-    misfit_of,
     name_of,
     positional_parameters,
     substitute,
@@ -83,9 +83,7 @@ def read_shape(cls: type, root: type) -> StepShape | None:
     undoable, probes, hears, confirms = map(step.overrides, ("compensate", "probe", "on_event", "confirm"))
     step.check_waits(hears=hears)
     if hears:
-        step.check_answer("on_event", output_model, WaitFor)
-    if probes:
-        step.check_answer("probe", output_model)
+        step.check_answer(output_model)
     if confirms:
         step.check_confirm(input_model, output_model)
     return StepShape(
@@ -115,8 +113,7 @@ class _StepClass:
         given = self._bound[root]
         variables = root.__parameters__  # type: ignore[attr-defined]
         self._given = dict(zip((1, "return"), (given.get(variable, variable) for variable in variables), strict=True))
-        self.names: dict[str, Any] = {each.__name__: each for each in self._given.values() if inspect.isclass(each)}
-        self.names |= {"Event": Event, "WaitFor": WaitFor}
+        self.names = {model.__name__: model for model in self._given.values() if inspect.isclass(model)}
 
     def overrides(self, method: str) -> bool:
         return getattr(self._cls, method) is not getattr(self._root, method)
@@ -160,26 +157,21 @@ class _StepClass:
             if not hears and self.overrides(method) and mentions(self._annotation(method, "return"), WaitFor):
                 raise self._error(f"{method} may return WaitFor, but there is no on_event to go on in.", "on_event")
 
-    def check_answer(self, method: str, output_model: type, *more: Any) -> None:
-        """Refuse a method that is annotated to return what the step does not."""
-        found = self._annotation(method, "return")
-        if found is _UNRESOLVED:
-            raise self._error(f"{method}'s return annotation cannot be resolved; import its names at run time.", method)
-        if found is inspect.Parameter.empty:
+    def check_answer(self, output_model: type) -> None:
+        """Refuse an `on_event` that is annotated to return what the step does not."""
+        found = self._annotation("on_event", "return")
+        if found is inspect.Parameter.empty or found is _UNRESOLVED:
             return
-        if (wrong := misfit_of(found, output_model, *more)) is not None:
-            raise self._error(f"{method} returns {name_of(wrong)}, but execute {output_model.__name__}.", method)
+        answer = without(without(found, WaitFor), types.NoneType)
+        if answer not in (WaitFor, types.NoneType, None, Any) and not accepts(output_model, answer):
+            raise self._error(
+                f"on_event returns {name_of(answer)}, but execute {output_model.__name__}.",
+                "on_event",
+            )
 
     def event_model(self) -> type[BaseModel] | None:
         """Return the model that `on_event` wants an event's payload to be, if it names one."""
         annotation = self._annotation("on_event", 2)
-        if annotation is _UNRESOLVED:
-            raise self._error(
-                "the type of on_event's event cannot be resolved; import its names at run time.", "on_event"
-            )
-        if annotation is not inspect.Parameter.empty and not accepts(annotation, Event):
-            name = name_of(annotation)
-            raise self._error(f"on_event takes {name} where an Event is given; say Event[{name}].", "on_event")
         (wanted,) = get_args(annotation) if get_origin(annotation) is Event else (None,)
         return wanted if inspect.isclass(wanted) and issubclass(wanted, BaseModel) else None
 

@@ -36,11 +36,8 @@ class Companion:
         self._function = function
         self.is_plain = not inspect.iscoroutinefunction(function)
 
-    def check_role(self, role: str, of: Arguments) -> None:
-        """Refuse what cannot be so in its role: a confirm that waits, an event that is none, another step's output.
-
-        Args:
-            of: What the step's own function takes and returns.
+    def check_role(self, role: str) -> None:
+        """Refuse what cannot be so in its role: a confirm that waits, or an event that is none.
 
         Raises:
             TypeValidationError: With what to write instead.
@@ -49,9 +46,6 @@ class Companion:
             raise self.takes.error("it is to confirm, and may return WaitFor; a confirm cannot wait")
         if role == "on_event":
             self.event_type()
-            self.takes.check_answer(of, WaitFor)
-        if role == "probe":
-            self.takes.check_answer(of)
 
     async def call(self, given: Given, ctx: StepContext) -> Any:
         arguments = self.takes.chosen(given, ctx)

@@ -181,7 +181,7 @@ class FunctionStep(StepSource[ModelT]):
             )
         companion = Companion(function)
         companion.takes.check_given([*self._takes.parameters, *more])
-        companion.check_role(role, self._takes)
+        companion.check_role(role)
         self._companions[role] = companion
         self._inherited.discard(role)
 

@@ -124,6 +124,8 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
         commits, and then starts at once in this process. If the caller rolls back, also to a savepoint, nothing is
         left.
 
+        While the database is away the write is tried again, for one `execution_lease` and at most one call longer.
+
         Args:
             initial_data: A Pydantic model, or plain data with datetimes, Decimals, UUIDs, Enums and bytes.
             aggregation_id: What the saga is about; at most one saga of the table is active for it. 1 to 255 characters.
@@ -140,6 +142,7 @@ class SagaOrchestrator(Decider, Pausing, Generic[ModelT]):
             ActiveSagaAlreadyExistsError: The aggregate has an active saga; the error names it.
             IdempotencyConflictError: The key has started another saga; the error names it.
             PayloadError: `initial_data` cannot be stored; nothing was written.
+            DatabaseTimeoutError: The database gave no answer in that time; the saga may have been started.
         """
         started = await self.start_once(
             saga_name=saga_name,

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel, RootModel
-from typing_extensions import TypedDict
 
 from saga_orchestrator import (
     Event,
@@ -36,12 +35,6 @@ class Settled(BaseModel):
 class Paid(BaseModel):
     payment_id: str
     cents: int
-
-
-class Address(TypedDict):
-    """What no class can be compared with."""
-
-    street: str
 
 
 class Tags(RootModel[list[str]]):
@@ -210,79 +203,6 @@ class TestRefusals:
             @asking().on_event
             async def settle(event: Settled) -> Paid:
                 raise NotImplementedError
-
-    @pytest.mark.parametrize("role", ["on_event", "probe"])
-    @pytest.mark.parametrize("wrong", [Settled, Paid | Settled, list[Paid], str, dict[str, Any]])
-    def test_its_answer_is_that_of_the_step(self, role: str, wrong: Any) -> None:
-        """It was found out when the event had come, and the step had acted."""
-
-        def answer(cents: int) -> Any:
-            raise NotImplementedError
-
-        answer.__annotations__["return"] = wrong
-        with pytest.raises(
-            TypeValidationError, match=r"'answer' .* it returns .*, but step 'pay' Paid\. Write: def answer"
-        ):
-            getattr(asking(), role)(answer)
-
-    @pytest.mark.parametrize("right", [Paid, Paid | None, None, Any, "Paid | None"])
-    @pytest.mark.parametrize("role", ["on_event", "probe"])
-    def test_what_fits_or_does_not_say_is_taken(self, role: str, right: Any) -> None:
-        def answer(cents: int) -> Any:
-            raise NotImplementedError
-
-        answer.__annotations__["return"] = right
-        getattr(asking(), role)(answer)
-
-    @pytest.mark.parametrize(
-        ("returned", "answers", "fits"),
-        [
-            (int, int, True),
-            (int, RootModel[int], True),
-            (float, int, True),
-            (list[str], list[str], True),
-            (list[str], dict[str, str], False),
-            (int | str, str, True),
-            (int | str, bytes, False),
-            (int, float, False),
-            (Address, dict[str, Any], True),
-        ],
-    )
-    def test_what_is_no_model_is_compared_by_its_class(self, returned: Any, answers: Any, fits: bool) -> None:
-        """A value, or the model that the engine makes around it."""
-
-        def pay(cents: int) -> Any:
-            raise NotImplementedError
-
-        def look(cents: int) -> Any:
-            raise NotImplementedError
-
-        pay.__annotations__["return"], look.__annotations__["return"] = returned, answers
-        made = step(pay)
-        if fits:
-            made.probe(look)
-            return
-        with pytest.raises(TypeValidationError, match="but step 'pay'"):
-            made.probe(look)
-
-    def test_a_probe_cannot_wait(self) -> None:
-        """It only looks."""
-
-        async def look(cents: int) -> Paid | WaitFor | None:
-            raise NotImplementedError
-
-        with pytest.raises(TypeValidationError, match="it returns WaitFor, but step 'pay' Paid"):
-            asking().probe(look)
-
-    def test_an_annotation_that_raises_is_one_that_cannot_be_resolved(self) -> None:
-        """It was a raw error of the text."""
-
-        def look(cents: int) -> Any:
-            raise NotImplementedError
-
-        look.__annotations__["return"] = "Paid.nothing[1]"
-        with pytest.raises(TypeValidationError, match="an annotation cannot be resolved here"):
-            asking().probe(look)
 
     def test_it_takes_what_there_is(self) -> None:
         """There is no output yet."""
