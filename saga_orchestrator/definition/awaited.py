@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import OutcomeUnknown, PermanentError
+from .plain_errors import name_type
 
 _WORKERS = (("start", "join"), ("ready", "get", "wait"))
 """Methods of threads, of processes, and of the answers of pools: they work beside their caller, or have not begun."""
@@ -30,8 +31,15 @@ class NotRunError(PermanentError, OutcomeUnknown):
 
 
 def can_be_awaited(value: Any) -> bool:
-    """Return whether a value is a coroutine, a future, or anything else that `await` takes."""
-    return inspect.isawaitable(value)
+    """Return whether a value is a coroutine, a future, or anything else that `await` takes.
+
+    Raises:
+        OutcomeUnknown: It raises when it is looked at.
+    """
+    try:
+        return inspect.isawaitable(value)
+    except Exception as error:
+        raise OutcomeUnknown(f"it returned a {name_type(value)} that raises when it is looked at") from error
 
 
 async def awaited(value: Any, adopt: Callable[[Any], Any] | None = None) -> Any:
@@ -44,7 +52,7 @@ async def awaited(value: Any, adopt: Callable[[Any], Any] | None = None) -> Any:
         NotRunError: It comes to an async generator, which the engine does not run.
     """
     while True:
-        if isinstance(value, types.CoroutineType):
+        if type(value) is types.CoroutineType:
             value = await value
         elif can_be_awaited(value):
             value = await (value if adopt is None else adopt(value))

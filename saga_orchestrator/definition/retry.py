@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import OutcomeUnknown, PermanentError, RetryAfter, SagaDefinitionError
 from .awaited import can_be_awaited
+from .plain_errors import is_a, members_of
 
 ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
@@ -26,19 +27,27 @@ _LONGEST = timedelta(days=365)
 
 
 def leaves(error: BaseException) -> tuple[BaseException, ...]:
-    """Return the errors that a group holds, those of its groups included; of any other error, that error.
+    """Return the errors that a group holds, those of its groups included, each once; of any other error, that error.
 
     >>> leaves(ExceptionGroup("two", [ValueError(1), ExceptionGroup("one", [KeyError(2)])]))
     (ValueError(1), KeyError(2))
     """
-    if not isinstance(error, BaseExceptionGroup):
-        return (error,)
-    return tuple(leaf for each in error.exceptions for leaf in leaves(each))
+    pending, found, seen = [error], list[BaseException](), set[int]()
+    while pending:  # a group may be nested deeper than Python can call, and may stand in many others
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if is_a(each, BaseExceptionGroup):
+            pending += reversed(members_of(each))
+        else:
+            found.append(each)
+    return tuple(found)
 
 
 def _matches(error: BaseException, wanted: ErrorFilter) -> bool:
     if isinstance(wanted, type | tuple):
-        return isinstance(error, wanted)
+        return is_a(error, wanted) or isinstance(error, wanted)
     answer: object = wanted(error)
     if can_be_awaited(answer):
         if inspect.iscoroutine(answer):
@@ -93,13 +102,13 @@ class RetryPolicy:
     def retries(self, error: BaseException) -> bool:
         """Return whether this error is worth another attempt at all; a group, as the class says."""
         inside = leaves(error)
-        several = inside if inside == (error,) else (error, *inside)
-        if any(isinstance(each, PermanentError) or _matches(each, self.give_up_on) for each in several):
+        several = (error, *inside) if is_a(error, BaseExceptionGroup) else inside
+        if any(is_a(each, PermanentError) or _matches(each, self.give_up_on) for each in several):
             return False
         return self._is_worth_it(error) or all(map(self._is_worth_it, inside))
 
     def _is_worth_it(self, error: BaseException) -> bool:
-        return isinstance(error, OutcomeUnknown | RetryAfter) or _matches(error, self.retry_on)
+        return is_a(error, (OutcomeUnknown, RetryAfter)) or _matches(error, self.retry_on)
 
     def _delay_for_attempt(self, attempt_number: int) -> timedelta:
         raise NotImplementedError

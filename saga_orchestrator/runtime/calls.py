@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from ..definition.awaited import awaited
+from ..definition.plain_errors import is_a
 from ..definition.retry import leaves
 from ..errors import OutcomeUnknown
 
@@ -41,7 +42,7 @@ async def call(begin: Callable[[], Any], timeout: timedelta | None) -> Outcome:
     except _ENDS_THE_PROCESS:
         raise
     except BaseException as error:
-        if isinstance(error, GeneratorExit) and not _is_running():
+        if is_a(error, GeneratorExit) and not _is_running():
             raise  # the event loop has ended, and the interpreter closes what it left
         return Outcome(error=error, in_doubt=True)  # no failure that a step reports, and so its outcome is unknown
 
@@ -59,14 +60,14 @@ def settled(value: Any) -> Coroutine[Any, Any, Any]:
 
     Raises:
         NotRunError: It comes to an async generator, which the engine does not run.
-        OutcomeUnknown: It comes to a future of another event loop.
+        OutcomeUnknown: It comes to a future of another event loop, or to what raises when it is looked at.
     """
     return awaited(value, _adopt)
 
 
 def is_unknown(error: BaseException) -> bool:
     """Return whether an error says that the outcome is unknown; of a group, whether one in it does."""
-    return any(isinstance(each, OutcomeUnknown) for each in leaves(error))
+    return any(is_a(each, OutcomeUnknown) for each in leaves(error))
 
 
 def _adopt(value: Any) -> Any:
@@ -87,5 +88,5 @@ async def _call_within(begin: Callable[[], Any], timeout: timedelta) -> Outcome:
         if not scope.expired():
             raise
         late = TimeoutError(f"timed out after {timeout}")
-        late.__cause__ = None if isinstance(error, TimeoutError) else error
+        late.__cause__ = None if is_a(error, TimeoutError) else error
         return Outcome(error=late, in_doubt=True)

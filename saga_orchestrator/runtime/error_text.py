@@ -17,12 +17,17 @@ from loguru import logger
 from pydantic import ValidationError
 
 from ..definition.io import Payloads, clean_text, reasons
+from ..definition.plain_errors import cause_of, is_a, members_of, name_type
 from ..errors import PayloadError
 
 _LONGEST = 4_000
 _PACKAGE = str(Path(__file__).parent.parent)
 _DEEPEST = 5
 """How many errors inside each other are told."""
+_MOST = 100
+"""How many errors of a group are told, and how many groups."""
+_MESSAGE = BaseExceptionGroup.__dict__["message"]
+_TRACEBACK = BaseException.__dict__["__traceback__"]
 _SEALED = re.compile(r" \[sealed:([A-Za-z0-9_=-]+)\]")
 
 
@@ -33,21 +38,43 @@ def describe(error: BaseException, where: str = "", payloads: Payloads | None = 
         where: Which part of the step has raised; it stands in plain.
         payloads: With a codec, the text shows no value, and carries the sealed message.
     """
+    try:
+        return _describe(error, where, payloads)
+    except Exception:  # noqa: BLE001 - an exception is the author's code, whatever is read of it
+        return clean_text(_prefixed(where, name_type(error)), _LONGEST)
+
+
+def _describe(error: BaseException, where: str, payloads: Payloads | None) -> str:
     if payloads is None or payloads.codec is None:
         return clean_text(_prefixed(where, _message(error)), _LONGEST)
     shown = clean_text(_prefixed(where, locate(error)), _LONGEST)
     return f"{shown}{_seal(clean_text(_message(error), _LONGEST), payloads)}"
 
 
-def locate(error: BaseException, depth: int = 0) -> str:
+def locate(error: BaseException) -> str:
     """Return the classes of an error and of those inside it, each with its frames, and no value."""
+    try:
+        return _locate(error, 0, set())
+    except Exception:  # noqa: BLE001 - as above
+        return name_type(error)
+
+
+def _locate(error: BaseException, depth: int, told: set[int]) -> str:
     names = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in _frames(error)]
-    text = f"{type(error).__name__} ({', '.join(names)})" if names else type(error).__name__
-    if depth == _DEEPEST:
+    text = f"{name_type(error)} ({', '.join(names)})" if names else name_type(error)
+    if depth == _DEEPEST or _is_enough(error, told):
         return text
-    if isinstance(error, BaseExceptionGroup):
-        text = f"{text} of [{', '.join(locate(each, depth + 1) for each in error.exceptions)}]"
-    return text if error.__cause__ is None else f"{text} <- {locate(error.__cause__, depth + 1)}"
+    if is_a(error, BaseExceptionGroup):
+        text = f"{text} of [{', '.join(_locate(each, depth + 1, told) for each in members_of(error)[:_MOST])}]"
+    cause = cause_of(error)
+    return text if cause is None else f"{text} <- {_locate(cause, depth + 1, told)}"
+
+
+def _is_enough(error: BaseException, told: set[int]) -> bool:
+    """Return whether what is inside an error is told already, or too much is; groups can be entangled."""
+    is_told = id(error) in told or len(told) >= _MOST
+    told.add(id(error))
+    return is_told
 
 
 def show(error: BaseException, payloads: Payloads) -> str:
@@ -93,7 +120,7 @@ def _seal(message: str, payloads: Payloads) -> str:
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the outermost two and the innermost of an error's frames, without the engine's own if there are others."""
-    found = list(traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False))
+    found = list(traceback.StackSummary.extract(traceback.walk_tb(_TRACEBACK.__get__(error)), lookup_lines=False))
     frames = [frame for frame in found if not frame.filename.startswith(_PACKAGE)] or found
     return [*frames[:2], *frames[2:][-1:]]
 
@@ -104,20 +131,24 @@ def _prefixed(where: str, text: str) -> str:
 
 def _message(error: BaseException) -> str:
     """Return the repr of an error and those of its causes."""
-    shown, cause, depth = _repr(error), error.__cause__, 0
-    while cause is not None and len(shown) < _LONGEST and depth < _LONGEST:
-        shown, cause, depth = f"{shown} <- {_repr(cause)}", cause.__cause__, depth + 1
+    told, seen = set[int](), {id(error)}
+    shown, cause = _repr(error, told), cause_of(error)
+    while cause is not None and id(cause) not in seen and max(len(shown), len(seen)) < _LONGEST:
+        seen.add(id(cause))
+        shown, cause = f"{shown} <- {_repr(cause, told)}", cause_of(cause)
     return shown
 
 
-def _repr(error: BaseException, depth: int = 0) -> str:
+def _repr(error: BaseException, told: set[int], depth: int = 0) -> str:
     """Return the repr of an error; of one of Pydantic's, which fields do not fit, and not their values."""
     try:
-        if isinstance(error, ValidationError):
+        if type(error) is ValidationError:
             return f"ValidationError of {error.title}: {reasons(error)}"
-        if isinstance(error, BaseExceptionGroup) and depth < _DEEPEST:
-            inside = ", ".join(_repr(each, depth + 1) for each in error.exceptions)
-            return f"{type(error).__name__}({error.message!r}, [{inside}])"
-        return repr(error)
+        if not is_a(error, BaseExceptionGroup):
+            return str.__str__(repr(error))  # a class of its own may raise when it is cut or joined
+        if depth == _DEEPEST or _is_enough(error, told):
+            return f"{name_type(error)}(…)"
+        inside = ", ".join(_repr(each, told, depth + 1) for each in members_of(error)[:_MOST])
+        return f"{name_type(error)}({_MESSAGE.__get__(error)!r}, [{inside}])"
     except BaseException:  # noqa: BLE001 - even a repr is the author's code
-        return f"{type(error).__name__}(<its repr raised>)"
+        return f"{name_type(error)}(<its repr raised>)"

@@ -21,6 +21,7 @@ from loguru import logger
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ..definition.plain_errors import is_a
 from ..errors import SagaStateError
 from ..kernel.effects import Compensate, Execute, Probe, Verdict
 from ..kernel.events import Asked, Compensated, CompensationRaised, Doubted, Event, Raised, Reply, Returned
@@ -202,7 +203,7 @@ class _Trial:
         work, step = self._work, self._tenure.definition.step(self._work.step_id)
         is_undo = isinstance(work, Compensate)
         policy = step.node.compensation_retry if is_undo else step.retry_policy
-        retryable = not isinstance(error, SagaStateError) and is_worth_retrying(policy, error)
+        retryable = not is_a(error, SagaStateError) and is_worth_retrying(policy, error)
         kind = CompensationRaised if is_undo else Raised
         return kind(work.step_id, work.attempt, self._performer.describe(error, "its transaction"), retryable)
 

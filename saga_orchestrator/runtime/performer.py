@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loguru import logger
 from pydantic import BaseModel
 
-from ..definition.awaited import NotRunError, check_run
+from ..definition.awaited import check_run
 from ..definition.child import Children, Kin
 from ..definition.constant import Nothing
 from ..definition.context import StepContext
 from ..definition.io import Payloads
 from ..definition.models import check_output
+from ..definition.plain_errors import is_a, name_type
 from ..definition.retry import RetryPolicy, leaves
 from ..definition.step import StepDefinition
 from ..definition.waiting import Event, WaitFor
-from ..errors import PayloadError, PermanentError, RetryAfter, SagaStateError
+from ..errors import PermanentError, RetryAfter, SagaStateError
 from ..kernel.draft import LONGEST
 from ..kernel.effects import Compensate, Execute, Probe
 from ..kernel.events import Asked, Compensated, CompensationRaised, Probed, ProbeOutcome, Raised, Reply, Returned
@@ -133,7 +134,7 @@ class Performer:
             if isinstance(value, WaitFor):
                 return self._asked(work, step, value, stored, started)
             output = self._dump_output(step, value)
-        except (PayloadError, SagaStateError) as error:
+        except Exception as error:  # noqa: BLE001 - what was returned may raise when it is looked at
             shown = self.describe(error)
             return Raised(work.step_id, work.attempt, shown, False, True, None, stored, started)
         chosen = value.root if step.is_choice else None
@@ -162,7 +163,7 @@ class Performer:
     def _dump_output(self, step: StepDefinition, value: Any) -> str:
         if not isinstance(value, step.output_model):
             raise SagaStateError(
-                f"Step '{step.step_id}' returned {type(value).__name__}, not {step.output_model.__name__}, so "
+                f"Step '{step.step_id}' returned {name_type(value)}, not {step.output_model.__name__}, so "
                 "nobody knows what it did; return what execute is annotated to return"
             )
         return self._payloads.dump(value, what=f"The output of step '{step.step_id}'", model=step.output_model)
@@ -172,8 +173,8 @@ class Performer:
         error = outcome.error
         assert error is not None
         inside = leaves(error)
-        is_permanent = any(isinstance(each, PermanentError) for each in inside)
-        delays = [each.delay for each in inside if isinstance(each, RetryAfter)]
+        is_permanent = any(is_a(each, PermanentError) for each in inside)
+        delays = [delay for each in inside if (delay := _delay_of(each)) is not None]
         return {
             "error": self.describe(error),
             "retryable": (outcome.in_doubt and not is_permanent) or is_worth_retrying(policy, error),
@@ -205,7 +206,7 @@ class Performer:
             return Probed(work.step_id, work.attempt, ProbeOutcome.NOT_DONE, stored, started_at=started)
         try:
             output = self._dump_output(step, value)
-        except (PayloadError, SagaStateError) as error:
+        except Exception as error:  # noqa: BLE001 - what was returned may raise when it is looked at
             shown = self.describe(error, "probe")
             return Probed(work.step_id, work.attempt, ProbeOutcome.UNKNOWN, stored, error=shown, started_at=started)
         return Probed(work.step_id, work.attempt, ProbeOutcome.DONE, stored, output, started_at=started)
@@ -239,7 +240,7 @@ class Performer:
             if not isinstance(check_run(value), WaitFor):
                 return Compensated(work.step_id, work.attempt, stored, started_at=started)
             return self._asked(work, step, value, stored, started)
-        except (PayloadError, SagaStateError, NotRunError) as error:
+        except Exception as error:  # noqa: BLE001 - what was returned may raise when it is looked at
             shown = self.describe(error)
             return CompensationRaised(work.step_id, work.attempt, shown, False, True, None, stored, started)
 
@@ -251,7 +252,7 @@ class Performer:
         try:
             made = step.make_input(*given)
         except (SystemExit, GeneratorExit) as error:  # of a plain function, a failure like any other
-            raise RuntimeError(f"it ended in {type(error).__name__}") from error
+            raise RuntimeError(f"it ended in {name_type(error)}") from error
         if isinstance(made, BaseModel):
             return made
         outcome = await call(lambda: made, step.timeout)
@@ -320,6 +321,17 @@ def refused(work: Calling, tenure: Tenure, error: Exception) -> Reply:
     return Raised(work.step_id, work.attempt, shown, retryable=is_worth_retrying(step.retry_policy, error))
 
 
+def _delay_of(error: BaseException) -> timedelta | None:
+    """Return how long an error asks to wait; one whose class hides its delay asks for none."""
+    if not is_a(error, RetryAfter):
+        return None
+    try:
+        delay: object = cast(RetryAfter, error).delay
+    except Exception:  # noqa: BLE001 - the author's code
+        return None
+    return delay if isinstance(delay, timedelta) else None
+
+
 def _what(phase: str, heard: int, spent: int) -> str:
     """Return what a key is for: after a wait, or a rewind, something else than before."""
     return f"{phase}{f'/{heard}' if heard else ''}{f'~{spent}' if spent else ''}"
@@ -329,6 +341,8 @@ def is_worth_retrying(policy: RetryPolicy, error: BaseException) -> bool:
     """Ask the policy; a predicate of the author's that stumbles over this error has not said yes."""
     try:
         return policy.retries(error)
-    except (Exception, SystemExit) as stumbled:  # noqa: BLE001 - the author's code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as stumbled:  # noqa: BLE001 - the author's code
         logger.warning("a retry policy could not judge {}: {}", locate(error), locate(stumbled))
         return False

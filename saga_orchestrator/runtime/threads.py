@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator, Callable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from loguru import logger
 
+from ..definition.plain_errors import is_a, name_type
 from ..errors import SagaDefinitionError, SagaError
 
 THREADS = 32
@@ -241,9 +242,9 @@ def _dismiss(idle: list[_Inbox]) -> None:
 
 def _failure(error: BaseException) -> Exception:
     """Return an error that fails a step, for any that a plain function has raised."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    failure = RuntimeError(f"the plain function ended in {type(error).__name__}")
+    if is_a(error, Exception) and not is_a(error, StopIteration):
+        return cast(Exception, error)
+    failure = RuntimeError(f"the plain function ended in {name_type(error)}")
     failure.__cause__ = error
     return failure
 
@@ -252,5 +253,5 @@ def _drop(turn: Turn, value: Any, error: BaseException | None) -> None:
     """Drop what an abandoned function came to; its attempt is in doubt already."""
     if isinstance(value, types.CoroutineType):
         value.close()
-    came = "has returned" if error is None else f"has raised {type(error).__name__}"
+    came = "has returned" if error is None else f"has raised {name_type(error)}"
     logger.warning("{}: its plain function, which was given up, {}", turn.name, came)

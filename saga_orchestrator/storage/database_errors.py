@@ -68,6 +68,13 @@ _CONNECTION_WORDS = ("connection", "closed", "pool", _DYING)
 
 def fault_of(error: BaseException) -> Fault:
     """Return whose fault an error is that a call to the database has raised."""
+    try:
+        return _fault_of(error)
+    except Exception:  # noqa: BLE001 - an error of the author's may raise when it is looked at
+        return Fault.UNKNOWN
+
+
+def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, PoolTimeoutError | TimeoutError) or _is_of_the_network(error):
         return Fault.DATABASE
     if isinstance(error, DBAPIError) and error.connection_invalidated:

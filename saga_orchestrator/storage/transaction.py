@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ..definition.plain_errors import is_a, walk_causes
 from ..definition.retry import leaves
 from ..errors import DatabaseTimeoutError, PermanentError, RetryAfter, SagaStateError
 from .bracket import PROOF, Bracket, TransactionEndedError
@@ -140,11 +141,11 @@ class SagaTransaction:
     @property
     def conflict(self) -> BaseException | None:
         raised = self.session.info.get(_FAILURE)
-        if raised is not None and any(isinstance(each, _VERDICTS) for each in leaves(raised)):
+        if raised is not None and any(is_a(each, _VERDICTS) for each in leaves(raised)):
             return None
         if self._connection.invalidated:
             return self._conflict or ConnectionError("the connection was lost")
-        return self._conflict or next((each for each in _causes(raised) if is_conflict(each)), None)
+        return self._conflict or next((each for each in walk_causes(raised) if is_conflict(each)), None)
 
     def note(self, error: BaseException) -> None:
         """Take note of what the database has refused, whatever the step makes of it."""
@@ -288,6 +289,13 @@ def keep_failure(session: object, error: BaseException | None) -> None:
 
 def is_conflict(error: BaseException) -> bool:
     """Return whether a database has refused a step's transaction for what passes: another's, or a lost connection."""
+    try:
+        return _is_conflict(error)
+    except Exception:  # noqa: BLE001 - an error of the author's may raise when it is looked at
+        return False
+
+
+def _is_conflict(error: BaseException) -> bool:
     if isinstance(error, DatabaseTimeoutError):  # of a call of the engine's in the step's transaction
         return not error.advice  # the step's own transaction may hold what the call has waited for
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -297,22 +305,15 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_own(error: BaseException) -> bool:
     """Return whether a database says that the step was wrong, as with what it does after an error."""
-    return _state_of(error).startswith(_ITS_OWN)
+    try:
+        return _state_of(error).startswith(_ITS_OWN)
+    except Exception:  # noqa: BLE001 - as above
+        return False
 
 
 def _state_of(error: object) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, those that it was raised from, and those of a group."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for each in error.exceptions:
-                yield from _causes(each)
-        error = error.__cause__
 
 
 @asynccontextmanager
