@@ -15,7 +15,6 @@ from uuid import UUID
 
 from pydantic import BaseModel, RootModel, ValidationError
 
-from ..definition.io import reasons
 from ..errors import SagaDefinitionError, SagaNotFoundError, SagaStateError
 from ..kernel.codec import UnreadableStateError, decode
 from ..kernel.forward_orders import SKIPPABLE
@@ -301,9 +300,12 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         try:
             output = mock if isinstance(mock, model) else model.model_validate(empty if mock is None else mock)
         except ValidationError as error:
-            raise SagaStateError(
-                f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': "
-                f"{reasons(error, model)}"
-            ) from None
-        items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
-        return replace(order, output=self._engine.payloads.dump(output, what="mock_output", model=model), items=items)
+            why = self._engine.payloads.why(error, model)
+            misfit = SagaStateError(
+                f"Saga {saga_id}: mock_output does not fit {model.__name__}, the output of step '{step_id}': {why}"
+            )
+        else:
+            items = len(output.root) if isinstance(output, RootModel) and step.fan is not None else None
+            stored = self._engine.payloads.dump(output, what="mock_output", model=model)
+            return replace(order, output=stored, items=items)
+        raise misfit  # where no error is handled, which would show the values

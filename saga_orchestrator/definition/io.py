@@ -17,23 +17,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, time
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
+from pydantic_core.core_schema import ErrorType
 
 from ..errors import PayloadError
 from .comparison import find_difference
 from .fidelity import is_exact, is_model, is_zone_kept, names_of, plan_of
+from .plain_errors import name_type
 from .readers import reader_of
 from .secret_fields import SECRET, find_secrets, write_in_full
 from .set_order import sort_sets
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+ErrorT = TypeVar("ErrorT", bound=Exception)
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _WHOLE = (str, bytes, bytearray, IPv4Network, IPv6Network)
@@ -83,13 +86,20 @@ class Payloads:
                 f"{what} is of class {type(value).__name__}, and would read back as {model.__name__}. "
                 f"Return a {model.__name__}."
             )
-        if is_exact(value):
-            text = self._checked(_to_json_of_model(value, what), what)
+        try:
+            if is_exact(value):
+                text = self._checked(_to_json_of_model(value, what), what)
+            else:
+                text = self._write_model(value, what) if is_model(value) else self._write_plain(value, what)
+        except PayloadError as error:
+            if self.codec is None:
+                raise
+            refused = PayloadError(getattr(error, "unquoted", str(error)))
         else:
-            text = self._write_model(value, what) if is_model(value) else self._write_plain(value, what)
-        if is_compared:
-            text = sort_sets(value, text)
-        return text if self.codec is None else self._encoded(text, what, self.codec)
+            if is_compared:
+                text = sort_sets(value, text)
+            return text if self.codec is None else self._encoded(text, what, self.codec)
+        raise refused  # without a cause or a context, which would show the value
 
     def load(self, text: str) -> Any:
         """Return a stored payload as plain JSON values.
@@ -108,10 +118,7 @@ class Payloads:
         Raises:
             PayloadError: It cannot be decoded, or does not fit the model.
         """
-        try:
-            return _read(model, self._plain(text))
-        except ValidationError as error:
-            raise PayloadError(f"A stored payload does not fit {model.__name__}: {reasons(error, model)}.") from error
+        return self._fit(model, self._plain(text))
 
     def load_item(self, model: type[ModelT], text: str, index: int) -> ModelT:
         """Return one item of a stored list as the model that it was.
@@ -120,7 +127,7 @@ class Payloads:
             PayloadError: As of `load_model`.
         """
         item = to_json(from_json(self._plain(text))[index], inf_nan_mode="constants").decode()
-        return replace(self, codec=None).load_model(model, item)
+        return self._fit(model, item)
 
     def load_list(self, model: type[ModelT], texts: Iterable[str | None]) -> ModelT:
         """Return several stored payloads as one model of a list, with None where there is none.
@@ -129,7 +136,28 @@ class Payloads:
             PayloadError: As of `load_model`.
         """
         items = ",".join("null" if text is None else self._plain(text) for text in texts)
-        return replace(self, codec=None).load_model(model, f"[{items}]")
+        return self._fit(model, f"[{items}]")
+
+    def why(self, error: ValidationError, model: type) -> str:
+        """Return what did not fit and why; with a codec, without a word of the author's validators."""
+        return reasons(error, model, hides=self.codec is not None)
+
+    def link(self, made: ErrorT, cause: Exception) -> ErrorT:
+        """Return an error as raised from another; with a codec, from none, for that one may show values.
+
+        Raise it where no error is handled, so that Python adds no context.
+        """
+        if self.codec is None:
+            made.__cause__ = cause
+        return made
+
+    def _fit(self, model: type[ModelT], text: str) -> ModelT:
+        try:
+            return _read(model, text)
+        except ValidationError as error:
+            misfit = PayloadError(f"A stored payload does not fit {model.__name__}: {self.why(error, model)}.")
+            misfit = self.link(misfit, error)
+        raise misfit
 
     def _checked(self, raw: bytes, what: str) -> str:
         if len(raw) > self.max_bytes:
@@ -202,10 +230,13 @@ class Payloads:
     def _encoded(self, text: str, what: str, codec: PayloadCodec) -> str:
         try:
             encoded = codec.encode(text)
-        except Exception as error:
-            raise PayloadError(
-                f"{what} could not be encoded by {type(codec).__name__}: it raised {type(error).__name__}."
-            ) from error
+        except Exception as error:  # noqa: BLE001 - the author's code
+            raised = name_type(error)
+        else:
+            return self._store_encoded(encoded, what)
+        raise PayloadError(f"{what} could not be encoded by {name_type(codec)}: it raised {raised}.")
+
+    def _store_encoded(self, encoded: str, what: str) -> str:
         return self._checked(_to_json(encoded, f"{what}, encoded,"), f"{what}, encoded,")
 
     def _plain(self, text: str) -> str:
@@ -214,10 +245,9 @@ class Payloads:
         try:
             stored = from_json(text, cache_strings=False)
             return self.codec.decode(stored) if isinstance(stored, str) else text
-        except Exception as error:
-            raise PayloadError(
-                f"{type(self.codec).__name__} could not decode a stored payload: it raised {type(error).__name__}."
-            ) from error
+        except Exception as error:  # noqa: BLE001 - the author's code
+            raised = name_type(error)
+        raise PayloadError(f"{name_type(self.codec)} could not decode a stored payload: it raised {raised}.")
 
 
 def clean_text(text: str, limit: int) -> str:
@@ -254,9 +284,9 @@ def _find_loss(value: Any, text: str) -> str | None:
         read = _read(type(value), text)
         return find_difference(value, read)
     except ValidationError as error:
-        return reasons(error, type(value))
+        return reasons(error, type(value), hides=True)
     except Exception as error:  # noqa: BLE001 - a validator of the author's, or an __eq__, may raise anything
-        return f"reading or comparing it raised {type(error).__name__}"
+        return f"reading or comparing it raised {name_type(error)}"
 
 
 def _holds_non_finite(value: Any) -> bool:
@@ -295,8 +325,20 @@ def _to_json_of_model(value: BaseModel, what: str) -> bytes:
         raise _unwritable(error, what) from error
 
 
+class _UnwritableError(PayloadError):
+    """A value cannot be written. `unquoted`: the message without that of what raised, which may quote the value."""
+
+    unquoted: str
+
+
 def _unwritable(error: Exception, what: str) -> PayloadError:
-    return PayloadError(f"{what} cannot be stored as JSON: {error}. {_advice(str(error))}")
+    try:
+        said = str.__str__(str(error))
+    except Exception:  # noqa: BLE001 - the author's code
+        said = name_type(error)
+    refused = _UnwritableError(f"{what} cannot be stored as JSON: {said}. {_advice(said)}")
+    refused.unquoted = f"{what} cannot be stored as JSON: it raised {name_type(error)}. {_advice(said)}"
+    return refused
 
 
 def _advice(problem: str) -> str:
@@ -319,15 +361,21 @@ def _read(model: type[ModelT], text: str) -> ModelT:
     return found
 
 
-def reasons(error: ValidationError, model: type | None = None) -> str:
+def reasons(error: ValidationError, model: type | None = None, *, hides: bool = False) -> str:
     """Return what did not fit and why, without the values: errors are stored and logged, payloads may be secret.
 
     Args:
         model: What did not fit; then keys of dicts, which are values, are not shown either.
+        hides: Whether of an error that a validator of the author's raised only its kind is shown.
     """
     known = None if model is None else names_of(model)
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{_place(each, known)}: {_QUOTING.get(each['type'], each['msg'])}" for each in found)
+    return "; ".join(f"{_place(each, known)}: {_said(each, hides)}" for each in found)
+
+
+def _said(found: ErrorDetails, hides: bool) -> str:
+    kind = found["type"]
+    return kind if hides and kind not in _PYDANTICS else _QUOTING.get(kind, found["msg"])
 
 
 def _place(found: ErrorDetails, known: frozenset[str] | None) -> str:
@@ -347,3 +395,5 @@ _QUOTING = {
     "get_attribute_error": "Error extracting an attribute",
 }
 """What is said in place of the messages that quote a value."""
+_PYDANTICS = frozenset(get_args(ErrorType)) - {"value_error", "assertion_error"}
+"""The kinds of errors whose text is Pydantic's."""

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from ..definition.io import Payloads, reasons
+from ..definition.io import Payloads
+from ..definition.plain_errors import name_type
 from ..definition.readers import reader_of
 from ..definition.waiting import TIMED_OUT, Event
 from ..errors import PayloadError
@@ -48,7 +49,7 @@ def opened(
     occurred = said.get("occurred_at")
     return Event(
         type=said["type"],
-        payload=payload if model is None else _fitted(model, payload, said["type"], was_fitted),
+        payload=payload if model is None else _fitted(payloads, model, payload, said["type"], was_fitted),
         event_id=said.get("event_id"),
         correlation_id=said.get("correlation_id"),
         source=said.get("source"),
@@ -56,13 +57,15 @@ def opened(
     )
 
 
-def _fitted(model: type[BaseModel], payload: Any, kind: str, was_fitted: bool) -> BaseModel:
+def _fitted(payloads: Payloads, model: type[BaseModel], payload: Any, kind: str, was_fitted: bool) -> BaseModel:
     validator = reader_of(model) if was_fitted else model.__pydantic_validator__
     try:
         fitted: BaseModel = validator.validate_json(to_json(payload), by_alias=True, by_name=True)
-    except Exception as error:  # a validator of the author's may raise anything
-        why = f"its validator raised {type(error).__name__}"
-        if isinstance(error, ValidationError):
-            why = reasons(error, model)
-        raise MisfitError(f"The event {kind!r} does not fit {model.__name__}: {why}.") from error
-    return fitted
+    except Exception as error:  # noqa: BLE001 - a validator of the author's may raise anything
+        why = f"its validator raised {name_type(error)}"
+        if type(error) is ValidationError:
+            why = payloads.why(error, model)
+        misfit = payloads.link(MisfitError(f"The event {kind!r} does not fit {model.__name__}: {why}."), error)
+    else:
+        return fitted
+    raise misfit

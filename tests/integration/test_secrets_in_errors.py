@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,6 +20,7 @@ from saga_orchestrator import (
     FailureAction,
     FixedRetry,
     OutcomeUnknown,
+    PayloadError,
     PermanentError,
     SagaAdmin,
     SagaBuilder,
@@ -311,3 +313,33 @@ async def test_a_childs_error_is_sealed_in_its_parent(database: Site, log: list[
     assert SECRET not in "".join(log)
     seen = await SagaAdmin[TripSaga](engine=orchestrator.engine).get_saga(saga_id)
     assert SECRET in str(seen.last_error)
+
+
+class HearStrictly(BaseStep[Card, Strict]):
+    """Waits for a card, and returns what quotes it when it is refused."""
+
+    async def execute(self, inp: Card) -> Strict | WaitFor:
+        return WaitFor("card")
+
+    async def on_event(self, inp: Card, event: Event[Strict]) -> Strict:
+        raise AssertionError("no card is ever accepted")
+
+
+def chain_of(error: BaseException | None) -> str:
+    """Return all that a traceback shows of an error."""
+    return "" if error is None else "".join(traceback.format_exception(error))
+
+
+async def test_a_caller_is_shown_no_value_that_does_not_fit(database: Site) -> None:
+    """What `notify` and `skip_step` raise goes to the caller's log, with its causes."""
+    saga_id, orchestrator, admin = await run(database, saga_of(HearStrictly()))
+    token = (await orchestrator.get_snapshot(saga_id)).waits[0].token
+
+    with pytest.raises(PayloadError) as refused:
+        await orchestrator.notify(saga_id=saga_id, token=token, event={"card": SECRET})
+    with pytest.raises(SagaStateError) as mocked:
+        await admin.skip_step(saga_id, step_id="step_0", mock_output={"card": SECRET})
+
+    for error in (refused.value, mocked.value):
+        assert SECRET not in chain_of(error)
+        assert "card: value_error" in str(error)
