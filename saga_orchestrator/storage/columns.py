@@ -24,6 +24,7 @@ _GIVEN = ("id", "created_at")
 """The engine gives these with every insert, so that a default of the user's is never asked for."""
 _TEXTS = (sql.String, sql.VARCHAR, sql.Text, sql.TEXT, sql.Unicode, sql.UnicodeText)
 _NUMBERS = (sql.Integer, sql.INTEGER, sql.BigInteger, sql.BIGINT)
+_DATABASES = ("postgresql", "sqlite")
 _NOW = ("now()", "current_timestamp", "current_timestamp()")
 
 
@@ -145,6 +146,20 @@ def _default(column: Column[Any]) -> str | None:
 
 def _fits(found: Any, needed: Any) -> bool:
     """Return whether a column of one type holds, on every database, what the engine writes and reads by the other."""
+    pairs = [(found, needed), *((_variant(found, name), _variant(needed, name)) for name in _variants(found, needed))]
+    return all(_is_as_good(one, other) for one, other in pairs)
+
+
+def _variants(*kinds: Any) -> set[str]:
+    """Return the databases on which one of the types is another."""
+    return {name for kind in kinds for name in kind._variant_mapping if name in _DATABASES}  # noqa: SLF001
+
+
+def _variant(kind: Any, name: str) -> Any:
+    return kind._variant_mapping.get(name, kind)  # noqa: SLF001 - SQLAlchemy shows it in no other way
+
+
+def _is_as_good(found: Any, needed: Any) -> bool:
     if isinstance(needed, Enum):
         return isinstance(found, Enum) and found.enums == needed.enums and _ddl(found) == _ddl(needed)
     if isinstance(needed, String):

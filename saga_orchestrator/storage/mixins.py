@@ -33,6 +33,7 @@ from ..errors import SagaDefinitionError
 from ..kernel.state import SagaStatus
 from .columns import adopt_columns, check_attributes
 from .companions import history_table, inbox_table, partial_index, route_table
+from .constraints import check_constraints
 from .types import ExactJson, Json, UtcDateTime
 
 TERMINAL = "status IN ('COMPLETED', 'COMPENSATED', 'FAILED')"
@@ -139,6 +140,7 @@ def _equip(mapper: Mapper[Any], cls: type) -> None:
     if not isinstance(head, Table):
         raise SagaDefinitionError(f"{cls.__name__} is mapped to {type(head).__name__}; a saga is a row of one table.")
     adopt_columns(cls, head, COLUMNS, SagaStateMixin)
+    check_constraints(cls, head, COLUMNS)
     if mapper.inherits is not None:
         return
     if len(head.name.encode()) > _LONGEST_NAME:

@@ -55,6 +55,26 @@ WRONG: dict[str, tuple[str, sa.Column[Any]]] = {
     "default": ("priority", sa.Column(sa.Integer, default=5, server_default="0", nullable=False)),
     "server_default": ("revision", sa.Column(sa.Integer, server_default="1", nullable=False)),
     "generated server_default": ("awaiting", sa.Column(sa.String(255), sa.FetchedValue())),
+    "shorter on PostgreSQL": (
+        "aggregation_id",
+        sa.Column(sa.String(255).with_variant(sa.String(10), "postgresql"), nullable=False),
+    ),
+    "another text on PostgreSQL": (
+        "trace_id",
+        sa.Column(sa.String(255).with_variant(postgresql.CITEXT(), "postgresql"), nullable=False),
+    ),
+    "another order on SQLite": (
+        "idempotency_key",
+        sa.Column(sa.String(255).with_variant(sa.String(255, collation="NOCASE"), "sqlite")),
+    ),
+    "small on PostgreSQL": (
+        "revision",
+        sa.Column(sa.Integer().with_variant(sa.SmallInteger(), "postgresql"), server_default="0", nullable=False),
+    ),
+    "error of a limited length on PostgreSQL": (
+        "last_error",
+        sa.Column(sa.Text().with_variant(sa.String(200), "postgresql")),
+    ),
     "computed": ("priority", sa.Column(sa.Integer, sa.Computed("1"), nullable=False)),
     "identity": ("revision", sa.Column(sa.Integer, sa.Identity(), nullable=False)),
     "an array": ("progress", sa.Column(postgresql.ARRAY(sa.Integer))),
@@ -288,3 +308,68 @@ def test_an_orchestrator_is_for_a_table_and_not_for_a_part_of_it(model: Any, sai
     with pytest.raises(SagaDefinitionError, match=said):
         SagaOrchestrator(model_class=model, session_maker=sessions)
     SagaOrchestrator(model_class=AnySaga, session_maker=sessions)
+
+
+BREAKABLE: list[tuple[str, list[Any]]] = [
+    ("unique key on trace_id", [sa.UniqueConstraint("trace_id")]),
+    ("unique key on lease_owner", [sa.Index("ux_owner", "lease_owner", unique=True)]),
+    ("unique key on saga_name, parent_id", [sa.UniqueConstraint("saga_name", "parent_id")]),
+    ("foreign key on parent_id", [sa.ForeignKeyConstraint(["parent_id"], ["order_saga.id"])]),
+    (
+        "foreign key with CASCADE on aggregation_id",
+        [sa.ForeignKeyConstraint(["aggregation_id"], ["orders.id"], ondelete="CASCADE")],
+    ),
+    ("check on retry_counter", [sa.CheckConstraint("retry_counter < 3")]),
+    ("check on status", [sa.CheckConstraint("tenant IS NULL OR status <> 'STUCK'", name="no_trouble")]),
+]
+HARMLESS: list[list[Any]] = [
+    [sa.UniqueConstraint("tenant", "aggregation_id")],
+    [sa.UniqueConstraint("id", "saga_name")],
+    [sa.Index("ux_tenant", "tenant", unique=True)],
+    [sa.ForeignKeyConstraint(["aggregation_id"], ["orders.id"], ondelete="RESTRICT")],
+    [sa.CheckConstraint("priority >= 0 AND tenant <> 'status'")],
+    [sa.Index("ix_owner", "lease_owner")],
+]
+
+
+def saga_with(*arguments: Any) -> Any:
+    """Return a saga model with these arguments of its table, and a column of its own."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class OrderSaga(Base, SagaStateMixin):
+        __tablename__ = "order_saga"
+        __table_args__ = arguments
+        tenant: Mapped[str | None]
+
+    return OrderSaga
+
+
+@pytest.mark.parametrize(("said", "arguments"), BREAKABLE, ids=[case[0] for case in BREAKABLE])
+def test_a_constraint_that_the_engine_could_break_is_refused_when_the_class_is_mapped(
+    said: str, arguments: list[Any]
+) -> None:
+    """Otherwise a step would have acted by the time at which its outcome cannot be kept."""
+    with pytest.raises(SagaDefinitionError, match=rf"OrderSaga has a {said}, which the engine writes.*of your own"):
+        saga_with(*arguments)
+
+
+def test_so_is_a_unique_column_of_the_engines() -> None:
+    """A column says it in its own way."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    with pytest.raises(SagaDefinitionError, match="unique key on trace_id"):
+
+        class OrderSaga(Base, SagaStateMixin):
+            __tablename__ = "order_saga"
+            trace_id: Mapped[str] = mapped_column(sa.String(255), unique=True)
+
+
+@pytest.mark.parametrize("arguments", HARMLESS)
+def test_a_constraint_of_the_users_own_stays(arguments: list[Any]) -> None:
+    """What has a column of the user's in it, or is written with the start alone, is the user's to say."""
+    table = saga_with(*arguments).__table__
+    assert set(arguments) <= {*table.constraints, *table.indexes}
