@@ -273,20 +273,21 @@ def check_fidelity(value: Any, text: str, what: str) -> None:
                 f"{what} holds a float that is infinite or not a number, which {name} writes as null. "
                 "Set ser_json_inf_nan='strings' in its model_config."
             )
-        raise PayloadError(
-            f"{what} would not read back as the {name} that it is: {found}. "
-            "Declare the class of each field, and use validators that accept what serializers write."
-        )
+        advice = "Declare the class of each field, and use validators that accept what serializers write."
+        shown, unquoted = (f"{what} would not read back as the {name} that it is: {each}. {advice}" for each in found)
+        raise _UnwritableError(shown, unquoted)
 
 
-def _find_loss(value: Any, text: str) -> str | None:
+def _find_loss(value: Any, text: str) -> tuple[str, str] | None:
+    """Return what a value would lose, and the same without a word of the author's validators."""
     try:
         read = _read(type(value), text)
-        return find_difference(value, read)
+        found = find_difference(value, read)
     except ValidationError as error:
-        return reasons(error, type(value), hides=True)
+        return reasons(error, type(value)), reasons(error, type(value), hides=True)
     except Exception as error:  # noqa: BLE001 - a validator of the author's, or an __eq__, may raise anything
-        return f"reading or comparing it raised {name_type(error)}"
+        found = f"reading or comparing it raised {name_type(error)}"
+    return None if found is None else (found, found)
 
 
 def _holds_non_finite(value: Any) -> bool:
@@ -328,7 +329,9 @@ def _to_json_of_model(value: BaseModel, what: str) -> bytes:
 class _UnwritableError(PayloadError):
     """A value cannot be written. `unquoted`: the message without that of what raised, which may quote the value."""
 
-    unquoted: str
+    def __init__(self, shown: str, unquoted: str) -> None:
+        super().__init__(shown)
+        self.unquoted = unquoted
 
 
 def _unwritable(error: Exception, what: str) -> PayloadError:
@@ -336,9 +339,10 @@ def _unwritable(error: Exception, what: str) -> PayloadError:
         said = str.__str__(str(error))
     except Exception:  # noqa: BLE001 - the author's code
         said = name_type(error)
-    refused = _UnwritableError(f"{what} cannot be stored as JSON: {said}. {_advice(said)}")
-    refused.unquoted = f"{what} cannot be stored as JSON: it raised {name_type(error)}. {_advice(said)}"
-    return refused
+    shown, unquoted = (
+        f"{what} cannot be stored as JSON: {each}. {_advice(said)}" for each in (said, f"it raised {name_type(error)}")
+    )
+    return _UnwritableError(shown, unquoted)
 
 
 def _advice(problem: str) -> str:
