@@ -264,7 +264,7 @@ class AiosqliteBracket:
             return False
         try:
             async with asyncio.timeout(_PARTING):
-                return await asyncio.wrap_future(self._parting)
+                return await asyncio.shield(asyncio.wrap_future(self._parting))
         except (TimeoutError, sqlite3.Error):
             return False
 

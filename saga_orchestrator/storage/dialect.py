@@ -25,7 +25,6 @@ from ..errors import DatabaseTimeoutError, SagaDefinitionError
 from .bracket import (
     AiosqliteBracket,
     AsyncpgBracket,
-    Bracket,
     PortableBracket,
     begin_immediate,
     in_thread,
@@ -110,7 +109,7 @@ class SqlDialect:
     @asynccontextmanager
     async def taking_turns(
         self, engine: AsyncEngine, seconds: float | None = None
-    ) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
+    ) -> AsyncIterator[tuple[AsyncConnection, WatchedBracket]]:
         """Take a connection for a step's transaction, and the bracket that opens and closes it.
 
         Args:
@@ -175,7 +174,7 @@ class SqliteDialect(SqlDialect):
     @asynccontextmanager
     async def taking_turns(
         self, engine: AsyncEngine, seconds: float | None = None
-    ) -> AsyncIterator[tuple[AsyncConnection, Bracket]]:
+    ) -> AsyncIterator[tuple[AsyncConnection, WatchedBracket]]:
         async with self.writers, connect(engine, self.timeout) as (connection, watch):
             await self._prepare(connection)
             yield connection, WatchedBracket(AiosqliteBracket(connection), watch, self.timeout)

@@ -249,6 +249,10 @@ class WatchedBracket:
     def look_before_rollback(self, connection: Connection) -> None:
         self._bracket.look_before_rollback(connection)
 
+    def limit(self) -> None:
+        """Limit what follows: the step has returned, and the rest is the engine's."""
+        self._watch.arm(self._seconds)
+
     async def prove(self) -> None:
         self._watch.arm(self._seconds)
         await self._bracket.prove()

@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 from ..definition.plain_errors import is_a, walk_causes
 from ..definition.retry import leaves
 from ..errors import DatabaseTimeoutError, PermanentError, RetryAfter, SagaStateError
-from .bracket import PROOF, Bracket, TransactionEndedError
+from .bracket import PROOF, TransactionEndedError
 from .dialect import SqlDialect, is_passing
+from .limits import WatchedBracket
 from .rows import Judge, Move
 from .statements import Statements, kept, kept_letter, locked, owned, past
 
@@ -86,7 +87,7 @@ class Database(NamedTuple):
 class SagaTransaction:
     """A transaction on the saga's own database."""
 
-    def __init__(self, connection: AsyncConnection, bracket: Bracket, database: Database) -> None:
+    def __init__(self, connection: AsyncConnection, bracket: WatchedBracket, database: Database) -> None:
         self._connection, self._bracket, self._database = connection, bracket, database
         self.session = database.session(connection)
         self.longest = database.longest
@@ -111,6 +112,7 @@ class SagaTransaction:
             _watched[connection] = self
 
     async def settle(self, likely: Move, judge: Judge) -> None:
+        self._bracket.limit()
         if not self._ended:
             await self._flush()
         if not self._ended and not self._is_whole():

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from saga_orchestrator import SagaStatus
 from saga_orchestrator.errors import DatabaseTimeoutError
@@ -54,6 +54,45 @@ async def test_a_step_that_is_idle_is_ended_by_the_engine_before_the_server(
     await soon(orchestrator.start(**booking.ORDER))
 
     assert found == [limit]
+
+
+LONG = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 40000000) SELECT max(n) FROM c"
+"""A statement of SQLite that works for a long time."""
+BRIEF = {"database_timeout": timedelta(seconds=1), "execution_lease": timedelta(seconds=4)}
+
+
+async def ended_by_a_write(database: Site, world: World, statement: str) -> SagaStatus:
+    """Run a saga whose step leaves a write to the engine that does not come through; return how it ends."""
+    orchestrator = database.joins(saga(world, timeout=timedelta(seconds=0.9)), **BRIEF)
+
+    async def leaves() -> None:
+        session = world.contexts[-1].session.sync_session
+        event.listen(session, "before_commit", lambda sync: sync.execute(text(statement)))
+
+    world.plan("book", leaves)
+    saga_id = await soon(orchestrator.start(**booking.ORDER))
+    return (await orchestrator.get_snapshot(saga_id)).status
+
+
+async def test_what_a_step_leaves_to_be_written_has_a_limit(counted: Site, world: World) -> None:
+    """The engine writes it when the step has returned. Nothing has been committed by then, so nothing is in doubt."""
+    async with counted.engine.connect() as other:
+        await other.execute(text("SELECT pg_advisory_lock(77)"))
+
+        status = await ended_by_a_write(counted, world, "SELECT pg_advisory_xact_lock(77)")
+
+        await other.execute(text("SELECT pg_advisory_unlock(77)"))
+    assert (status, world.calls) == (SagaStatus.FAILED, ["book"])
+    assert await counted.value("SELECT n FROM counter") == 0
+
+
+async def test_what_a_step_leaves_to_be_written_has_a_limit_on_sqlite(on_sqlite: Site, world: World) -> None:
+    """The statement is interrupted, and the step's transaction rolled back."""
+    await on_sqlite.sql("CREATE TABLE counter (n INTEGER)")
+    await on_sqlite.sql("INSERT INTO counter VALUES (0)")
+
+    assert await ended_by_a_write(on_sqlite, world, LONG) is SagaStatus.FAILED
+    assert (world.calls, await on_sqlite.value("SELECT n FROM counter")) == (["book"], 0)
 
 
 @pytest.mark.parametrize("call", ["signal", "start"])
