@@ -120,9 +120,9 @@ class SagaEngine(Generic[ModelT]):
         self._leases.surrender = self._surrenders.add
         self._claims = Claims(self.registry, self.owner, self.lease, self.payloads, self._surrenders.has)
         self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
-        self._board = ProgressBoard(self.owner, self.store, self.now)
+        self.board = ProgressBoard(self.owner, self.store, self.now)
         children = SagaChildren(self, self._claims)
-        performer = Performer(self.payloads, children, self._board, self._leases.trusted_until)
+        performer = Performer(self.payloads, children, self.board, self._leases.trusted_until)
         self.threads = Threads(threads)
         context = copy_context()
         context.run(make_current, self.threads)
@@ -491,7 +491,7 @@ class SagaEngine(Generic[ModelT]):
         await self._commits.aclose()
         await self._leases.aclose()
         await self._surrenders.aclose()
-        await self._board.aclose()
+        await self.board.aclose()
         await self.store.aclose()
 
 

@@ -54,6 +54,7 @@ class ProgressBoard:
     def __init__(self, owner: str, store: Store, now: Callable[[], datetime]) -> None:
         self._owner, self._store, self._now = owner, store, now
         self._changed: dict[UUID, Tenure] = {}
+        self._sent: dict[UUID, Tenure] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -67,6 +68,10 @@ class ProgressBoard:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._write(), name="saga-progress")
 
+    def is_to_show(self, saga_id: UUID) -> bool:
+        """Return whether progress of a saga is still to be written."""
+        return saga_id in self._changed or saga_id in self._sent
+
     async def aclose(self) -> None:
         """Write no more."""
         self._is_closed = True
@@ -76,11 +81,12 @@ class ProgressBoard:
         """Write what has changed, and again after a while, until nothing does."""
         try:
             while self._changed:
-                changed, self._changed = self._changed, {}
+                self._sent, self._changed = self._changed, {}
                 try:
-                    await self._store.show(self._owner, {saga_id: _text(of) for saga_id, of in changed.items()})
+                    await self._store.show(self._owner, {saga_id: _text(of) for saga_id, of in self._sent.items()})
                 except Exception as error:  # noqa: BLE001 - it is of the moment: what comes next shows where it is then
-                    logger.debug("the progress of {} sagas could not be shown: {!r}", len(changed), error)
+                    logger.debug("the progress of {} sagas could not be shown: {!r}", len(self._sent), error)
+                self._sent = {}
                 await asyncio.sleep(_EVERY)
         finally:
             self._task = None

@@ -60,18 +60,20 @@ async def moves(engine: SagaEngine[Any], saga_id: UUID) -> AsyncIterator[Head]:
     Moves that follow quickly on each other are one. The longer nothing happens, the seldomer it is looked at.
 
     Raises:
-        SagaStateError: A step of the saga asks, or of one that the saga waits for, and nothing else can move the saga.
+        SagaStateError: A step of the saga asks, or of one that the saga waits for. Nothing has happened for a while,
+            and no other step is under way that could move the saga.
     """
     seen: tuple[int, str | None] | None = None
     looks, caller = 0, inside()
     while True:
+        is_shown = not engine.board.is_to_show(saga_id)
         head = await head_of(engine, saga_id)
         if (head.revision, head.progress) != seen:
             seen, looks = (head.revision, head.progress), 0
             yield head
         if is_at_rest(head):
             return
-        if caller is not None and not _moves_beside(head):
+        if caller is not None and is_shown and looks > len(_POLLS) and not _moves_beside(head):
             refuse(saga_id, "watch", caller)
         await asyncio.sleep(_pause(looks))
         engine.check_open()

@@ -239,7 +239,7 @@ async def test_an_undo_shows_its_own_progress(database: Site, world: World) -> N
 
 async def test_who_has_lost_a_saga_shows_no_progress_of_it(on_sqlite: Site) -> None:
     """Also where it is the same process that has it again; and a closed engine shows none at all."""
-    board = on_sqlite.joins(None).engine._board
+    board = on_sqlite.joins(None).engine.board
     book = NoteBook(lambda _: None)
     tenure: Any = type("Tenure", (), {"book": book, "progress": {}, "saga_id": None})()
     book.close()

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import DBAPIError
 
 from saga_orchestrator import FixedRetry, SagaBuilder, SagaStateError, SagaStatus
+from saga_orchestrator.errors import SagaSchemaError
 from tests.regressions.scene import (
     NAME,
     ORDER,
@@ -120,7 +120,7 @@ async def test_compensate_a_store_that_refuses_is_not_only_printed(timeless: Sce
     """A saga that could not be made durable was not started, and the caller learns it."""
     orchestrator = timeless.orchestrator(saga(OneWay("reserve", ledger)))
     await timeless.sql("DROP TABLE order_saga")
-    with pytest.raises(DBAPIError, match="order_saga"):
+    with pytest.raises(SagaSchemaError, match="order_saga is missing"):
         await orchestrator.start(**ORDER)
     assert ledger == []
 
