@@ -35,6 +35,7 @@ from .claims import Claims, Intake, unknown_definition
 from .error_text import open_message
 from .moves import read_state
 from .registry import Registry
+from .surrender import Surrenders
 from .tenure import Past, patiently
 from .texts import LONGEST_NAME
 
@@ -50,6 +51,7 @@ class Nursery(Protocol):
     registry: Registry
     payloads: Payloads
     background: Background
+    surrenders: Surrenders
     now: Callable[[], datetime]
 
     @property
@@ -138,7 +140,8 @@ class SagaChildren:
     async def _recall(self, child: UUID) -> None:
         since = asyncio.get_running_loop().time()
         recall = Recall(self._claims, Ticked())
-        head, move = await self._nursery.store.advance(child, recall.judge)
+        with self._nursery.surrenders.heeding(recall.judge) as judge:
+            head, move = await self._nursery.store.advance(child, judge)
         recall.raise_if_refused(head)
         self._nursery.follow(head, move, since)
 

@@ -116,9 +116,9 @@ class SagaEngine(Generic[ModelT]):
         """Returns the database's time."""
         self._leases = LeaseKeeper(self.owner, execution_lease, self.store, self._clock, self.drivers)
         self._leases.is_stuck = self._commits.is_stuck
-        self._surrenders = Surrenders(self.owner, self._store.advance)
-        self._leases.surrender = self._surrenders.add
-        self._claims = Claims(self.registry, self.owner, self.lease, self.payloads, self._surrenders.has)
+        self.surrenders = Surrenders(self.owner, self._store.disown)
+        self._leases.surrender = self.surrenders.add
+        self._claims = Claims(self.registry, self.owner, self.lease, self.payloads, self.surrenders.has)
         self._mailroom = Mailroom(self, SagaReader(self._claims, self.payloads), event_retention)
         self.board = ProgressBoard(self.owner, self.store, self.now)
         children = SagaChildren(self, self._claims)
@@ -202,7 +202,7 @@ class SagaEngine(Generic[ModelT]):
             return await self._commits.submit(birth)
         except Exception as error:
             if is_passing(error):  # it may stand all the same
-                self._surrenders.add(birth.head.id, birth.head.step_execution_token)
+                self.surrenders.add(birth.head.id, birth.head.step_execution_token)
             raise
 
     async def _drive_for(self, tenure: Tenure, caller: Inside | None) -> None:
@@ -274,7 +274,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def _claim_due(self, limit: int) -> list[asyncio.Task[None]]:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-        with self._surrenders.heeding(self._claims.judge) as judge:
+        with self.surrenders.heeding(self._claims.judge) as judge:
             pairs = await self.store.claim(self.registry.claimable, limit, judge)
         return [task for head, move in pairs if (task := self._launch(head, move, lease_until)) is not None]
 
@@ -286,7 +286,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def _wake(self, saga_id: UUID) -> None:
         lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-        with self._surrenders.heeding(self._claims.judge_if_due) as judge:
+        with self.surrenders.heeding(self._claims.judge_if_due) as judge:
             head, move = await self.store.advance(saga_id, judge)
         if move is not None and (task := self._launch(head, move, lease_until)) is not None:
             await asyncio.wait([task])
@@ -348,7 +348,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def _advance(self, saga_id: UUID, intake: Intake) -> str:
         since = asyncio.get_running_loop().time()
-        with self._surrenders.heeding(intake.judge) as judge:
+        with self.surrenders.heeding(intake.judge) as judge:
             head, move = await self.store.advance(saga_id, judge)
         intake.raise_if_refused(head)
         if (task := self.follow(head, move, since)) is not None:
@@ -368,7 +368,7 @@ class SagaEngine(Generic[ModelT]):
 
     async def _deal(self, saga_id: UUID, intake: Intake) -> Outcome:
         since = asyncio.get_running_loop().time()
-        with self._surrenders.heeding(intake.judge) as judge:
+        with self.surrenders.heeding(intake.judge) as judge:
             head, move = await self.store.advance(saga_id, judge)
         intake.raise_if_refused(head)
         drivers: list[Driver] = []
@@ -420,6 +420,8 @@ class SagaEngine(Generic[ModelT]):
                 await (driver.run() if in_time and not self._closed else driver.release())
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
             log_failure(error, f"saga {saga_id}: driving it failed by itself", self.payloads)
+            if is_passing(error) and not self._leases.lasts(tenure.lease_until):  # it may end before that is written
+                self.surrenders.add(saga_id, tenure.token)
             await self._set_back(tenure, error)
         finally:
             if self.drivers.get(saga_id) is driver:
@@ -432,7 +434,7 @@ class SagaEngine(Generic[ModelT]):
     async def _set_back(self, tenure: Tenure, error: Exception) -> None:
         """Have a saga whose driver has failed tried again, and the failure counted."""
         if not await set_back(self.store, tenure, error, self.payloads) and is_of_the_database(error):
-            self._surrenders.add(tenure.saga_id, tenure.token)
+            self.surrenders.add(tenure.saga_id, tenure.token)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -461,6 +463,8 @@ class SagaEngine(Generic[ModelT]):
             await driver.release()
         except Exception as error:  # noqa: BLE001 - one saga's trouble must not reach the others
             log_failure(error, f"saga {saga_id}: it could not be handed back; it is left to its lease", self.payloads)
+            if is_of_the_database(error):
+                self.surrenders.add(saga_id, driver.tenure.token)
 
     async def aclose(self) -> None:
         """Hand back every lease and every connection; the engine cannot be used again.
@@ -490,7 +494,7 @@ class SagaEngine(Generic[ModelT]):
         await self.background.join()  # a saga that has just been started hands itself back meanwhile
         await self._commits.aclose()
         await self._leases.aclose()
-        await self._surrenders.aclose()
+        await self.surrenders.aclose()
         await self.board.aclose()
         await self.store.aclose()
 

@@ -22,6 +22,7 @@ from ..storage.rows import Head, Move
 from .background import Background
 from .claims import Claims, Intake
 from .error_text import locate
+from .surrender import Surrenders
 
 _PAUSE = 0.5
 """Seconds between two tries."""
@@ -31,6 +32,7 @@ class Office(Protocol):
     """What late doubts need of the engine that they are told in."""
 
     background: Background
+    surrenders: Surrenders
 
     @property
     def store(self) -> Store:
@@ -65,7 +67,8 @@ async def _tell(office: Office, claims: Claims, saga_id: UUID, doubted: Doubted)
 async def _is_told(office: Office, intake: Intake, saga_id: UUID) -> bool:
     """Write a doubt; return False if an action is under way, which it may not cross."""
     since = asyncio.get_running_loop().time()
-    head, move = await office.store.advance(saga_id, intake.judge)
+    with office.surrenders.heeding(intake.judge) as judge:
+        head, move = await office.store.advance(saga_id, judge)
     if intake.verdict is Verdict.REFUSED:
         return False
     office.follow(head, move, since)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .driver import Driver
 
 _BEATS_PER_LEASE = 4
+_AT_ONCE = 3
+"""How many renewals may be under way."""
 _MARGIN = 0.1
 """The part of a lease, at its end, in which its owner does not believe in it any more."""
 
@@ -49,15 +51,14 @@ class LeaseKeeper:
         self._clock = clock
         self._drivers = drivers
         self._task: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._renewing: dict[asyncio.Task[None], float] = {}
+        """The renewals that are under way, with the time by which each should have ended."""
         self.is_stuck: Callable[[], bool] = lambda: False
         """Returns whether commits make no progress; then no lease is renewed, and others take the sagas over."""
         self.surrender: Callable[[UUID, UUID], None] = lambda *_: None
         """Takes note of a saga that is given up because the database was away."""
         self._late = 0.0
         """By how much the beats came late since a renewal has succeeded: what the event loop, and no database, did."""
-        self._overdue = 0.0
-        """When it has had its time, and a moment to end."""
 
     def wake(self) -> None:
         """Beat from now on, until no saga is left."""
@@ -75,7 +76,7 @@ class LeaseKeeper:
 
     async def aclose(self) -> None:
         """Stop beating."""
-        await cut_off(self._task, self._renewing)
+        await cut_off(self._task, *self._renewing)
 
     async def _keep(self) -> None:
         """Beat on time, however long a renewal takes: what cannot be renewed has to be let go of all the same."""
@@ -90,15 +91,16 @@ class LeaseKeeper:
             self._task = None
 
     def _renew_soon(self) -> None:
-        """Begin a renewal, unless one is on its way; one that does not end with its time is no reason to wait."""
+        """Begin a renewal, also beside one that hangs: another connection may work. A few at once are enough."""
         loop, length = asyncio.get_running_loop(), self.lease.total_seconds()
         if self.is_stuck():
             logger.warning("no lease is renewed: commits have made no progress for as long as a lease lasts")
             return
-        if self._renewing is not None and not self._renewing.done() and loop.time() < self._overdue:
+        if sum(overdue > loop.time() for overdue in self._renewing.values()) >= _AT_ONCE:
             return
-        self._overdue = loop.time() + length * (1 + 1 / _BEATS_PER_LEASE)
-        self._renewing = loop.create_task(self._renew_old(), name="saga-renewal")
+        task = loop.create_task(self._renew_old(), name="saga-renewal")
+        self._renewing[task] = loop.time() + length * (1 + 1 / _BEATS_PER_LEASE)
+        task.add_done_callback(self._renewing.pop)
 
     def _let_go(self) -> None:
         """Stop the steps of every saga whose lease may end before the next beat."""
@@ -128,7 +130,7 @@ class LeaseKeeper:
         self._late = 0.0
         for saga_id, revision in alive.items():
             driver = old[saga_id]
-            driver.tenure.lease_until = until
+            driver.tenure.lease_until = max(until, driver.tenure.lease_until)
             if revision > driver.tenure.revision:
                 driver.refresh()
         for saga_id in old.keys() - alive.keys():  # passed over, or no longer ours: the row says which

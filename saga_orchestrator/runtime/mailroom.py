@@ -32,6 +32,7 @@ from .error_text import show
 from .reading import Question, SagaReader
 from .registry import Registry
 from .rounds import IsOver
+from .surrender import Surrenders
 
 _PURGED_EVERY = timedelta(minutes=1)
 
@@ -69,6 +70,7 @@ class Office(Protocol):
 
     registry: Registry
     background: Background
+    surrenders: Surrenders
     now: Callable[[], datetime]
 
     @property
@@ -151,7 +153,9 @@ class Mailroom:
     ) -> tuple[Head, bool]:
         """Have a saga take what has come for it, if this process knows it; return whether anything became of it."""
         since = asyncio.get_running_loop().time()
-        head, delivery = await self._inbox.deliver(saga_id, reader or self._reader, letter_id, patient)
+        with self._office.surrenders.noting() as note:
+            noted = replace(reader or self._reader, note=note)
+            head, delivery = await self._inbox.deliver(saga_id, noted, letter_id, patient)
         if delivery.move is not None:
             self._office.follow(head, delivery.move, since)
         return head, bool(delivery.settled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ..kernel.step_status import Asking, Wait
 from ..kernel.undo_status import UndoAsking, UndoWaiting
 from ..kernel.waits import addressee
 from ..storage.inbox import AT_ONCE, CORRELATION
-from ..storage.rows import Delivery, Fate, Head, Letter, Settled, Want
+from ..storage.rows import Delivery, Fate, Head, Letter, Move, Settled, Want
 from .claims import Claims
 from .letters import MisfitError, opened
 from .moves import Fold, fold_on
@@ -77,11 +77,13 @@ class SagaReader:
 
     Args:
         looked: The questions, by step and attempt, of which it can be said that nothing has come if nothing has.
+        note: Is told of each move before it is written.
     """
 
     claims: Claims
     payloads: Payloads
     looked: frozenset[tuple[str, int]] = frozenset()
+    note: Callable[[Head, Move | None], None] = lambda *_: None
 
     def wants(self, head: Head) -> tuple[Want, ...] | None:
         if head.status in _OVER:
@@ -108,6 +110,7 @@ class SagaReader:
             asking = [(i, s.attempt) for i, s in waits(done.state) if isinstance(s, Asking | UndoAsking)]
             done = fold_on(definition.graph, done, [Collected(*each) for each in asking if each in self.looked], now)
         move = self.claims.moved(head, definition, state, done, now) if done.moved else None
+        self.note(head, move)
         return Delivery(move, tuple(settled))
 
     def _taken(

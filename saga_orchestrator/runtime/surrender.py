@@ -9,7 +9,7 @@ other processes it takes its name off the row, as soon as the database answers. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
@@ -17,11 +17,11 @@ from uuid import UUID
 from loguru import logger
 
 from ..storage.database_errors import is_passing
-from ..storage.rows import Head, Judge, Move, Ownership
+from ..storage.rows import Head, Judge, Move
 from .background import cut_off
 
-_PAUSE = 1.0
-"""Seconds between two tries to write."""
+_PAUSES = (0.0, 0.05, 0.2, 0.5, 1.0)
+"""Seconds before the next try to write; the last one is for all further tries."""
 _MOST = 100_000
 """How many sagas are remembered; of more the oldest are forgotten, and count as those of a crash."""
 
@@ -31,13 +31,14 @@ class Surrenders:
 
     Args:
         owner: The engine's name in the rows.
-        advance: Applies a judge to one saga, durably.
+        disown: Takes the owner's name off rows; see `Store.disown`.
     """
 
-    def __init__(self, owner: str, advance: Callable[[UUID, Judge], Awaitable[object]]) -> None:
+    def __init__(self, owner: str, disown: Callable[[str, Mapping[UUID, UUID]], Awaitable[set[UUID]]]) -> None:
         self._owner = owner
-        self._advance = advance
+        self._disown = disown
         self._tokens: dict[UUID, UUID] = {}
+        self._tries = 0
         self._task: asyncio.Task[None] | None = None
 
     def add(self, saga_id: UUID, token: UUID | None) -> None:
@@ -46,6 +47,7 @@ class Surrenders:
             return
         self._tokens.pop(saga_id, None)
         self._tokens[saga_id] = token
+        self._tries = 0
         if len(self._tokens) > _MOST:
             del self._tokens[next(iter(self._tokens))]
         if self._task is None:
@@ -57,60 +59,59 @@ class Surrenders:
         return is_own and self._tokens.get(head.id) == head.step_execution_token
 
     @contextmanager
-    def heeding(self, judge: Judge) -> Iterator[Judge]:
-        """Lend a judge; when the call that uses it fails, what it has given to this engine is given up."""
+    def noting(self) -> Iterator[Callable[[Head, Move | None], None]]:
+        """Lend a function that is told of each move of a call; when the call fails, what it has claimed is given up."""
         claimed: dict[UUID, UUID | None] = {}
 
-        def heed(head: Head, now: datetime) -> Move | None:
-            move = judge(head, now)
+        def note(head: Head, move: Move | None) -> None:
             if move is not None and move.ownership is not None and move.ownership.lease_owner == self._owner:
                 claimed[head.id] = move.ownership.token
-            return move
 
         try:
-            yield heed
+            yield note
         except Exception as error:
             if is_passing(error):
                 for saga_id, token in claimed.items():
                     self.add(saga_id, token)
             raise
 
+    @contextmanager
+    def heeding(self, judge: Judge) -> Iterator[Judge]:
+        """Lend a judge; when the call that uses it fails, what it has given to this engine is given up."""
+        with self.noting() as note:
+
+            def heed(head: Head, now: datetime) -> Move | None:
+                move = judge(head, now)
+                note(head, move)
+                return move
+
+            yield heed
+
     async def aclose(self) -> None:
-        """Tell the database no more; leases that name this engine still run out as if it had crashed."""
+        """Tell the database a last time; what it does not take runs out as if this engine had crashed."""
         await cut_off(self._task)
+        if self._tokens:
+            await self._tell_of(dict(self._tokens))
 
     async def _tell(self) -> None:
         """Take this engine's name off the rows, until none is left."""
         try:
             while self._tokens:
-                await asyncio.sleep(_PAUSE)
-                for saga_id, token in tuple(self._tokens.items()):
-                    await self._tell_of(saga_id, token)
+                await asyncio.sleep(_PAUSES[min(self._tries, len(_PAUSES) - 1)])
+                self._tries += 1
+                await self._tell_of(dict(self._tokens))
         finally:
             self._task = None
 
-    async def _tell_of(self, saga_id: UUID, token: UUID) -> None:
+    async def _tell_of(self, tokens: Mapping[UUID, UUID]) -> None:
+        """Tell of all of them at once: each may have a lease that is about to end."""
         try:
-            await self._advance(saga_id, judge_surrender(self._owner, token))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the lease runs out
+            left = await self._disown(self._owner, tokens)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the leases run out
             if is_passing(error):
                 return
-            logger.warning("saga {}: it is left to its lease: {}", saga_id, type(error).__name__)
-        if self._tokens.get(saga_id) == token:
-            del self._tokens[saga_id]
-
-
-def judge_surrender(owner: str, token: UUID) -> Judge:
-    """Return the judge that takes an owner's name off a row, if the row is still as that owner has claimed it.
-
-    The saga is due when its lease ends, and not before: until then a step that was cut off may still be at work.
-    """
-
-    def judge(head: Head, now: datetime) -> Move | None:
-        if head.step_execution_token != token or head.lease_owner != owner:
-            return None
-        ownership = Ownership(token, None, head.deadline_at, head.awaiting, head.finished_at)
-        place = head.current_step_index, head.retry_counter
-        return Move(head.id, head.revision, token, head.status, head.state, *place, head.last_error, now, ownership, ())
-
-    return judge
+            logger.warning("{} sagas are left to their leases: {}", len(tokens), type(error).__name__)
+            left = set()
+        for saga_id, token in tokens.items():
+            if saga_id not in left and self._tokens.get(saga_id) == token:
+                del self._tokens[saga_id]

@@ -71,6 +71,17 @@ class Store(Protocol):
         """
         ...
 
+    async def disown(self, owner: str, tokens: Mapping[UUID, UUID]) -> set[UUID]:
+        """Take an owner's name off the rows that are still as it has claimed them; a lease stays as long as it is.
+
+        Args:
+            tokens: The token of each claim, by saga.
+
+        Returns:
+            The sagas whose rows were locked by others, and passed over.
+        """
+        ...
+
     async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
         """Have the rows of sagas that the owner still has say how far their steps have come, each a JSON text.
 

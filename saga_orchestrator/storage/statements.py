@@ -68,6 +68,8 @@ class Statements:
         self.insert_letters = insert_or_nothing(inbox).on_conflict_do_nothing()
         self.read_history = self._read_history()
         self.renew = self._renew()
+        self.claimed = self._claimed()
+        self.disown = update(self.head).where(self.head.c.id.in_(self._free(self._claimed()))).values(lease_owner=None)
         self.show = self._show()
 
     def insert_saga(self, birth: Birth) -> Any:
@@ -183,6 +185,15 @@ class Statements:
         until = bindparam("until", type_=UtcDateTime)
         later = case((head.deadline_at < until, until), else_=head.deadline_at)  # one that is late must not shorten it
         return update(self.head).where(head.id.in_(free)).values(deadline_at=later).returning(head.id, head.revision)
+
+    def _claimed(self) -> Select[Any]:
+        """Return the read of the rows that are as an owner has claimed them."""
+        head = self.head.c
+        tokens = head.step_execution_token.in_(bindparam("tokens", expanding=True))
+        return select(head.id).where(head.id.in_(self._ids), head.lease_owner == bindparam("owner"), tokens)
+
+    def _free(self, chosen: Select[Any]) -> Select[Any]:
+        return chosen.order_by(self.head.c.id).with_for_update(skip_locked=True, key_share=True)
 
     def _show(self) -> Any:
         head = self.head.c

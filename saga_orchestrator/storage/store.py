@@ -270,6 +270,17 @@ class SagaStore:
                 alive.update((row.id, row.revision) for row in rows)
         return alive
 
+    async def disown(self, owner: str, tokens: Mapping[UUID, UUID]) -> set[UUID]:
+        left: set[UUID] = set()
+        ids = sorted(tokens)
+        for start in range(0, len(ids), _RENEWED_AT_ONCE):
+            chosen = ids[start : start + _RENEWED_AT_ONCE]
+            sent = {"ids": chosen, "tokens": [tokens[saga_id] for saga_id in chosen], "owner": owner}
+            async with self.dialect.writing(self.engine) as connection:
+                await connection.execute(self._sql.disown, sent)
+                left.update((await connection.execute(self._sql.claimed, sent)).scalars())
+        return left
+
     async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
         shown = [
             {"_id": saga_id, "_owner": owner, "_progress": JsonText(text)}

@@ -174,6 +174,14 @@ class MemoryStore:
             self.rows[head.id] = replace(head, deadline_at=max(until, head.deadline_at or until))
         return {head.id: head.revision for head in mine}
 
+    async def disown(self, owner: str, tokens: Mapping[UUID, UUID]) -> set[UUID]:
+        await asyncio.sleep(0)
+        for saga_id, token in tokens.items():
+            head = self.rows.get(saga_id)
+            if head is not None and (head.lease_owner, head.step_execution_token) == (owner, token):
+                self.rows[saga_id] = replace(head, lease_owner=None)
+        return set()
+
     async def show(self, owner: str, progress: Mapping[UUID, str]) -> None:
         await asyncio.sleep(0)
         for saga_id, text in progress.items():

@@ -26,6 +26,7 @@ from saga_orchestrator.testing.contract.samples import (
     HOUR,
     KNOWN,
     OWNER,
+    differing,
     ending,
     newborn,
     past_of,
@@ -219,6 +220,19 @@ class OnPostgres(SqlStoreContract):
             await other.execute(self._lock, {"id": locked.id})
 
             assert set(await store.renew(OWNER, [locked.id, free.id], until)) == {free.id}
+
+    async def test_an_owner_that_gives_sagas_up_passes_over_a_locked_row(self, store: Store) -> None:
+        """It is told which, and may try again; the lease of the other stays as long as it was."""
+        assert isinstance(store, Twins)
+        locked, free = await put(store), await put(store)
+        tokens = {head.id: head.step_execution_token or head.id for head in (locked, free)}
+        async with store.twin.engine.begin() as other:
+            await other.execute(self._lock, {"id": locked.id})
+
+            assert await store.disown(OWNER, tokens) == {locked.id}
+
+        assert differing(free, await read(store, free.id), but=["lease_owner"]) == {}
+        assert [(await read(store, head.id)).lease_owner for head in (locked, free)] == [OWNER, None]
 
     async def test_a_write_never_waits_for_a_locked_row(self, store: Store) -> None:
         """The move of a row that somebody else has locked is BUSY, and can be written later; the others are DONE."""

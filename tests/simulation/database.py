@@ -259,6 +259,9 @@ class Line:
         chosen = list(saga_ids)
         return await self.ask("renew", lambda: self._store.renew(owner, chosen, until))
 
+    async def disown(self, owner: str, tokens: Mapping[UUID, UUID]) -> set[UUID]:
+        return await self.ask("disown", lambda: self._store.disown(owner, tokens))
+
     async def head(self, saga_id: UUID) -> Head | None:
         return await self.ask("head", lambda: self._store.head(saga_id))
 

@@ -185,7 +185,7 @@ def a_full_disk_counts_as_the_crash_of_an_owner(right: Any) -> Any:
     def wrong(self: SagaEngine[Any], **options: Any) -> None:
         right(self, **options)
         self._commits._patience = -1.0
-        self._surrenders.add = lambda saga_id, token: None
+        self.surrenders.add = lambda saga_id, token: None
 
     return wrong
 

@@ -70,3 +70,14 @@ class RenewingContract(Contract):
         moved = await read(store, head.id)
         assert moved.revision == 1
         assert moved.deadline_at in {head.deadline_at, until}
+
+    async def test_an_owner_takes_its_name_off_only_what_it_has_claimed_so(self, store: Store) -> None:
+        """Of `disown`: a row with another token, or another owner, is left alone; nothing else of a row changes."""
+        first, again, others = await put(store), await put(store), await put(store, lease_owner="another")
+        tokens = {head.id: head.step_execution_token or head.id for head in (first, others)} | {again.id: again.id}
+
+        assert await store.disown(OWNER, tokens) == set()
+
+        assert differing(first, await read(store, first.id), but=["lease_owner"]) == {}
+        found = [(await read(store, head.id)).lease_owner for head in (first, again, others)]
+        assert found == [None, OWNER, "another"]
