@@ -130,20 +130,25 @@ class SagaChildren:
 
     async def _undo(self, child: ChildKey) -> Child | None:
         head = await self._nursery.store.started(*child)
+        is_early = False
         if head is not None and self._claims.known(head) is not None:
-            await self._nursery.background.outcome(self._recall, head.id)
+            is_early = await self._nursery.background.outcome(self._recall, head.id)
         found = await self._look(child)
-        if found is not None and found.standing and not found.is_known:  # a process that knows it can undo it
-            return found._replace(is_over=False)
+        if found is not None and found.standing and (is_early or not found.is_known):  # it can be undone later
+            return found._replace(is_over=False, is_known=False)
         return found
 
-    async def _recall(self, child: UUID) -> None:
+    async def _recall(self, child: UUID) -> bool:
+        """Have a child undone; return whether it was too early, because its former owner may still be at work."""
         since = asyncio.get_running_loop().time()
         recall = Recall(self._claims, Ticked())
         with self._nursery.surrenders.heeding(recall.judge) as judge:
             head, move = await self._nursery.store.advance(child, judge)
+        if recall.is_early:
+            return True
         recall.raise_if_refused(head)
         self._nursery.follow(head, move, since)
+        return False
 
     async def _seen(self, head: Head) -> Child:
         definition = known = self._claims.known(head)

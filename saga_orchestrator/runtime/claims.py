@@ -226,6 +226,8 @@ class Intake:
     event: Event
     verdict: Verdict = field(default=Verdict.UNMATCHED, init=False)
     reason: str = field(default="", init=False)
+    is_early: bool = field(default=False, init=False)
+    """Whether it was refused only because the former owner of an aborted saga may still be at work."""
 
     def judge(self, head: Head, now: datetime) -> Move | None:
         """Decide the event; take the saga when it is nobody's and the event has set it going."""
@@ -236,7 +238,7 @@ class Intake:
             self.verdict = Verdict.STALE
             return None
         if begins_work(event) and (until := cut_off_until(head)) is not None and until > now:
-            self.verdict, self.reason = Verdict.REFUSED, _still_at_work(until)
+            self.verdict, self.reason, self.is_early = Verdict.REFUSED, _still_at_work(until), True
             return None
         events = [*self._end_of_lost_action(head, definition, state, now), event]
         done = fold(definition.graph, state, head.last_error, events, now)

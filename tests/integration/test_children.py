@@ -376,6 +376,27 @@ async def test_a_child_that_is_aborted_is_undone_with_its_parent(database: Site,
     assert world.calls == ["reserve", "x", "y", "z", "undo z", "undo y", "undo x", "undo reserve"]
 
 
+async def test_a_child_that_is_aborted_elsewhere_is_undone_when_its_owner_is_gone(database: Site, world: World) -> None:
+    """The owner learns of the abort when it renews its lease. Until then the undo of the parent waits, and tries on."""
+    clock = ManualClock()
+    owner, other = (joins(database, world, trip(world, "x", "y", "z"), clock=clock) for _ in range(2))
+    gate = world.gate("z")
+    parent = await started(owner)
+    await gate.wait_reached()
+    child = (await child_of(owner)).id
+    await soon(SagaAdmin(engine=other.engine).abort(child))
+    await until(other, parent, lambda found: found.status is SagaStatus.COMPENSATING and is_timed(found))
+    assert "undo x" not in world.calls
+
+    gate.open()
+    await database.edit(child, awaiting="owner:2001-01-01T00:00:00+00:00")  # the lease has ended
+    clock.advance(timedelta(minutes=2))
+    await soon(other.run_due())
+
+    assert await come_to(other, parent) is SagaStatus.COMPENSATED
+    assert world.calls == ["reserve", "x", "y", "z", "undo z", "undo y", "undo x", "undo reserve"]
+
+
 async def test_an_operator_may_try_again_what_was_left_of_a_child(database: Site, world: World) -> None:
     """A child that is aborted while it is being undone leaves its parent STUCK, until it is undone after all."""
     orchestrator = joins(database, world)
