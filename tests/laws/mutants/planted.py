@@ -74,7 +74,7 @@ MUTANTS = (
         "doubts",
         "draft.put(event.step_id, Failed(attempt, True, heard))",
         "draft.put(event.step_id, Failed(attempt, False, heard))",
-        1232,
+        1589,
     ),
     Mutant(
         "a failure that is over stays clean, whatever was committed by itself",
@@ -539,7 +539,7 @@ MUTANTS = (
         "waits",
         "if isinstance(status, Waiting | UndoWaiting) and status.types:",
         "if False:",
-        74,
+        227,
     ),
     Mutant(
         "an abort leaves an undo waiting",
@@ -644,7 +644,7 @@ MUTANTS = (
         "0",
         53,
     ),
-    Mutant("a rewind undoes what is beside it", "settle", "(part is None or step_id in part) and ", "", 107),
+    Mutant("a rewind undoes what is beside it", "settle", "(part is None or step_id in part) and ", "", 105),
     Mutant(
         "a rewind goes forward over an undo that has failed",
         "rewind",
@@ -689,7 +689,7 @@ MUTANTS = (
         2221,
     ),
     Mutant("a rollback in a pause is stuck", "projection", "if state.paused and not tried else", "if False else", 37),
-    Mutant("who resumes does not look for its event", "pause", "    look_again(draft)\n", "", 74),
+    Mutant("who resumes does not look for its event", "pause", "    look_again(draft)\n", "", 227),
     Mutant("what fell due in a pause is forgotten", "pause", "    expire(draft, RESTING)\n", "", 239),
     Mutant(
         "a single step goes on",
