@@ -118,7 +118,10 @@ class _Child(BaseStep[SagaInput, OutputT]):
         children, key, failures = kin_of(ctx)
         child = ChildKey(self.saga_name, key)
         if ctx.phase == "compensate":
-            return undone(await (children.undo if event.timed_out or failures else children.look)(child))
+            found = None if event.timed_out or failures else await children.look(child)
+            if found is None or (found.is_over and found.status == "COMPLETED"):  # an operator had it go on meanwhile
+                found = await children.undo(child)
+            return undone(found)
         return self._come_to(await children.look(child))
 
     def _come_to(self, child: Child | None) -> OutputT | WaitFor:

@@ -397,6 +397,28 @@ async def test_a_child_that_is_aborted_elsewhere_is_undone_when_its_owner_is_gon
     assert world.calls == ["reserve", "x", "y", "z", "undo z", "undo y", "undo x", "undo reserve"]
 
 
+async def test_a_child_that_an_operator_has_go_on_while_its_undo_waits_is_undone_when_it_has_completed(
+    database: Site, world: World
+) -> None:
+    """Its parent waits for the former owner of the aborted child, and hears of its success instead."""
+    clock = ManualClock()
+    owner, other = (joins(database, world, trip(world, "x", "y", "z"), clock=clock) for _ in range(2))
+    gate = world.gate("z")
+    parent = await started(owner)
+    await gate.wait_reached()
+    child = (await child_of(owner)).id
+    admin = SagaAdmin[TripSaga](engine=other.engine)
+    await soon(admin.abort(child))
+    await until(other, parent, lambda found: found.status is SagaStatus.COMPENSATING and is_timed(found))
+
+    gate.open()
+    await database.edit(child, awaiting="owner:2001-01-01T00:00:00+00:00")  # the lease has ended
+    await soon(admin.retry_step(child))
+
+    assert await come_to(other, parent) is SagaStatus.COMPENSATED
+    assert world.calls[-4:] == ["undo z", "undo y", "undo x", "undo reserve"]
+
+
 async def test_an_operator_may_try_again_what_was_left_of_a_child(database: Site, world: World) -> None:
     """A child that is aborted while it is being undone leaves its parent STUCK, until it is undone after all."""
     orchestrator = joins(database, world)
