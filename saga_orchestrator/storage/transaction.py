@@ -28,6 +28,8 @@ _FAILURE = "saga_orchestrator.failure"
 """Where a session keeps the error that its step has raised."""
 _ITS_OWN = ("25", "42")
 """SQLSTATE classes that say that the step was wrong: a transaction that goes on after an error, a bad statement."""
+_READ_ONLY = "25006"
+"""The SQLSTATE of a write on a server that only reads, as one is after a failover; no step is at fault."""
 _GOES_AWAY = ("08", "57")
 """SQLSTATE classes of a connection that is lost, and of a server that shuts down."""
 _VERDICTS = (PermanentError, RetryAfter)
@@ -302,15 +304,19 @@ def _is_conflict(error: BaseException) -> bool:
         return not error.advice  # the step's own transaction may hold what the call has waited for
     cause = error.orig if isinstance(error, DBAPIError) else error
     is_driver = isinstance(error, DBAPIError) or type(error).__module__.partition(".")[0] in ("asyncpg", "sqlite3")
-    return is_driver and not _state_of(cause).startswith(_ITS_OWN) and is_passing(error)
+    return is_driver and not _is_own(_state_of(cause)) and is_passing(error)
 
 
 def is_own(error: BaseException) -> bool:
     """Return whether a database says that the step was wrong, as with what it does after an error."""
     try:
-        return _state_of(error).startswith(_ITS_OWN)
+        return _is_own(_state_of(error))
     except Exception:  # noqa: BLE001 - as above
         return False
+
+
+def _is_own(state: str) -> bool:
+    return state.startswith(_ITS_OWN) and state != _READ_ONLY
 
 
 def _state_of(error: object) -> str:

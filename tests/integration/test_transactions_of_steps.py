@@ -212,14 +212,25 @@ class RefusedError(Exception):
     sqlstate = "40P01"
 
 
+class ReadOnlyError(Exception):
+    sqlstate = "25006"
+
+
 def deadlock() -> DBAPIError:
     return OperationalError("UPDATE", None, RefusedError("deadlock detected"))
 
 
-async def test_a_deadlock_costs_the_step_no_attempt(database: Site, world: World, counter: Any) -> None:
+def read_only() -> DBAPIError:
+    return OperationalError("UPDATE", None, ReadOnlyError("cannot execute UPDATE in a read-only transaction"))
+
+
+@pytest.mark.parametrize("refuse", [deadlock, read_only], ids=["deadlock", "failover"])
+async def test_a_conflict_costs_the_step_no_attempt(
+    database: Site, world: World, counter: Any, refuse: Callable[[], DBAPIError]
+) -> None:
     """Its transaction is done again, each time from nothing."""
     orchestrator = database.joins(saga(world))
-    world.plan("book", deadlock(), deadlock(), deadlock())
+    world.plan("book", refuse(), refuse(), refuse())
     result = await soon(orchestrator.result(await soon(orchestrator.start(**ORDER))))
     assert (result.status, await counter()) == (SagaStatus.COMPLETED, 1)
     assert [ctx.attempt for ctx in world.contexts[:4]] == [1, 1, 1, 1]
