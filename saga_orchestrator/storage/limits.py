@@ -91,19 +91,12 @@ class Watch:
         self._handle.cancel()
 
     def end(self, error: BaseException | None = None) -> bool:
-        """Watch no longer; return whether the error comes from a limit that was passed.
-
-        Raises:
-            asyncio.CancelledError: Its user was cancelled meanwhile, which another error has hidden.
-        """
+        """Watch no longer; return whether the error comes from a limit that was passed."""
         self._handle.cancel()
         for _ in range(self._cancels):
             self._task.uncancel()
-        is_cancelled = self._task.cancelling() > self._was
         if isinstance(error, asyncio.CancelledError):
-            return self._cancels > 0 and not is_cancelled
-        if is_cancelled and error is not None:
-            raise asyncio.CancelledError from error
+            return self._cancels > 0 and self._task.cancelling() <= self._was
         return self.expired and isinstance(error, Exception)
 
     def error(self, engine: AsyncEngine | None = None) -> DatabaseTimeoutError:
