@@ -21,6 +21,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from saga_orchestrator.definition.awaited import NotRunError, awaited, check_run, then
+from saga_orchestrator.errors import OutcomeUnknown
 
 
 async def answer(value: Any) -> Any:
@@ -38,6 +39,22 @@ async def test_a_future_of_elsewhere_is_awaited_where_somebody_adopts_it() -> No
 
     assert await awaited(own, lambda value: asyncio.wrap_future(value) if value is future else value) == 3
     assert await awaited(own) is future
+
+
+class Shy:
+    """It raises when its class is looked at."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("not now")
+
+    @__class__.setter
+    def __class__(self, given: Any) -> None: ...
+
+
+async def test_a_value_that_raises_when_it_is_looked_at_is_in_doubt() -> None:
+    with pytest.raises(OutcomeUnknown, match="raises when it is looked at"):
+        await awaited(Shy())
 
 
 async def test_an_async_generator_is_no_answer() -> None:

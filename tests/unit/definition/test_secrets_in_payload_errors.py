@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, field_serializer, field_validator
 from pydantic_core import PydanticCustomError
 
-from saga_orchestrator.definition.io import Payloads
+from saga_orchestrator.definition.io import Payloads, _unwritable
 from saga_orchestrator.errors import PayloadError
 
 SECRET = "4111-1111"
@@ -144,3 +144,7 @@ def test_a_serializer_that_raises_what_cannot_be_shown_is_named() -> None:
     """An error without a text has a class."""
     with pytest.raises(PayloadError, match="cannot be stored as JSON"):
         Payloads().dump(Mute(card=SECRET), what="It")
+
+
+def test_an_error_that_cannot_be_shown_is_named_by_its_class() -> None:
+    assert "MuteError" in str(_unwritable(MuteError(), "It"))
