@@ -6,7 +6,6 @@ known wherever the parent goes on, whatever has been lost of the step that did i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +26,7 @@ from ..kernel.order_events import CancelOrdered, CompensateOrdered
 from ..kernel.projection import stands, status_of
 from ..kernel.state import Course, SagaStatus, State
 from ..storage.contract import Store
-from ..storage.rows import Head, Move
+from ..storage.rows import Head, Judge, Move
 from .after_commit import after_commit
 from .background import Background
 from .birth import Beginning, StartResult
@@ -35,7 +34,6 @@ from .claims import Claims, Intake, unknown_definition
 from .error_text import open_message
 from .moves import read_state
 from .registry import Registry
-from .surrender import Surrenders
 from .tenure import Past, patiently
 from .texts import LONGEST_NAME
 
@@ -51,7 +49,6 @@ class Nursery(Protocol):
     registry: Registry
     payloads: Payloads
     background: Background
-    surrenders: Surrenders
     now: Callable[[], datetime]
 
     @property
@@ -63,6 +60,9 @@ class Nursery(Protocol):
 
     def wake_soon(self, saga_ids: Iterable[UUID]) -> None:
         """Look at some sagas in the background."""
+
+    async def apply(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None, float]:
+        """Apply a judge to one saga, durably; return the row, its move, and when that was begun."""
 
     def follow(self, head: Head, move: Move | None, since: float) -> object:
         """Drive a saga that has just been moved, if that gave it to this engine."""
@@ -140,10 +140,8 @@ class SagaChildren:
 
     async def _recall(self, child: UUID) -> bool:
         """Have a child undone; return whether it was too early, because its former owner may still be at work."""
-        since = asyncio.get_running_loop().time()
         recall = Recall(self._claims, Ticked())
-        with self._nursery.surrenders.heeding(recall.judge) as judge:
-            head, move = await self._nursery.store.advance(child, judge)
+        head, move, since = await self._nursery.apply(child, recall.judge)
         if recall.is_early:
             return True
         recall.raise_if_refused(head)

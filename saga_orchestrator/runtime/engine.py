@@ -33,7 +33,7 @@ from ..storage.group_commit import GroupCommit
 from ..storage.limits import Timeouts
 from ..storage.mixins import SagaStateMixin
 from ..storage.opening import store_of
-from ..storage.rows import Birth, Head, Letter, Move, Written
+from ..storage.rows import Birth, Head, Judge, Letter, Move, Written
 from ..storage.store import SagaStore
 from .aftermath import Aftermath, driver_of, leaves_more
 from .alarm import GRACE
@@ -285,9 +285,8 @@ class SagaEngine(Generic[ModelT]):
             await self.background.outcome(self._wake, saga_id)
 
     async def _wake(self, saga_id: UUID) -> None:
-        lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
-        with self.surrenders.heeding(self._claims.judge_if_due) as judge:
-            head, move = await self.store.advance(saga_id, judge)
+        head, move, since = await self.apply(saga_id, self._claims.judge_if_due)
+        lease_until = since + self.lease.total_seconds()
         if move is not None and (task := self._launch(head, move, lease_until)) is not None:
             await asyncio.wait([task])
         else:
@@ -318,9 +317,8 @@ class SagaEngine(Generic[ModelT]):
         except SagaNotFoundError:  # it was rolled back with a savepoint
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, run_due will find the saga again
-            if self._closed:
-                return
-            logger.warning("saga {} could not be woken at once: {}", saga_id, show(error, self.payloads))
+            if not self._closed:
+                logger.warning("saga {} could not be woken at once: {}", saga_id, show(error, self.payloads))
 
     async def advance(self, saga_id: UUID, event: Event) -> str:
         """Apply an event from outside, durably, and drive the saga if the event has set it going.
@@ -347,9 +345,7 @@ class SagaEngine(Generic[ModelT]):
             return await self.background.outcome(self._advance, saga_id, notice)
 
     async def _advance(self, saga_id: UUID, intake: Intake) -> str:
-        since = asyncio.get_running_loop().time()
-        with self.surrenders.heeding(intake.judge) as judge:
-            head, move = await self.store.advance(saga_id, judge)
+        head, move, since = await self.apply(saga_id, intake.judge)
         intake.raise_if_refused(head)
         if (task := self.follow(head, move, since)) is not None:
             await asyncio.wait([task])
@@ -367,9 +363,7 @@ class SagaEngine(Generic[ModelT]):
             return await self.background.outcome(self._deal, saga_id, Intake(self._claims, order))
 
     async def _deal(self, saga_id: UUID, intake: Intake) -> Outcome:
-        since = asyncio.get_running_loop().time()
-        with self.surrenders.heeding(intake.judge) as judge:
-            head, move = await self.store.advance(saga_id, judge)
+        head, move, since = await self.apply(saga_id, intake.judge)
         intake.raise_if_refused(head)
         drivers: list[Driver] = []
         task = None if move is None else self._launch(head, move, since + self.lease.total_seconds(), drivers)
@@ -384,6 +378,16 @@ class SagaEngine(Generic[ModelT]):
         return await self._mailroom.signal(letter, session)
 
     # --- driving ---------------------------------------------------------------------------------------------
+
+    async def apply(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None, float]:
+        """Apply a judge to one saga, durably; return the row, its move, and when that was begun.
+
+        When the call fails, the engine gives up what the judge has given to it.
+        """
+        since = asyncio.get_running_loop().time()
+        with self.surrenders.heeding(judge) as heeded:
+            head, move = await self.store.advance(saga_id, heeded)
+        return head, move, since
 
     def follow(self, head: Head, move: Move | None, since: float) -> asyncio.Task[None] | None:
         """Drive a saga that has just been moved, if that gave it to this engine; else tell its driver."""
@@ -422,7 +426,8 @@ class SagaEngine(Generic[ModelT]):
             log_failure(error, f"saga {saga_id}: driving it failed by itself", self.payloads)
             if is_passing(error) and not self._leases.lasts(tenure.lease_until):  # it may end before that is written
                 self.surrenders.add(saga_id, tenure.token)
-            await self._set_back(tenure, error)
+            if not await set_back(self.store, tenure, error, self.payloads) and is_of_the_database(error):
+                self.surrenders.add(saga_id, tenure.token)
         finally:
             if self.drivers.get(saga_id) is driver:
                 del self.drivers[saga_id]
@@ -430,11 +435,6 @@ class SagaEngine(Generic[ModelT]):
             self._mailroom.look_soon(tenure.parent_id)
         if not in_time or leaves_more(driver):  # too late an answer: only a new lease can be believed in
             await self._wake_quietly(saga_id)
-
-    async def _set_back(self, tenure: Tenure, error: Exception) -> None:
-        """Have a saga whose driver has failed tried again, and the failure counted."""
-        if not await set_back(self.store, tenure, error, self.payloads) and is_of_the_database(error):
-            self.surrenders.add(tenure.saga_id, tenure.token)
 
     # --- the end ---------------------------------------------------------------------------------------------
 

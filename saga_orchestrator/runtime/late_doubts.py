@@ -17,12 +17,10 @@ from loguru import logger
 from ..errors import SagaError
 from ..kernel.effects import Verdict
 from ..kernel.events import Doubted
-from ..storage.contract import Store
-from ..storage.rows import Head, Move
+from ..storage.rows import Head, Judge, Move
 from .background import Background
 from .claims import Claims, Intake
 from .error_text import locate
-from .surrender import Surrenders
 
 _PAUSE = 0.5
 """Seconds between two tries."""
@@ -32,11 +30,9 @@ class Office(Protocol):
     """What late doubts need of the engine that they are told in."""
 
     background: Background
-    surrenders: Surrenders
 
-    @property
-    def store(self) -> Store:
-        """The store of the engine's sagas."""
+    async def apply(self, saga_id: UUID, judge: Judge) -> tuple[Head, Move | None, float]:
+        """Apply a judge to one saga, durably; return the row, its move, and when that was begun."""
 
     def follow(self, head: Head, move: Move | None, since: float) -> object:
         """Drive a saga that has just been moved, if that gave it to this engine; else tell its driver."""
@@ -66,9 +62,7 @@ async def _tell(office: Office, claims: Claims, saga_id: UUID, doubted: Doubted)
 
 async def _is_told(office: Office, intake: Intake, saga_id: UUID) -> bool:
     """Write a doubt; return False if an action is under way, which it may not cross."""
-    since = asyncio.get_running_loop().time()
-    with office.surrenders.heeding(intake.judge) as judge:
-        head, move = await office.store.advance(saga_id, judge)
+    head, move, since = await office.apply(saga_id, intake.judge)
     if intake.verdict is Verdict.REFUSED:
         return False
     office.follow(head, move, since)
