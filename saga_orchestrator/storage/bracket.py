@@ -22,6 +22,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .database_errors import sqlstate_of
+
 PROOF = "saga_step"
 """The name of the savepoint."""
 _PARTING = 2.0
@@ -395,6 +397,5 @@ def _is_there(connection: Connection) -> bool:
     return True
 
 
-def _is_missing(error: object) -> bool:
-    state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
-    return state in _NO_SAVEPOINT or "no such savepoint" in str(error)
+def _is_missing(error: BaseException | None) -> bool:
+    return sqlstate_of(error) in _NO_SAVEPOINT or "no such savepoint" in str(error)

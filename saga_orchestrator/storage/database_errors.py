@@ -80,7 +80,7 @@ def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Fault.DATABASE
     cause = _cause_of(error)
-    if state := _sqlstate(cause):
+    if state := sqlstate_of(cause):
         return Fault.ROW if _is_of_a_policy(state, cause) else _fault_of_state(state)
     code = getattr(cause, "sqlite_errorcode", None)
     if is_of_the_schema(error):
@@ -103,18 +103,18 @@ def is_the_rows(error: BaseException) -> bool:
 def is_contention(error: BaseException) -> bool:
     """Return whether a transaction lost against others, which leaves nothing of it behind."""
     cause = _cause_of(error)
-    return _sqlstate(cause) in _CONTENTION or (isinstance(error, DBAPIError) and "locked" in str(cause).lower())
+    return sqlstate_of(cause) in _CONTENTION or (isinstance(error, DBAPIError) and "locked" in str(cause).lower())
 
 
 def is_blocked(error: BaseException) -> bool:
     """Return whether a transaction gave up because another transaction holds what it needed."""
-    return _sqlstate(_cause_of(error)) == _BLOCKED
+    return sqlstate_of(error) == _BLOCKED
 
 
 def is_of_the_schema(error: BaseException) -> bool:
     """Return whether tables, columns or rights are missing, which takes a person to mend."""
     cause = _cause_of(error)
-    state = _sqlstate(cause)
+    state = sqlstate_of(cause)
     if _is_of_a_policy(state, cause):
         return False
     return state in _SCHEMA or (not state and any(word in str(cause).lower() for word in _MISSING))
@@ -123,7 +123,7 @@ def is_of_the_schema(error: BaseException) -> bool:
 def is_of_a_missing_name(error: BaseException) -> bool:
     """Return whether a table or a column is missing that a statement names. A missing database or role is neither."""
     cause = _cause_of(error)
-    state = _sqlstate(cause)
+    state = sqlstate_of(cause)
     return state in _NO_SUCH or (not state and any(word in str(cause).lower() for word in _MISSING))
 
 
@@ -136,7 +136,9 @@ def _is_of_the_network(error: BaseException) -> bool:
     return isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) and error.errno is None)
 
 
-def _sqlstate(cause: object) -> str:
+def sqlstate_of(error: BaseException | None) -> str:
+    """Return the SQLSTATE of an error, or of the driver's error that it wraps; an empty text if it has none."""
+    cause = None if error is None else _cause_of(error)
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from ..errors import DatabaseTimeoutError
 from .bracket import Bracket
+from .capacity import connections_of
 
 _SERVER_LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 _MOST_MILLISECONDS = 2**31 - 1
@@ -127,10 +128,8 @@ def _abort(driver: Any) -> None:
 def _describe_full_pool(engine: AsyncEngine) -> str:
     """Return what to do about a pool all of whose connections are in use; nothing of any other."""
     pool = engine.sync_engine.pool
-    if not isinstance(pool, QueuePool) or pool._max_overflow < 0:  # noqa: SLF001 - there is no public way
-        return ""
-    most = pool.size() + pool._max_overflow  # noqa: SLF001
-    if pool.checkedout() < most:
+    most = connections_of(engine)
+    if most is None or not isinstance(pool, QueuePool) or pool.checkedout() < most:
         return ""
     return (
         f"All {most} connections of the pool were in use. A transactional step, and a session of the application's, "
@@ -247,11 +246,11 @@ class WatchedBracket:
         self._watch.arm(self._seconds)
 
     async def prove(self) -> None:
-        self._watch.arm(self._seconds)
+        self.limit()
         await self._bracket.prove()
 
     async def commit(self) -> None:
-        self._watch.arm(self._seconds)
+        self.limit()
         await self._bracket.commit()
 
     async def rollback(self) -> bool:

@@ -19,6 +19,7 @@ from ..definition.plain_errors import is_a, walk_causes
 from ..definition.retry import leaves
 from ..errors import DatabaseTimeoutError, PermanentError, RetryAfter, SagaStateError
 from .bracket import PROOF, TransactionEndedError
+from .database_errors import sqlstate_of
 from .dialect import SqlDialect, is_passing
 from .limits import WatchedBracket
 from .rows import Judge, Move
@@ -197,7 +198,7 @@ class SagaTransaction:
             if is_conflict(error):
                 self._conflict = error
             # the database has answered that it does not commit; a server that goes away may have committed
-            self._is_undone = bool(_state_of(error)) and not _state_of(error).startswith(_GOES_AWAY)
+            self._is_undone = bool(sqlstate_of(error)) and not sqlstate_of(error).startswith(_GOES_AWAY)
             raise
 
     async def roll_back(self) -> None:
@@ -302,26 +303,20 @@ def is_conflict(error: BaseException) -> bool:
 def _is_conflict(error: BaseException) -> bool:
     if isinstance(error, DatabaseTimeoutError):  # of a call of the engine's in the step's transaction
         return not error.advice  # the step's own transaction may hold what the call has waited for
-    cause = error.orig if isinstance(error, DBAPIError) else error
     is_driver = isinstance(error, DBAPIError) or type(error).__module__.partition(".")[0] in ("asyncpg", "sqlite3")
-    return is_driver and not _is_own(_state_of(cause)) and is_passing(error)
+    return is_driver and not _is_own(sqlstate_of(error)) and is_passing(error)
 
 
 def is_own(error: BaseException) -> bool:
     """Return whether a database says that the step was wrong, as with what it does after an error."""
     try:
-        return _is_own(_state_of(error))
+        return _is_own(sqlstate_of(error))
     except Exception:  # noqa: BLE001 - as above
         return False
 
 
 def _is_own(state: str) -> bool:
     return state.startswith(_ITS_OWN) and state != _READ_ONLY
-
-
-def _state_of(error: object) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
 
 
 @asynccontextmanager
