@@ -376,9 +376,11 @@ async def test_a_child_that_is_aborted_is_undone_with_its_parent(database: Site,
     assert world.calls == ["reserve", "x", "y", "z", "undo z", "undo y", "undo x", "undo reserve"]
 
 
-async def test_a_child_that_is_aborted_elsewhere_is_undone_when_its_owner_is_gone(database: Site, world: World) -> None:
-    """The owner learns of the abort when it renews its lease. Until then the undo of the parent waits, and tries on."""
-    clock = ManualClock()
+async def aborted_beside_its_owner(database: Site, world: World, clock: ManualClock) -> tuple[Orchestrator, UUID, UUID]:
+    """Return a process whose child was aborted while another one was at work on it, the parent, and the child.
+
+    The undo of the parent has waited for the lease of the other process, which has ended now.
+    """
     owner, other = (joins(database, world, trip(world, "x", "y", "z"), clock=clock) for _ in range(2))
     gate = world.gate("z")
     parent = await started(owner)
@@ -389,7 +391,14 @@ async def test_a_child_that_is_aborted_elsewhere_is_undone_when_its_owner_is_gon
     assert "undo x" not in world.calls
 
     gate.open()
-    await database.edit(child, awaiting="owner:2001-01-01T00:00:00+00:00")  # the lease has ended
+    await database.edit(child, awaiting="owner:2001-01-01T00:00:00+00:00")
+    return other, parent, child
+
+
+async def test_a_child_that_is_aborted_elsewhere_is_undone_when_its_owner_is_gone(database: Site, world: World) -> None:
+    """The owner learns of the abort when it renews its lease. Until then the undo of the parent waits, and tries on."""
+    clock = ManualClock()
+    other, parent, _ = await aborted_beside_its_owner(database, world, clock)
     clock.advance(timedelta(minutes=2))
     await soon(other.run_due())
 
@@ -401,19 +410,8 @@ async def test_a_child_that_an_operator_has_go_on_while_its_undo_waits_is_undone
     database: Site, world: World
 ) -> None:
     """Its parent waits for the former owner of the aborted child, and hears of its success instead."""
-    clock = ManualClock()
-    owner, other = (joins(database, world, trip(world, "x", "y", "z"), clock=clock) for _ in range(2))
-    gate = world.gate("z")
-    parent = await started(owner)
-    await gate.wait_reached()
-    child = (await child_of(owner)).id
-    admin = SagaAdmin[TripSaga](engine=other.engine)
-    await soon(admin.abort(child))
-    await until(other, parent, lambda found: found.status is SagaStatus.COMPENSATING and is_timed(found))
-
-    gate.open()
-    await database.edit(child, awaiting="owner:2001-01-01T00:00:00+00:00")  # the lease has ended
-    await soon(admin.retry_step(child))
+    other, parent, child = await aborted_beside_its_owner(database, world, ManualClock())
+    await soon(SagaAdmin(engine=other.engine).retry_step(child))
 
     assert await come_to(other, parent) is SagaStatus.COMPENSATED
     assert world.calls[-4:] == ["undo z", "undo y", "undo x", "undo reserve"]

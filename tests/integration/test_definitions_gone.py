@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from loguru import logger
 
 from saga_orchestrator import (
     FixedRetry,
@@ -22,6 +21,7 @@ from saga_orchestrator import (
     SignalResult,
 )
 from saga_orchestrator.testing import ManualClock
+from tests.support import logs
 from tests.support.sagas import NAME, Deed, Gate, Input, Site, TripSaga, World, soon, trip
 
 ORDER: dict[str, Any] = {"saga_name": NAME, "initial_data": {"number": 7}, "aggregation_id": "order-1"}
@@ -219,17 +219,12 @@ async def test_a_definition_that_changed_under_its_version_is_said_aloud(databas
         ids.append(await soon(old.start(**{**ORDER, "aggregation_id": f"order-{number}"})))
     clock.advance(timedelta(hours=2))
     new = database.joins(waits(world), clock=clock)
-    admin, said = admin_of(new), list[str]()
-    sink = logger.add(said.append, level="WARNING", format="{message}", filter="saga_orchestrator")
-    logger.enable("saga_orchestrator")
-    try:
+    admin = admin_of(new)
+    with logs.logged("WARNING") as said:
         assert await soon(new.run_due()) == 0
         clock.advance(timedelta(minutes=2))
         assert await soon(new.run_due()) == 0
         sent = await new.signal("paid", aggregation_id="order-0", payload={})
-    finally:
-        logger.disable("saga_orchestrator")
-        logger.remove(sink)
 
     assert sent is SignalResult.DEFERRED
     assert [line for line in said if "other steps" in line] == said

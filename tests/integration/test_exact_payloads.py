@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from loguru import logger
 from pydantic import BaseModel, Field, FutureDatetime, SecretStr
 
 from saga_orchestrator import BaseStep, PayloadError, SagaBuilder, SagaDefinition, SagaStatus
+from tests.support import logs
 from tests.support.sagas import NAME, Site, soon
 
 ORDER = {"saga_name": NAME, "aggregation_id": "order-1"}
@@ -81,14 +81,8 @@ async def test_a_codec_keeps_a_secret_for_the_next_step_and_for_the_undo(databas
 async def test_without_a_codec_a_step_that_returns_a_secret_is_not_called(database: Site) -> None:
     """Its output could not be stored, and so not be undone: it is refused before it acts, and the log says so early."""
     seen: list[str] = []
-    said: list[str] = []
-    sink = logger.add(said.append, level="WARNING", format="{message}", filter="saga_orchestrator")
-    logger.enable("saga_orchestrator")
-    try:
+    with logs.logged("WARNING") as said:
         orchestrator = database.joins(secretive(seen))
-    finally:
-        logger.remove(sink)
-        logger.disable("saga_orchestrator")
 
     result = await soon(orchestrator.result(await orchestrator.start(**ORDER, initial_data={})))
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from loguru import logger
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_orchestrator import SagaWorker
 from saga_orchestrator.storage import keepalive
+from tests.support import logs
 from tests.support.sagas import Site, World, soon, trip
 
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     """What is logged."""
-    lines: list[str] = []
-    sink = logger.add(lambda message: lines.append(str(message)), level="WARNING", format="{message}")
-    logger.enable("saga_orchestrator")
-    yield lines
-    logger.disable("saga_orchestrator")
-    logger.remove(sink)
+    with logs.logged("WARNING") as lines:
+        yield lines
 
 
 async def ask(site: Site, idle: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from loguru import logger
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from saga_orchestrator import SagaDefinition, SagaOrchestrator
+from tests.support import logs
 from tests.support.pgbouncer import CACHES_OFF, PROGRAM, PgBouncer
 from tests.support.postgres import PostgresServer
 from tests.support.sagas import NAME, Site, TripSaga, World, site, trip
@@ -35,12 +35,8 @@ async def direct(postgres_url: str) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def told() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = logger.add(lines.append, level="ERROR", format="{message}")
-    logger.enable("saga_orchestrator")
-    yield lines
-    logger.disable("saga_orchestrator")
-    logger.remove(sink)
+    with logs.logged("ERROR") as lines:
+        yield lines
 
 
 def name_of(direct: Site) -> str:

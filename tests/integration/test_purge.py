@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from loguru import logger
 from sqlalchemy.exc import IntegrityError
 
 from saga_orchestrator import (
@@ -23,6 +22,7 @@ from saga_orchestrator import (
     SignalResult,
 )
 from saga_orchestrator.testing import MemoryStore
+from tests.support import logs
 from tests.support.sagas import NAME, Deed, Input, Site, TripSaga, World, soon, trip
 
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -72,12 +72,8 @@ async def counts(site: Site) -> list[int]:
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """What the library logs."""
-    lines: list[str] = []
-    logger.enable("saga_orchestrator")
-    sink = logger.add(lines.append, format="{message}", level="INFO")
-    yield lines
-    logger.remove(sink)
-    logger.disable("saga_orchestrator")
+    with logs.logged("INFO") as lines:
+        yield lines
 
 
 async def test_m18_what_has_ended_well_is_deleted_and_what_has_failed_is_kept(database: Site, world: World) -> None:

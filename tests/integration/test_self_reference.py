@@ -133,24 +133,10 @@ async def test_a_step_may_watch_its_own_saga_while_another_step_is_at_work(on_sq
     assert ("watch was called from a step of this very saga" in first.errors[0], len(seen) >= 2) == (True, True)
 
 
-async def test_two_sagas_that_watch_and_wait_for_each_other_are_told_so(on_sqlite: Site) -> None:
-    ids: list[UUID] = []
-
-    async def outer(orchestrator: Orchestrator, ctx: StepContext) -> None:
-        ids.append(ctx.saga_id)
-        await orchestrator.run(saga_name="inner", initial_data={}, aggregation_id="b")
-
-    first, second = Calls(outer), Calls(lambda o, ctx: watched(o, ids[0]))
-    orchestrator = on_sqlite.joins(one(first))
-    orchestrator.register("inner", one(second))
-    first.orchestrator = second.orchestrator = orchestrator
-    saga_id = await soon(orchestrator.start(saga_name=NAME, initial_data={}, aggregation_id="a"))
-
-    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPLETED
-    assert "Both would wait for ever" in second.errors[0]
-
-
-async def test_two_sagas_that_wait_for_each_other_are_told_so(on_sqlite: Site) -> None:
+@pytest.mark.parametrize("wait", [watched, lambda o, saga_id: o.result(saga_id)], ids=["watch", "result"])
+async def test_two_sagas_that_wait_for_each_other_are_told_so(
+    on_sqlite: Site, wait: Callable[[Orchestrator, UUID], Any]
+) -> None:
     """By the call that would close the ring."""
     ids: list[UUID] = []
 
@@ -158,7 +144,7 @@ async def test_two_sagas_that_wait_for_each_other_are_told_so(on_sqlite: Site) -
         ids.append(ctx.saga_id)
         await orchestrator.run(saga_name="inner", initial_data={}, aggregation_id="b")
 
-    first, second = Calls(outer), Calls(lambda o, ctx: o.result(ids[0]))
+    first, second = Calls(outer), Calls(lambda o, ctx: wait(o, ids[0]))
     orchestrator = on_sqlite.joins(one(first))
     orchestrator.register("inner", one(second))
     first.orchestrator = second.orchestrator = orchestrator

@@ -13,7 +13,6 @@ import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from loguru import logger
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -25,6 +24,7 @@ from saga_orchestrator.storage.schema_check import tables_of
 from saga_orchestrator.storage.store import SagaStore
 from saga_orchestrator.testing import MemoryStore
 from tests.regressions.scene import ORDER, Base, OneWay, OrderSaga, Scene, admin_of, saga
+from tests.support import logs
 from tests.support.sagas import soon
 
 SOME = UUID(int=1)
@@ -34,12 +34,8 @@ MAKE = r"Base\.metadata\.create_all.*saga db upgrade --table order_saga"
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """Errors that the library logs."""
-    lines: list[str] = []
-    logger.enable("saga_orchestrator")
-    sink = logger.add(lines.append, format="{message}", level="ERROR")
-    yield lines
-    logger.remove(sink)
-    logger.disable("saga_orchestrator")
+    with logs.logged("ERROR") as lines:
+        yield lines
 
 
 def _doors(orchestrator: SagaOrchestrator[OrderSaga]) -> dict[str, Callable[[], Any]]:

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from loguru import logger
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from saga_orchestrator import (
@@ -19,6 +18,7 @@ from saga_orchestrator import (
     SagaWorker,
 )
 from tests.regressions.scene import NAME, ORDER, Base, OneWay, OrderSaga, Scene, admin_of, saga
+from tests.support import logs
 
 
 @pytest.mark.parametrize("wrong", ["order-1", "01a22b5a-9eaf-7e69-835f-8944c1844610", 7, None])
@@ -87,18 +87,12 @@ def parent_of(*names: str, detached: bool = False) -> SagaDefinition:
 
 async def test_a_worker_that_knows_no_saga_says_so(timeless: Scene, ledger: list[str]) -> None:
     """It looks, finds nothing that is its own, and would be silent for ever."""
-    said: list[str] = []
-    logger.enable("saga_orchestrator")
-    sink = logger.add(said.append, format="{message}", level="WARNING")
-    try:
+    with logs.logged("WARNING") as said:
         for definition in (saga(OneWay("a", ledger)), None):
             worker = SagaWorker(timeless.orchestrator(definition))
             worker.stop()
             await worker.run()
             assert len(said) == (definition is None)
-    finally:
-        logger.remove(sink)
-        logger.disable("saga_orchestrator")
     assert "no saga is registered in its process; call register first" in said[0]
 
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from loguru import logger
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_orchestrator import SagaDefinitionError
 from saga_orchestrator.storage.dialect import dialect_for, is_passing
 from saga_orchestrator.storage.pooler import LOST_STATEMENTS, tell_of_pooler, watch_for_pooler
+from tests.support import logs
 
 URL = "postgresql+asyncpg://nobody@127.0.0.1:1/none"
 
@@ -28,12 +28,8 @@ class RefusedError(Exception):
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}")
-    logger.enable("saga_orchestrator")
-    yield lines
-    logger.disable("saga_orchestrator")
-    logger.remove(sink)
+    with logs.logged() as lines:
+        yield lines
 
 
 def test_a_lost_statement_is_told_once_with_the_settings_that_help(said: list[str]) -> None:
