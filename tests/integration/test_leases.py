@@ -115,7 +115,7 @@ async def test_n18_an_owner_that_cannot_renew_stops_before_its_lease_ends(
     """Whatever keeps it from renewing, the owner cuts its own step off while the lease is still its own."""
     meddling, gate = on_sqlite.meddling_store(), Gate()
     owner = on_sqlite.joins(trip(world), store=meddling, execution_lease=SHORT)
-    meddling.around["renew"] = trouble
+    meddling.around |= {"renew": trouble, "disown": refuses}  # the row shows whose it was when the step was cut off
     stopped_at: list[Any] = []
 
     async def long_step() -> None:
