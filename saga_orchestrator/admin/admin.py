@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -31,7 +31,7 @@ from ..kernel.order_events import (
 from ..kernel.pause import PauseOrdered, ResumeOrdered, StepOrdered
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
-from ..runtime.numbers import check_count, check_moment
+from ..runtime.numbers import check_count, check_moment, limit_of
 from ..runtime.orchestrator import SagaOrchestrator, engine_of
 from ..runtime.snapshots import SagaAdminSnapshot, SagaSnapshot, admin_snapshot, snapshot
 from ..runtime.tenure import initial_of
@@ -90,13 +90,16 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
         created_before: datetime | None = None,
         limit: int = 100,
         cursor: UUID | None = None,
+        timeout: timedelta | None = None,
     ) -> SagaPage:
         """Return sagas, newest first, `limit` (1 to 1000) at a time; pass `next_cursor` on for the next page.
 
         A saga that is created while you turn the pages is not seen; none is seen twice. ``awaiting="definition"`` finds
-        the sagas that a process has put back because their definition has changed under the same version.
+        the sagas that a process has put back because their definition has changed under the same version. The query may
+        take `timeout` instead of the engine's `database_timeout`, for a filter that no index of yours serves.
         """
         check_count("limit", limit, most=_LARGEST_PAGE)
+        seconds = limit_of(timeout)
         for name, moment in (("created_after", created_after), ("created_before", created_before)):
             if moment is not None:
                 check_moment(name, moment)
@@ -116,7 +119,7 @@ class SagaAdmin(DirtySagas, EndedSagas, Generic[ModelT]):
             created_before=created_before,
         )
         await self._engine.ready_to_read()
-        heads = await self._engine.store.heads(wanted, limit + 1, cursor)
+        heads = await self._engine.store.heads(wanted, limit + 1, cursor, *seconds)
         items = [snapshot(head, self._engine.registry, self._engine.payloads) for head in heads[:limit]]
         return SagaPage(items, items[-1].id if len(heads) > limit else None)
 

@@ -5,6 +5,7 @@ The part of `SagaAdmin` that answers by values: what comes of an action is for t
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
 from ..runtime.error_text import hide_message
 from ..runtime.failing import DIRTY, CompensationResult, dirty_state_of, hook_of, is_dirty, without_hook
-from ..runtime.numbers import check_count
+from ..runtime.numbers import check_count, limit_of
 from ..runtime.texts import check_characters, check_name
 from ..runtime.watching import ended
 from ..storage.rows import SagaFilter
@@ -28,19 +29,23 @@ class DirtySagas:
 
     _engine: SagaEngine[Any]
 
-    async def dirty_sagas(self, *, saga_name: str | None = None, limit: int = 1000) -> list[UUID]:
+    async def dirty_sagas(
+        self, *, saga_name: str | None = None, limit: int = 1000, timeout: timedelta | None = None
+    ) -> list[UUID]:
         """Return the ids of up to `limit` sagas that are dirty, newest first.
 
         Dirty is one that is STUCK, or that has FAILED with a residue. It is so until its effects are undone or waived:
-        to be told of it, or to leave it alone, changes nothing.
+        to be told of it, or to leave it alone, changes nothing. Each page of 500 is a query of its own, which may take
+        `timeout` instead of the engine's `database_timeout`.
         """
         check_count("limit", limit, least=0)
+        seconds = limit_of(timeout)
         if saga_name is not None:
             check_characters("saga_name", saga_name)
         wanted, found, before = SagaFilter(status=DIRTY, saga_name=saga_name), list[UUID](), None
         await self._engine.ready_to_read()
         while len(found) < limit:
-            heads = await self._engine.store.heads(wanted, _PAGE, before)
+            heads = await self._engine.store.heads(wanted, _PAGE, before, *seconds)
             found += [head.id for head in heads if is_dirty(head, self._engine.registry)]
             if len(heads) < _PAGE:
                 break

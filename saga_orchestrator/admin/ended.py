@@ -14,7 +14,7 @@ from loguru import logger
 from ..errors import SagaStateError
 from ..kernel.state import SagaStatus
 from ..runtime.engine import SagaEngine
-from ..runtime.numbers import check_count, check_duration
+from ..runtime.numbers import check_count, check_duration, limit_of
 from ..runtime.texts import check_characters, check_name
 from ..storage.retention import Bygone
 from .statuses import statuses_of
@@ -74,8 +74,7 @@ class EndedSagas:
             raise SagaStateError(f"Only sagas that are over can be deleted; {', '.join(active)} is active.")
         check_duration("older_than", older_than, least=timedelta(0))
         check_count("limit", limit, most=_MOST)
-        if timeout is not None:
-            check_duration("timeout", timeout)
+        seconds = limit_of(timeout)
         _check_author(actor, reason)
         if saga_name is not None:
             check_characters("saga_name", saga_name)
@@ -87,7 +86,7 @@ class EndedSagas:
             undo_windows=self._engine.registry.undo_windows,
             unregistered=unregistered,
         )
-        gone = await self._engine.store.purge(bygone, limit, *(() if timeout is None else (timeout.total_seconds(),)))
+        gone = await self._engine.store.purge(bygone, limit, *seconds)
         if gone:
             logger.info(
                 "{} has deleted {} sagas older than {}: {}",

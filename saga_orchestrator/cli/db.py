@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(seconds=60)
+_CUT_OFF = "57014"
+_GRACE = 1.0
+"""Seconds more than the server has: its own answer says more than its silence."""
 
 _WHAT = """\
 Migrate the tables of one saga model, and record in <table>_schema_version how far they have come. If your application
@@ -46,6 +52,14 @@ def _describe(parser: argparse.ArgumentParser, action: str) -> None:
     )
     parser.add_argument("--table", required=True, help="the __tablename__ of the model with SagaStateMixin")
     parser.add_argument("--schema", help="the schema of the model, if it has one")
+    if action != "sql":
+        parser.add_argument(
+            "--timeout",
+            type=_duration,
+            default=_PATIENCE,
+            metavar="SECONDS",
+            help="how long it may take; after that, nothing has changed (default: 60)",
+        )
     if action == "sql":
         parser.add_argument("--since", type=int, default=0, metavar="N", help="the version to begin at (default: 0)")
     if action != "current":
@@ -65,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(sql(url.get_backend_name(), arguments.table, arguments.schema, since=arguments.since, to=to), end="")
         return 0
     if arguments.action == "current":
-        return _show(arguments.table, _in_transaction(url, lambda connection: _look(_tables(connection, arguments))))
-    before, after = _in_transaction(url, lambda connection: _act(_tables(connection, arguments), arguments.action, to))
+        return _show(arguments.table, _in_transaction(arguments, url, _look))
+    before, after = _in_transaction(arguments, url, lambda tables: _act(tables, arguments.action, to))
     print(
         f"{arguments.table}: version {before} -> {after}" if before != after else f"{arguments.table}: version {after}"
     )
@@ -76,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _tables(connection: Connection, arguments: argparse.Namespace) -> SagaTables:
     from ..migrations import SagaTables
 
-    return SagaTables(connection, arguments.table, arguments.schema)
+    return SagaTables(connection, arguments.table, arguments.schema, arguments.timeout)
 
 
 def _look(tables: SagaTables) -> tuple[int | None, int]:
@@ -114,11 +128,11 @@ def _act(tables: SagaTables, action: str, to: int) -> tuple[int, int]:
     return before, tables.recorded() or 0
 
 
-def _in_transaction(url: URL, act: Callable[[Connection], T]) -> T:
+def _in_transaction(arguments: argparse.Namespace, url: URL, act: Callable[[SagaTables], T]) -> T:
     """Do it in one transaction.
 
     Raises:
-        MigrationError: The database cannot be reached, or refuses.
+        MigrationError: The database cannot be reached, refuses, or takes too long.
     """
     import asyncio
 
@@ -126,29 +140,70 @@ def _in_transaction(url: URL, act: Callable[[Connection], T]) -> T:
 
     from ..migrations import MigrationError
 
+    seconds = arguments.timeout.total_seconds()
+
+    def work(connection: Connection) -> T:
+        return act(_tables(connection, arguments))
+
     try:
-        return _on_sqlite(url, act) if url.get_backend_name() == "sqlite" else asyncio.run(_on_postgresql(url, act))
+        if url.get_backend_name() == "sqlite":
+            return _on_sqlite(url, seconds, work)
+        return asyncio.run(_on_postgresql(url, seconds, work))
     except (SQLAlchemyError, OSError) as error:
-        raise MigrationError(str(getattr(error, "orig", None) or error)) from error
+        raise MigrationError(_explain(error, arguments.table, seconds)) from error
 
 
-def _on_sqlite(url: URL, act: Callable[[Connection], T]) -> T:
+def _explain(error: Exception, table: str, seconds: float) -> str:
+    """Return one line that says why the database did not do it, and what to do."""
+    from ..errors import DatabaseTimeoutError
+    from ..storage.database_errors import is_blocked, is_contention, sqlstate_of
+
+    longer = "A larger --timeout allows more."
+    if isinstance(error, DatabaseTimeoutError):
+        return (
+            f"The database did not answer within {seconds:g} s, so its connection was given up. "
+            f"`saga db current --table {table}` shows whether anything has changed. {longer}"
+        )
+    if is_blocked(error) or is_contention(error):
+        return (
+            f"Another transaction held a lock on the tables of {table}, or on the whole database, for too long: "
+            f"{seconds:g} s are allowed. Nothing has changed. End it, or try again when it is over. {longer}"
+        )
+    if sqlstate_of(error) == _CUT_OFF:
+        return f"A statement took longer than {seconds:g} s, so the database ended it. Nothing has changed. {longer}"
+    return str(getattr(error, "orig", None) or error) or type(error).__name__
+
+
+def _on_sqlite(url: URL, seconds: float, act: Callable[[Connection], T]) -> T:
     """Work without aiosqlite, whose thread may outlive a connection that failed, and then complains on its own."""
     from sqlalchemy import NullPool, create_engine
 
-    with create_engine(url.set(drivername="sqlite"), poolclass=NullPool).connect() as connection:
+    engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool, connect_args={"timeout": seconds})
+    with engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins no transaction before DDL
         done = act(connection)
         connection.commit()
     return done
 
 
-async def _on_postgresql(url: URL, act: Callable[[Connection], T]) -> T:
+async def _on_postgresql(url: URL, seconds: float, act: Callable[[Connection], T]) -> T:
+    """Work within a limit of this side's too: the server's own limits say nothing when the network is gone."""
     from sqlalchemy import NullPool
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    async with create_async_engine(url, poolclass=NullPool).begin() as connection:
+    from ..storage.limits import connect
+
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with connect(engine, seconds + _GRACE) as (connection, _), connection.begin():
         return await connection.run_sync(act)
+
+
+def _duration(text: str) -> timedelta:
+    """Return seconds as a duration; argparse says which argument was wrong."""
+    duration = timedelta(seconds=float(text))
+    if duration <= timedelta(0):
+        raise ValueError(text)
+    return duration
 
 
 def _read(text: str | None) -> URL:

@@ -65,14 +65,15 @@ def replies_are_believed(graph: Graph, before: State, event: object, decision: D
 
 
 def a_doubt_is_kept(graph: Graph, before: State, event: object, decision: Decision) -> bool:
-    """A doubt stands in the history; its step begins nothing more, and is not said to have failed without an effect."""
+    """A doubt stands in the history; its step is not said to be clean, and begins no more, unless by a rewind."""
     if not isinstance(event, Doubted) or decision.verdict is not Verdict.APPLIED:
         return True
-    kept = [record for record in decision.records if record.status is RecordStatus.IN_DOUBT]
+    kept = [record.step_id for record in decision.records if record.status is RecordStatus.IN_DOUBT]
     was, now = before.of(event.step_id), decision.state.of(event.step_id)
     ends = event.undoing or not isinstance(was, Running | Retrying | Failed) or not isinstance(now, Running | Retrying)
     is_doubted = event.undoing or getattr(now, "tainted", True) or not isinstance(now, Failed)
-    return event.step_id in [record.step_id for record in kept] and ends and is_doubted
+    is_anew = event.step_id in begun_again(graph, before, event, decision)
+    return event.step_id in kept and (is_anew or (ends and is_doubted))
 
 
 def no_attempt_twice(graph: Graph, before: State, event: object, decision: Decision) -> bool:

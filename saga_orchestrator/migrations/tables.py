@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable, DropTable
 
-from .direction import DIALECTS, HEAD, MigrationError, downgrade, upgrade
+from .direction import DIALECTS, HEAD, MigrationError, downgrade, limited, upgrade
 from .recognition import recognize
 
 if TYPE_CHECKING:
@@ -28,12 +29,16 @@ class SagaTables:
         connection: In a transaction, which the caller commits.
         table: The `__tablename__` of the model with `SagaStateMixin`.
         schema: The model's schema, if it has one. It must exist.
+        timeout: How long PostgreSQL may take for a statement, and wait for a lock; None leaves what the session says.
     """
 
-    def __init__(self, connection: sa.Connection, table: str, schema: str | None = None) -> None:
+    def __init__(
+        self, connection: sa.Connection, table: str, schema: str | None = None, timeout: timedelta | None = None
+    ) -> None:
         self.connection = connection
         self.table = table
         self.schema = schema
+        self.timeout = timeout
         self._record = _record_of(table, schema)
 
     def current(self) -> int:
@@ -61,13 +66,12 @@ class SagaTables:
         Raises:
             MigrationError: The tables are newer, or are there without a record of their version.
         """
-        op = _operations(self.connection)
-        self._take_turn()
-        since = self._recorded_or_none_there()
-        if since > to:
-            raise MigrationError(f"{self.table} is at version {since} already, which is later than {to}.")
-        if since < to:
-            _walk(op, self._record, since, to)
+        with self._turn() as op:
+            since = self._recorded_or_none_there()
+            if since > to:
+                raise MigrationError(f"{self.table} is at version {since} already, which is later than {to}.")
+            if since < to:
+                _walk(op, self._record, since, to)
         return since
 
     def downgrade(self, to: int) -> int:
@@ -77,13 +81,12 @@ class SagaTables:
             MigrationError: The tables are older, or newer than what this release of the library knows, or are there
                 without a record of their version.
         """
-        op = _operations(self.connection)
-        self._take_turn()
-        since = self._recorded_or_none_there()
-        if since < to:
-            raise MigrationError(f"{self.table} is at version {since} only, which is earlier than {to}.")
-        if since > to:
-            _walk(op, self._record, since, to)
+        with self._turn() as op:
+            since = self._recorded_or_none_there()
+            if since < to:
+                raise MigrationError(f"{self.table} is at version {since} only, which is earlier than {to}.")
+            if since > to:
+                _walk(op, self._record, since, to)
         return since
 
     def stamp(self, version: int) -> None:
@@ -94,11 +97,10 @@ class SagaTables:
         """
         if not 0 <= version <= HEAD:
             raise MigrationError(f"There is no version {version}; the latest is {HEAD}.")
-        op = _operations(self.connection)
-        self._take_turn()
-        since = self.recorded() or 0
-        if since != version:
-            _enter(op, self._record, since, version)
+        with self._turn() as op:
+            since = self.recorded() or 0
+            if since != version:
+                _enter(op, self._record, since, version)
 
     def _recorded_or_none_there(self) -> int:
         """Return the recorded version, or 0 if there are no tables.
@@ -118,11 +120,15 @@ class SagaTables:
     def _has(self, name: str) -> bool:
         return sa.inspect(self.connection).has_table(name, schema=self.schema)
 
-    def _take_turn(self) -> None:
+    @contextmanager
+    def _turn(self) -> Iterator[Operations]:
         """Wait for others who migrate the same tables. SQLite needs no more than its BEGIN IMMEDIATE."""
-        if self.connection.dialect.name == "postgresql":
-            key = f"{self.schema or ''}.{self.table}"
-            self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(key, 0))))
+        op = _operations(self.connection)
+        with limited(op, self.timeout):
+            if self.connection.dialect.name == "postgresql":
+                key = f"{self.schema or ''}.{self.table}"
+                self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(key, 0))))
+            yield op
 
 
 def sql(dialect: str, table: str, schema: str | None = None, *, since: int = 0, to: int = HEAD) -> str:

@@ -51,6 +51,18 @@ def check_duration(
     raise error(f"{name} is {value!r:.80}; give it {wanted}.")
 
 
+def limit_of(timeout: timedelta | None) -> tuple[float] | tuple[()]:
+    """Return a caller's `timeout` as the last argument of a store's method: its seconds, or no argument.
+
+    Raises:
+        SagaStateError: It is no duration longer than 0.
+    """
+    if timeout is None:
+        return ()
+    check_duration("timeout", timeout)
+    return (timeout.total_seconds(),)
+
+
 def check_moment(name: str, value: Any) -> None:
     """Refuse what is no datetime with a time zone.
 

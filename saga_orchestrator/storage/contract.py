@@ -93,8 +93,10 @@ class Store(Protocol):
         """Return the saga's row without locking it, or None."""
         ...
 
-    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
-        """Return sagas, newest first, from before the given id on."""
+    async def heads(
+        self, wanted: SagaFilter, limit: int, before: UUID | None, seconds: float | None = None
+    ) -> list[Head]:
+        """Return sagas, newest first, from before the given id on; in so many seconds, instead of the usual time."""
         ...
 
     async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:
@@ -128,8 +130,10 @@ class Store(Protocol):
         """
         ...
 
-    async def purge(self, bygone: Bygone, limit: int) -> int:
+    async def purge(self, bygone: Bygone, limit: int, seconds: float | None = None) -> int:
         """Delete up to `limit` sagas that are over, oldest first, with all that is theirs; return how many.
+
+        It may take so many seconds, instead of the usual time.
 
         Their history, their letters and their routes go with them, in the same transaction; their keys are free again.
         Left alone are those that are due, that somebody has locked, that have completed and can still be undone, that

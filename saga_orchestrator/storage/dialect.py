@@ -122,9 +122,13 @@ class SqlDialect:
             yield connection, WatchedBracket(bracket, watch, self.timeout)
 
     @asynccontextmanager
-    async def reading(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        """Take a connection to read from."""
-        async with connect(engine, self.timeout) as (connection, _):
+    async def reading(self, engine: AsyncEngine, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        """Take a connection to read from.
+
+        Args:
+            seconds: How long all of it may take, instead of the usual time.
+        """
+        async with connect(engine, self.timeout if seconds is None else seconds) as (connection, _):
             yield connection
 
     @asynccontextmanager

@@ -306,8 +306,10 @@ class SagaStore:
     async def head(self, saga_id: UUID) -> Head | None:
         return await self._one(self._sql.read_many, {"ids": [saga_id]})
 
-    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
-        async with self.dialect.reading(self.engine) as connection:
+    async def heads(
+        self, wanted: SagaFilter, limit: int, before: UUID | None, seconds: float | None = None
+    ) -> list[Head]:
+        async with self.dialect.reading(self.engine, seconds) as connection:
             return [head_of(row) for row in await connection.execute(self._sql.listing(wanted, limit, before))]
 
     async def history(self, saga_ids: Iterable[UUID]) -> dict[UUID, list[HistoryRow]]:

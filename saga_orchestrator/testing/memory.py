@@ -192,7 +192,9 @@ class MemoryStore:
         await asyncio.sleep(0)
         return self.rows.get(saga_id)
 
-    async def heads(self, wanted: SagaFilter, limit: int, before: UUID | None) -> list[Head]:
+    async def heads(
+        self, wanted: SagaFilter, limit: int, before: UUID | None, seconds: float | None = None
+    ) -> list[Head]:
         await asyncio.sleep(0)
         newest_first = sorted(self.rows.values(), key=lambda head: head.id, reverse=True)
         return [h for h in newest_first if _matches(h, wanted) and (before is None or h.id < before)][:limit]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from saga_orchestrator import BaseStep, SagaBuilder, SagaOrchestrator, SagaStateMixin, SagaStatus, migrations
 from saga_orchestrator.cli import main
 from saga_orchestrator.migrations import HEAD, MigrationError, SagaTables
+from tests.support.proxy import proxy
 
 CONVENTION = {
     "ix": "ix_%(column_0_label)s",
@@ -571,6 +573,56 @@ def test_saga_db_says_why_it_cannot(
     assert code == 2
     assert said.startswith("saga db: ")
     assert complaint in said
+
+
+def test_saga_db_does_not_wait_for_a_lock_for_ever(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says that another transaction holds the tables, and changes nothing."""
+    saga_db("upgrade", database_url, "--to", "1")
+
+    async def upgrade_meanwhile() -> int:
+        async with opened(database_url) as connection:
+            await connection.exec_driver_sql("DELETE FROM order_saga")
+            return await asyncio.to_thread(saga_db, "upgrade", database_url, "--timeout", "0.2")
+
+    capsys.readouterr()
+    assert asyncio.run(upgrade_meanwhile()) == 2
+    assert "Another transaction held a lock on the tables of order_saga" in capsys.readouterr().err
+    assert saga_db("current", database_url) == 1
+    assert "order_saga: version 1" in capsys.readouterr().out
+
+
+async def test_saga_db_does_not_wait_for_silence_for_ever(
+    postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The network is gone, with or without a connection; the command ends and says what to look at."""
+    url = sa.make_url(postgres_url)
+    for trap in (b"", b"order_saga"):
+        async with proxy("127.0.0.1", url.port or 5432) as line:
+            behind = url.set(port=line.port).render_as_string(hide_password=False)
+            if trap:
+                line.trap = trap
+            else:
+                line.fall_silent()
+            assert await asyncio.to_thread(saga_db, "upgrade", behind, "--timeout", "0.2") == 2
+        said = capsys.readouterr().err
+        assert "The database did not answer within 0.2 s" in said
+        assert "saga db current --table order_saga" in said
+
+
+async def test_a_migration_within_a_limit_leaves_the_callers_limits_alone(postgres_url: str) -> None:
+    """The limits are those of the migration: what the caller does afterwards in the transaction has the session's."""
+    async with opened(postgres_url) as connection:
+        await connection.exec_driver_sql("SET statement_timeout = 54321")
+        await connection.run_sync(lambda sync: SagaTables(sync, "order_saga", timeout=timedelta(seconds=30)).upgrade())
+        assert (await connection.exec_driver_sql("SHOW statement_timeout")).scalar() == "54321ms"
+        assert (await connection.exec_driver_sql("SHOW lock_timeout")).scalar() == "0"
+
+
+@pytest.mark.parametrize("timeout", [timedelta(0), 5])
+def test_a_limit_of_a_migration_is_a_duration(timeout: Any, postgres_url: str) -> None:
+    """Anything else is refused before a statement is sent."""
+    with pytest.raises(MigrationError, match="give it a timedelta longer than 0"):
+        run_async(postgres_url, lambda sync: SagaTables(sync, "order_saga", timeout=timeout).upgrade())
 
 
 def test_saga_db_leaves_the_tables_of_a_newer_release_alone(

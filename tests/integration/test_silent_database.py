@@ -55,6 +55,8 @@ CALLS = {
     "snapshot": lambda o: o.get_snapshot(NOBODY),
     "order": lambda o: SagaAdmin(o).abort(NOBODY),
     "page": lambda o: SagaAdmin(o).list_sagas(),
+    "page in its own time": lambda o: SagaAdmin(o).list_sagas(timeout=LIMIT),
+    "dirty": lambda o: SagaAdmin(o).dirty_sagas(timeout=LIMIT),
     "purge": lambda o: SagaAdmin(o).purge(older_than=timedelta(days=1), timeout=LIMIT),
 }
 

@@ -11,9 +11,10 @@ import pytest
 from saga_orchestrator.definition.graph import Graph, Node, StepKind
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, RecordStatus, Verdict
 from saga_orchestrator.kernel.events import Claimed, Doubted, Probed, ProbeOutcome, Raised, Ticked
+from saga_orchestrator.kernel.laws import broken_by_move
 from saga_orchestrator.kernel.order_events import AbortOrdered
 from saga_orchestrator.kernel.projection import residue, status_of
-from saga_orchestrator.kernel.state import Action, Course, SagaStatus, State
+from saga_orchestrator.kernel.state import Action, Course, Rewind, SagaStatus, State
 from saga_orchestrator.kernel.step_status import Failed, Retrying, Running, Skipped, StepStatus, Succeeded, Waiting
 from saga_orchestrator.kernel.transition import decide
 from saga_orchestrator.kernel.undo_status import UndoAsking, UndoFailed, Undoing, Undone, UndoRetrying, UndoWaiting
@@ -136,6 +137,16 @@ def test_a_late_doubt_of_a_step_that_is_settled_is_told_in_the_history(status: S
     decision = decide(PLAIN, of_a(status, course), LATE, now=NOW)
     assert decision.state.of("a") == status
     assert [(record.status, record.error) for record in decision.records] == [(RecordStatus.IN_DOUBT, LATE.error)]
+
+
+def test_a_late_doubt_may_be_the_end_of_a_rewind() -> None:
+    """The operator has ordered the step to run anew, and the step has nothing to undo: its count goes on."""
+    graph = Graph.of(Node(step_id="a", transactional=True, nothing_to_undo=True))
+    rewound = of_a(Running(2), Course.BACKWARD, rewind=Rewind("a", {"a": 2}))
+    event = replace(LATE, attempt=2)
+    decision = decide(graph, rewound, event, now=NOW)
+    assert (decision.work, decision.records[0].status) == ((Execute("a", 3),), RecordStatus.IN_DOUBT)
+    assert list(broken_by_move(graph, rewound, event, decision)) == []
 
 
 UNDOS = {
