@@ -18,7 +18,7 @@ from ..runtime.error_text import hide_message
 from ..runtime.failing import DIRTY, CompensationResult, dirty_state_of, hook_of, is_dirty, without_hook
 from ..runtime.numbers import check_count, limit_of
 from ..runtime.texts import check_characters, check_name
-from ..runtime.watching import ended
+from ..runtime.watching import ended_or_held_up
 from ..storage.rows import SagaFilter
 
 _PAGE = 500
@@ -69,10 +69,10 @@ class DirtySagas:
         A saga that is not dirty is left alone, and so is one on which an action is under way: nothing is compensated
         twice. An action is claimed in the saga's row before its hook is called; until the hook has ended, the saga
         obeys no other order, and after a crash the next owner calls the same hook again. REVERT undoes the saga by its
-        compensations, and waits until that has ended; CLOSE_ALL calls the definition's `close_all`. Both leave it clean
-        only if they have succeeded, and can be tried again otherwise. ALERT_HUMAN calls `alert_human`; it and NOOP
-        leave the saga dirty. What has been done stands in the history, with who and why; CLOSE_ALL needs an `actor`,
-        who answers for what the saga leaves behind.
+        compensations, and waits until that has ended, or waits for a child that is STUCK. CLOSE_ALL calls the
+        definition's `close_all`. Both leave it clean only if they have succeeded, and can be tried again otherwise.
+        ALERT_HUMAN calls `alert_human`; it and NOOP leave the saga dirty. What has been done stands in the history,
+        with who and why; CLOSE_ALL needs an `actor`, who answers for what the saga leaves behind.
 
         Raises:
             Exception: Whatever a hook raises; the saga stays dirty.
@@ -98,7 +98,12 @@ class DirtySagas:
     async def _revert(self, saga_id: UUID, order: CompensateOrdered) -> CompensationResult:
         if (refusal := await self._refused(saga_id, order)) is not None:
             return refusal
-        head = await ended(self._engine, saga_id)
+        head, holder = await ended_or_held_up(self._engine, saga_id)
+        if holder is not None:
+            return CompensationResult(
+                False,
+                f"its rollback waits for saga {holder}, a child, which is STUCK; resolve that one first",
+            )
         if head.status is SagaStatus.COMPENSATED:
             return CompensationResult(True, "everything is undone")
         return CompensationResult(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from loguru import logger
 
@@ -34,6 +34,7 @@ from .threads import NoThreadError
 
 if TYPE_CHECKING:
     from ..kernel.effects import Work
+    from ..storage.rows import Head
     from .performer import Calling
     from .tenure import Tenure
     from .tools import Tools
@@ -207,15 +208,23 @@ class Driver:
         self._stale = False
         tenure = self.tenure
         self._is_busy = True
-        head = await patiently(lambda: tenure.store.head(tenure.saga_id), lambda: self._lost)
+        head = await self._read()
         self._is_busy = False
-        if head is None or head.step_execution_token != tenure.token:
+        if not self._is_ours(head):
             self._fence()
             return
         tenure.state = read_state(tenure.definition, head)
         tenure.revision, tenure.last_error = head.revision, head.last_error
         tenure.past_is_known = False  # a write of our own, whose answer was lost, may be among what has moved it
         self._begin()
+
+    async def _read(self) -> Head | None:
+        tenure = self.tenure
+        return await patiently(lambda: tenure.store.head(tenure.saga_id), lambda: self._lost)
+
+    def _is_ours(self, head: Head | None) -> TypeGuard[Head]:
+        """Return whether the saga is there, and this driver's: it may have been aborted, and deleted since."""
+        return head is not None and head.step_execution_token == self.tenure.token
 
     # --- work --------------------------------------------------------------------------------------------------------
 
@@ -272,7 +281,11 @@ class Driver:
     async def _collect(self) -> Event:
         """Look for what has come before the step asked. What is found is in the row by then, and so is that none is."""
         saga_id = self.tenure.saga_id
-        await patiently(lambda: self._tools.collect(saga_id), lambda: self._lost)
+        try:
+            await patiently(lambda: self._tools.collect(saga_id), lambda: self._lost)
+        except Exception:
+            if self._is_ours(await self._read()):
+                raise
         self.refresh()
         return Ticked()
 

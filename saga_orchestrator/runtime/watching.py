@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+from ..definition.child import ENDED
 from ..errors import SagaNotFoundError
 from ..kernel.codec import UnreadableStateError, decode
+from ..kernel.projection import waits
 from ..kernel.state import SagaStatus
 from ..storage.rows import Head
 from .engine import SagaEngine
@@ -17,6 +20,8 @@ from .texts import check_saga_id
 
 _POLLS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds between looks at a saga; the last one repeats."""
+_IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A saga's id as a child's end is awaited by; an author's own wait may be for anything."""
 
 
 async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
@@ -44,6 +49,36 @@ async def ended(engine: SagaEngine[Any], saga_id: UUID) -> Head:
             await engine.rest(saga_id, _pause(looks))
             looks += 1
     return head
+
+
+async def ended_or_held_up(engine: SagaEngine[Any], saga_id: UUID) -> tuple[Head, UUID | None]:
+    """Return the row of a saga that has come to rest, or waits for a saga that is STUCK; and the id of that one."""
+    looks, holder = 0, None
+    while not is_at_rest(head := await head_of(engine, saga_id)):
+        if (holder := await stuck_below(engine, head)) is not None:
+            break
+        await engine.rest(saga_id, _pause(looks))
+        looks += 1
+    return head, holder
+
+
+async def stuck_below(engine: SagaEngine[Any], head: Head) -> UUID | None:
+    """Return the saga that is STUCK and that this one waits for: a child of its, or a child's."""
+    for child_id in _awaited_children(head):
+        child = await engine.store.head(child_id)
+        if child is not None and child.status is SagaStatus.STUCK:
+            return child_id
+        if child is not None and (below := await stuck_below(engine, child)) is not None:
+            return below
+    return None
+
+
+def _awaited_children(head: Head) -> list[UUID]:
+    """Return the children whose end a saga waits for, and those that it has."""
+    if ENDED not in (head.awaiting or ""):
+        return []
+    said = [status.correlation for _, status in waits(decode(head.state)) if ENDED in status.types]
+    return [UUID(correlation) for correlation in said if correlation is not None and _IS_ID.fullmatch(correlation)]
 
 
 async def _refuse_ancestors(engine: SagaEngine[Any], saga_id: UUID, caller: Inside) -> None:

@@ -124,8 +124,15 @@ class SagaTransaction:
             raise SagaStateError(self._why_ended())
         try:
             await self._bracket.prove()
+            await self._write(likely, judge)
         except TransactionEndedError:
             raise SagaStateError(LEFT) from None
+        except DBAPIError as error:
+            if is_passing(error):  # of the engine's own statement, also where in the step's it would be the step's
+                self._conflict = error
+            raise
+
+    async def _write(self, likely: Move, judge: Judge) -> None:
         if await self._written(likely):
             return
         lock = self._database.sql.lock_one(self._database.dialect.now())

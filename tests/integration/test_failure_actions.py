@@ -220,6 +220,27 @@ async def test_d6_d7_revert_undoes_precisely(database: Site, world: World) -> No
     assert await signed(orchestrator, saga_id) == [("compensate", "ann", "ticket 12")] * 2
 
 
+async def test_a_revert_that_a_child_holds_up_ends_and_names_the_child(database: Site, world: World) -> None:
+    """The child waits for a person, who may be the caller; the rollback goes on when it has been resolved."""
+    builder = SagaBuilder(on_failure="NOOP")
+    hop = builder.add_child("hop", input_map=lambda ctx: {}, step_id="hop")
+    builder.add_step(step=Deed(world, "hotel"), input_map=lambda ctx: Input(), depends_on=hop, step_id="hotel")
+    orchestrator = database.joins(builder.build())
+    orchestrator.register("hop", trip(world, "x"))
+    world.plan("hotel", FULL)
+    world.plan("undo x", PermanentError("gone"))
+    saga_id = await soon(orchestrator.start(**ORDER))
+    await soon(orchestrator.result(saga_id))
+
+    told = await soon(admin_of(orchestrator).execute_compensation(saga_id, "REVERT", **WHO))
+
+    (child,) = (await admin_of(orchestrator).list_sagas(saga_name="hop")).items
+    assert not told.success
+    assert f"waits for saga {child.id}, a child, which is STUCK" in told.message
+    await soon(admin_of(orchestrator).waive_step(child.id, "x", **WHO))
+    assert (await soon(orchestrator.result(saga_id))).status is SagaStatus.COMPENSATED
+
+
 async def test_d6_what_cannot_be_reverted_is_refused_by_a_value(database: Site, world: World) -> None:
     """A saga that is stuck past its pivot only goes forward; but everything can be closed, and it is over then."""
     hooks = Hooks()

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from saga_orchestrator import (
+    Event,
     PermanentError,
     SagaAdmin,
     SagaBuilder,
@@ -20,10 +21,12 @@ from saga_orchestrator import (
     SagaStateError,
     SagaStatus,
     SignalResult,
+    StepContext,
+    WaitFor,
 )
 from saga_orchestrator.testing import MemoryStore
 from tests.support import logs
-from tests.support.sagas import NAME, Deed, Input, Site, TripSaga, World, soon, trip
+from tests.support.sagas import NAME, Deed, Input, Output, Site, TripSaga, World, soon, trip
 
 HALF_AN_HOUR = timedelta(minutes=30)
 TABLES = ("trip_saga", "trip_saga_history", "trip_saga_inbox", "trip_saga_route")
@@ -305,3 +308,36 @@ async def test_what_cannot_be_meant_is_refused(said: dict[str, Any], message: st
     async with SagaOrchestrator[TripSaga](store=MemoryStore()) as orchestrator:
         with pytest.raises(SagaStateError, match=message):
             await admin_of(orchestrator).purge(**{"older_than": HALF_AN_HOUR} | said)
+
+
+class Asks(Deed):
+    async def execute(self, inp: Input, ctx: StepContext) -> Output | WaitFor:  # type: ignore[override]
+        return WaitFor("paid", correlation_id="order-1")
+
+    async def on_event(self, inp: Input, event: Event[Any], ctx: StepContext) -> Output:
+        return Output(ref="paid")
+
+
+@pytest.mark.parametrize("door", ["route", "deliver"])
+async def test_a_saga_that_is_deleted_under_its_owner_is_no_defect_of_the_engine(
+    database: Site, world: World, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was aborted beside its owner, who looks for events meanwhile, and purged before the owner has heard of it."""
+    builder = SagaBuilder()
+    builder.add_step(step=Asks(world, "ask"), input_map=lambda _: Input(), step_id="ask")
+    owner, other = (database.joins(builder.build()) for _ in range(2))
+    inbox: Any = owner.engine.store.inbox
+    right = getattr(inbox, door)
+
+    async def too_late(saga_id: UUID, *arguments: Any, **options: Any) -> Any:
+        await admin_of(other).abort(saga_id)
+        await database.sql("DELETE FROM trip_saga")
+        return await right(saga_id, *arguments, **options)
+
+    monkeypatch.setattr(inbox, door, too_late)
+    with logs.logged("WARNING") as lines:
+        await started(owner)
+        await soon(owner.aclose())
+
+    assert [line for line in lines if "failed by itself" in line] == []
+    assert (await admin_of(other).list_sagas()).items == []

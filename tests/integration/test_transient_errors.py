@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from saga_orchestrator import SagaStatus
+from tests.support.booking import ORDER, saga
 from tests.support.sagas import NAME, Site, World, soon, trip
 
 CODES = ("57014", "53100", "53200", "58030", "58P01", "XX000", "25006", "42501", "42P01", "55006", "P0001")
@@ -25,6 +26,24 @@ async def break_writes(database: Site, code: str, only: str = "true") -> None:
 async def mend(database: Site) -> None:
     """Let the database write again."""
     await database.sql("DROP TRIGGER boom ON trip_saga")
+
+
+@pytest.mark.parametrize("code", [*CODES[:-1], "40001"])
+async def test_a_step_is_not_blamed_for_what_the_database_says_to_the_engine(
+    on_postgres: Site, world: World, code: str
+) -> None:
+    """The step has done its work; its saga's row cannot be written now, so all of it is done again later."""
+    await on_postgres.sql("CREATE TABLE counter (n INTEGER)")
+    await on_postgres.sql("INSERT INTO counter VALUES (0)")
+    world.plan("book", lambda: break_writes(on_postgres, code), lambda: mend(on_postgres))
+    orchestrator = on_postgres.joins(saga(world))
+
+    result = await soon(orchestrator.run(**ORDER))
+
+    count = await on_postgres.value("SELECT n FROM counter")
+    await on_postgres.sql("DROP TABLE counter")
+    assert (result.status, count) == (SagaStatus.COMPLETED, 1)
+    assert [context.attempt for context in world.contexts] == [1, 1, 1]
 
 
 async def lost(database: Site, world: World, aggregation_id: str) -> UUID:

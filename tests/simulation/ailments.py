@@ -16,6 +16,7 @@ SILENCE = 0.6 * LEASE
 """Seconds after which a call ends that the database does not answer."""
 STATES = ("57014", "53100", "53200", "53300", "58030", "XX000", "42501", "40001", "40P01", "25006", "54000", "55000")
 """SQLSTATEs that say nothing about the row in hand."""
+DENIED = "42501"
 SAYINGS = {
     "SQLITE_FULL": "database or disk is full",
     "SQLITE_BUSY": "database is locked",

@@ -17,6 +17,7 @@ from saga_orchestrator.kernel.state import SagaStatus, State
 from saga_orchestrator.kernel.step_status import Running, Skipped, Succeeded
 from saga_orchestrator.kernel.undo_status import Undone
 from saga_orchestrator.runtime.claims import CUT_OFF
+from saga_orchestrator.storage.database_errors import sqlstate_of
 from saga_orchestrator.storage.retention import Bygone
 from saga_orchestrator.storage.rows import (
     Birth,
@@ -32,7 +33,7 @@ from saga_orchestrator.storage.rows import (
 from saga_orchestrator.testing.memory import MemoryStore, MemoryTransaction
 from saga_orchestrator.testing.memory_inbox import MemoryInbox
 
-from .ailments import SILENCE, a_sick_database, is_quarantined
+from .ailments import DENIED, SILENCE, a_sick_database, is_quarantined
 from .ledger import CONFIRM, Place
 from .plan import LEASE
 from .states import decode
@@ -327,6 +328,8 @@ class Line:
         is_spared = name == "renew" and plan.spares_owners
         if not is_spared and world.rolls(plan.sick_calls):
             error = a_sick_database(world.random)
+            if name == "commit" and sqlstate_of(error) == DENIED:
+                return  # nothing is written by then: what denies a commit is a trigger of the application's own
             world.simulation.note(f"{name}: {error.orig}")
             raise error
         if world.rolls(plan.silent_calls):

@@ -205,7 +205,7 @@ class Ledger:
         self._check_sameness(call, ctx, given)
         self._check_alone(call)
         self.calls[call] = None
-        if phase in ("execute", "on_event", "confirm"):
+        if phase in ("execute", "on_event", "confirm") or (phase == "part" and ctx.phase == "execute"):
             self.began.setdefault((*call.place[:2], ctx.attempt), self._now())
         try:
             yield call
