@@ -12,7 +12,8 @@ VENV := .venv
 BENCH := .venv-bench
 RUN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
-JOBS := 2
+# Tests wait for databases and for each other: three processes keep two cores busy.
+JOBS := 3
 
 # The name of a stamp tells the interpreter that was asked for; asking for none accepts whichever there is.
 stamp = $(1)/.made-by-$(if $(PYTHON),$(notdir $(PYTHON)),$(or $(patsubst $(1)/.made-by-%,%,$(firstword $(wildcard $(1)/.made-by-*))),default))

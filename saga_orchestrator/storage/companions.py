@@ -17,6 +17,8 @@ from ..errors import SagaDefinitionError
 from .types import ExactJson, UtcDateTime
 
 WAITS = "status = 'BUFFERED'"
+_OURS = "saga_companion"
+"""What `Table.info` holds of a companion that was made here: it need not be looked at again."""
 
 
 def partial_index(name: str, *columns: Column[Any], where: str, unique: bool = False) -> None:
@@ -48,9 +50,10 @@ def _companion(
     name = f"{head.name}_{suffix}"
     found = head.metadata.tables.get(f"{head.schema}.{name}" if head.schema else name)
     if found is not None:
-        _check_ours(found, head, frozenset(column.name for column in columns(head)))
+        if _OURS not in found.info:
+            _check_ours(found, head, frozenset(column.name for column in columns(head)))
         return found
-    table = Table(name, head.metadata, *columns(head), schema=head.schema)
+    table = Table(name, head.metadata, *columns(head), schema=head.schema, info={_OURS: suffix})
     index(table)
     return table
 

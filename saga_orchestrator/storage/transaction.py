@@ -29,6 +29,8 @@ _FAILURE = "saga_orchestrator.failure"
 """Where a session keeps the error that its step has raised."""
 _ITS_OWN = ("25", "42")
 """SQLSTATE classes that say that the step was wrong: a transaction that goes on after an error, a bad statement."""
+_ABORTED = "25P02"
+"""The SQLSTATE of what is said in a transaction after an error of the step's, which the step has passed over."""
 _READ_ONLY = "25006"
 """The SQLSTATE of a write on a server that only reads, as one is after a failover; no step is at fault."""
 _GOES_AWAY = ("08", "57")
@@ -128,7 +130,8 @@ class SagaTransaction:
         except TransactionEndedError:
             raise SagaStateError(LEFT) from None
         except DBAPIError as error:
-            if is_passing(error):  # of the engine's own statement, also where in the step's it would be the step's
+            # of the engine's own statement, also where in the step's it would be the step's
+            if is_passing(error) and sqlstate_of(error) != _ABORTED:
                 self._conflict = error
             raise
 

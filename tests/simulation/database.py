@@ -67,6 +67,7 @@ KNOWN_ERRORS = (
     " in time",
     "CancelledError()",
     "returned str, not Receipt",
+    "is of class InCents, and would read back as Receipt",
     "probe: NOT_DONE",
     "aborted while in flight",
     "was lost while the attempt was in flight",

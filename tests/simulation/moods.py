@@ -66,8 +66,9 @@ async def outlasts_a_lease(services: Services, place: Place) -> Receipt:
 
 
 async def acts_and_talks_nonsense(services: Services, place: Place) -> Any:
-    await does_well(services, place)
-    return "nonsense"
+    """Return no receipt at all, or one that would read back as the receipt of something else."""
+    receipt = await does_well(services, place)
+    return "nonsense" if receipt.number % 2 else services.in_cents(receipt)
 
 
 async def is_cancelled_from_inside(services: Services, place: Place) -> Receipt:

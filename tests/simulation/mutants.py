@@ -19,6 +19,7 @@ from uuid import UUID
 from saga_orchestrator import FailureAction, SagaAdmin
 from saga_orchestrator.definition.constant import Nothing
 from saga_orchestrator.definition.finish import DECISION, Finish
+from saga_orchestrator.definition.io import Payloads
 from saga_orchestrator.kernel import backward_orders, claim, rewind
 from saga_orchestrator.kernel.notes import ONCE
 from saga_orchestrator.kernel.step_status import Running
@@ -217,7 +218,7 @@ def a_lease_is_believed_in_however_late_it_came(right: Any) -> Any:
     return lambda self, lease_until: True
 
 
-@mutant(Alarm, "spared", SLOWNESS, seed=18)
+@mutant(Alarm, "spared", SLOWNESS, seed=1)
 def the_time_of_an_attempt_runs_while_its_order_is_being_written(right: Any) -> Any:
     return lambda self, now: frozenset()
 
@@ -302,7 +303,7 @@ def what_is_committed_is_not_confirmed(right: Any) -> Any:
     return wrong
 
 
-@mutant(deciding, "rewound", DECISIONS, seed=51)
+@mutant(deciding, "rewound", DECISIONS)
 def a_decision_outlives_a_rewind(right: Any) -> Any:
     return lambda row: []
 
@@ -351,6 +352,17 @@ def a_hook_is_called_before_its_action_is_claimed(right: Any) -> Any:
         if definition and order.calls:
             await failing.call_hook(definition.failure, FailureAction(order.action), dirty)
         return await right(self, dirty, order)
+
+    return wrong
+
+
+# --- payloads ----------------------------------------------------------------------------------------------
+
+
+@mutant(Payloads, "dump", DOUBT)
+def what_reads_back_as_something_else_is_kept(right: Any) -> Any:
+    def wrong(self: Payloads, value: Any, *, model: Any = None, **said: Any) -> Any:
+        return right(self, value, **said)
 
     return wrong
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from saga_orchestrator import BaseStep, DirtyState, OutcomeUnknown, PermanentError, StepContext, StepKind
-from saga_orchestrator.definition.finish import COMMIT
+from saga_orchestrator.definition.finish import COMMIT, DECISION
 from saga_orchestrator.kernel.effects import Compensate, Execute, Probe, Work
 from saga_orchestrator.kernel.state import State
 from saga_orchestrator.kernel.step_status import Succeeded
@@ -35,6 +35,12 @@ class Receipt(BaseModel):
     """What a step returns; 0 for one that an operator skipped."""
 
     number: int = 0
+
+
+class InCents(Receipt):
+    """A receipt of another class: read back as a `Receipt`, it would be that of something else."""
+
+    unit: str = "cents"
 
 
 class Acting(BaseStep[Request, Receipt]):
@@ -157,6 +163,8 @@ class Services:
         self._check_receipt(ctx, out)
         if not isinstance(state.of(COMMIT), Succeeded):
             self._world.blame(f"{self._world.label(ctx.saga_id)}: {ctx.step_id} is confirmed, and nothing is committed")
+        if DECISION in state.open:
+            self._world.blame(f"{self._world.label(ctx.saga_id)}: {ctx.step_id} is confirmed, and nobody has decided")
         with self._world.ledger.call(ctx, "confirm", inp.model_dump_json(), self._tenure(ctx.saga_id)):
             mood = self._mood(EXECUTING, f"confirm {ctx.step_id} #{ctx.attempt}", ctx)
             await mood(self, place)
@@ -194,6 +202,9 @@ class Services:
         number = self._world.ledger.do(place)
         self._world.simulation.note(f"    {self._world.label(place[0])} {place.step_id}{place.life} ACTED")
         return Receipt(number=number)
+
+    def in_cents(self, receipt: Receipt) -> InCents:
+        return InCents(number=100 * receipt.number)
 
     def undo(self, place: Place) -> None:
         """Undo outside, which is too late for what is final."""

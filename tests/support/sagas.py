@@ -7,15 +7,20 @@ here sleeps: a race is made by closing a gate, waiting until somebody has reache
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import String, delete, text
+from sqlalchemy import NullPool, String, create_engine, delete, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -271,6 +276,10 @@ class Site:
 
     async def prepare(self) -> None:
         """Make the tables, or empty them."""
+        if self.url.startswith("sqlite") and self.url not in _PREPARED:
+            shutil.copy(_sqlite_with_tables(), str(make_url(self.url).database))
+            _PREPARED.add(self.url)
+            return
         async with self.engine.begin() as connection:
             if self.url not in _PREPARED:
                 await connection.run_sync(Base.metadata.create_all)
@@ -284,6 +293,17 @@ class Site:
             await orchestrator.aclose()
         for engine in self._engines:
             await engine.dispose()
+
+
+@cache
+def _sqlite_with_tables() -> Path:
+    """Return a file with empty saga tables, to be copied: it is made once in a process, not once for each test."""
+    path = Path(tempfile.mkdtemp(prefix="saga-sqlite-")) / "saga.db"
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    return path
 
 
 _PREPARED: set[str] = set()
