@@ -13,6 +13,8 @@ from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Va
 from concurrent.futures import Future
 from typing import Any
 
+from pydantic import BaseModel
+
 from ..errors import OutcomeUnknown, PermanentError
 from .plain_errors import name_type
 
@@ -23,6 +25,8 @@ _PROCESS = ("wait", "terminate", "kill")
 _ITERATORS = ("builtins", "itertools")
 """Modules of iterators that run code when they are asked: `map`, `filter`, `chain`, and the like."""
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+NOT_AWAITABLE: set[type] = set(_PLAIN)
+"""Classes that need not be looked at again: plain values, and the models that steps return."""
 _COLLECTIONS = (list, tuple, set, frozenset, deque, KeysView, ValuesView, ItemsView)
 
 
@@ -36,10 +40,16 @@ def can_be_awaited(value: Any) -> bool:
     Raises:
         OutcomeUnknown: It raises when it is looked at.
     """
+    if type(value) in NOT_AWAITABLE:
+        return False
     try:
-        return inspect.isawaitable(value)
+        found = inspect.isawaitable(value)
+        is_model = isinstance(value, BaseModel)
     except Exception as error:
         raise OutcomeUnknown(f"it returned a {name_type(value)} that raises when it is looked at") from error
+    if is_model and not found:
+        NOT_AWAITABLE.add(type(value))
+    return found
 
 
 async def awaited(value: Any, adopt: Callable[[Any], Any] | None = None) -> Any:

@@ -63,6 +63,11 @@ class SagaDefinition:
         canonical = json.dumps(structure, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
+    @cached_property
+    def has_plain(self) -> bool:
+        """Whether any of its steps calls a plain function, and so needs a thread."""
+        return any(each.plain for step in self.steps for each in (step, step.each) if each is not None)
+
     def step(self, step_id: str) -> StepDefinition:
         """Return the step of this id.
 

@@ -221,7 +221,8 @@ class StepDefinition:
             TypeValidationError: It returned something else.
             Exception: Whatever `input_map` itself, or the validation, raised.
         """
-        return then(self.input_map(*arguments), self._as_input)
+        made = self.input_map(*arguments)
+        return made if type(made) is self.input_model else then(made, self._as_input)
 
     def _as_input(self, value: Any) -> BaseModel:
         if isinstance(value, self.input_model):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import timedelta
+from types import CoroutineType
 from typing import Any, NamedTuple
 
-from ..definition.awaited import awaited
+from ..definition.awaited import NOT_AWAITABLE, awaited
 from ..definition.plain_errors import is_a
 from ..definition.retry import leaves
 from ..errors import OutcomeUnknown
@@ -55,14 +56,16 @@ def _is_running() -> bool:
     return True
 
 
-def settled(value: Any) -> Coroutine[Any, Any, Any]:
+async def settled(value: Any) -> Any:
     """Return what a value comes to that the author's code returned: it is awaited until it cannot be.
 
     Raises:
         NotRunError: It comes to an async generator, which the engine does not run.
         OutcomeUnknown: It comes to a future of another event loop, or to what raises when it is looked at.
     """
-    return awaited(value, _adopt)
+    if type(value) is CoroutineType:
+        value = await value
+    return value if type(value) in NOT_AWAITABLE else await awaited(value, _adopt)
 
 
 def is_unknown(error: BaseException) -> bool:

@@ -251,7 +251,8 @@ class Driver:
         """Return the performance of work that begins now: however slow its commit was, its time runs from here."""
         if isinstance(work, Collect):
             return self._collect()
-        return self._perform_in_turn(work) if is_plain(self.tenure, work) else self._perform_now(work)
+        needs_thread = self.tenure.definition.has_plain and is_plain(self.tenure, work)
+        return self._perform_in_turn(work) if needs_thread else self._perform_now(work)
 
     async def _perform_in_turn(self, work: Calling) -> Outcome:
         """Perform work that needs a thread, once there is one: its time begins then."""
@@ -320,7 +321,8 @@ class Driver:
             self._take_over(result)
         else:
             self.put(result)
-            self._hand_on_doubts()
+            if isinstance(result, Doubted):
+                self._hand_on_doubts()
 
     def _cancel_all(self) -> None:
         self._alarm.cancel()

@@ -186,11 +186,14 @@ class SagaEngine(Generic[ModelT]):
             lease_until = asyncio.get_running_loop().time() + self.lease.total_seconds()
             birth, state = self._claims.born(beginning, self.now())
             if await self._written(birth) is not Written.TAKEN:
-                if state is not None:
-                    tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
-                    tenure.lease_until = lease_until
-                    await self._drive_for(tenure, caller)
-                return StartResult(birth.head.id, created=True)
+                started = StartResult(birth.head.id, created=True)
+                if state is None:
+                    return started
+                tenure = Tenure.of_newborn(birth.head, beginning.initial, beginning.definition, state, self.store)
+                tenure.lease_until = lease_until
+                with waiting_for(tenure.saga_id, "start", caller):
+                    await self._drive(tenure)
+                return started
             rival = await self.store.rival(birth)
             if rival is not None or tries == _STARTS:
                 existing = self._claims.rival(beginning, birth, rival)
@@ -204,10 +207,6 @@ class SagaEngine(Generic[ModelT]):
             if is_passing(error):  # it may stand all the same
                 self.surrenders.add(birth.head.id, birth.head.step_execution_token)
             raise
-
-    async def _drive_for(self, tenure: Tenure, caller: Inside | None) -> None:
-        with waiting_for(tenure.saga_id, "start", caller):
-            await self._drive(tenure)
 
     async def _existing(self, saga_id: UUID, caller: Inside | None) -> StartResult:
         """Answer a start that met a saga of the same key."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loguru import logger
@@ -292,10 +292,16 @@ class Performer:
             initial_data=tenure.initial_data(self._payloads, tenure.definition.step(step_id).scope),
             deadline=None if timeout is None else started + min(timeout, LONGEST),
             phase=phase,
-            session=NoSession(step_id, is_transactional=step.node.transactional) if session is None else session,
+            session=_no_session(step_id, step.node.transactional) if session is None else session,
             _kin=Kin(self._children, begun_under, work.attempt - 1 - heard - spent),
             _backing=Backing(work, tenure, session, self._tools),
         )
+
+
+@lru_cache(maxsize=1024)
+def _no_session(step_id: str, is_transactional: bool) -> NoSession:
+    """Return what stands for a session: the same for every attempt of a step."""
+    return NoSession(step_id, is_transactional=is_transactional)
 
 
 def is_plain(tenure: Tenure, work: Calling) -> bool:
