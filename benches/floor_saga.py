@@ -113,7 +113,7 @@ def _arrays(columns: tuple[tuple[str, str], ...], start: int = 1) -> str:
 def _insert_births(source: str) -> str:
     return f"""
     INSERT INTO floor_saga ({_HEAD})
-    SELECT id, aggregation_id, trace_id, 'trivial', '{FINGERPRINT}', 'RUNNING', token, state::jsonb, context::jsonb,
+    SELECT id, aggregation_id, trace_id, 'trivial', '{FINGERPRINT}', 'RUNNING', token, state::jsonb, context::json,
            deadline_at, 'floor', now, now
     FROM {source} AS b({_columns(BIRTH)}) ON CONFLICT DO NOTHING RETURNING id"""
 
@@ -128,8 +128,8 @@ def _write_steps(given: str) -> str:
     ),
     past AS (
         INSERT INTO floor_saga_history ({_PAST})
-        SELECT m.id, m.current, m.now, 'EXECUTE', 'SUCCESS', m.step_id, 'Trivial', 1, m.token, m.input::jsonb,
-               m.output::jsonb, false, m.started_at
+        SELECT m.id, m.current, m.now, 'EXECUTE', 'SUCCESS', m.step_id, 'Trivial', 1, m.token, m.input::json,
+               m.output::json, false, m.started_at
         FROM m JOIN moved ON moved.id = m.id
     )"""
 

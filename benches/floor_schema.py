@@ -24,7 +24,7 @@ CREATE TABLE floor_saga (
     step_execution_token {uuid},
     revision integer NOT NULL DEFAULT 0,
     state {json} NOT NULL,
-    context {json} NOT NULL,
+    context {exact} NOT NULL,
     deadline_at {time},
     lease_owner varchar(255),
     retry_counter integer NOT NULL DEFAULT 0,
@@ -35,7 +35,7 @@ CREATE TABLE floor_saga (
     created_at {time} NOT NULL,
     updated_at {time} NOT NULL,
     finished_at {time},
-    progress {json},
+    progress {exact},
     CHECK (status IN ('RUNNING', 'SUSPENDED', 'COMPENSATING', 'STUCK', 'COMPLETED', 'COMPENSATED', 'FAILED')),
     CHECK (status IN ('COMPLETED', 'COMPENSATED', 'FAILED') OR deadline_at IS NOT NULL OR awaiting IS NOT NULL)
 )"""
@@ -50,8 +50,8 @@ CREATE TABLE floor_saga_history (
     step_name varchar(255) NOT NULL,
     attempt integer NOT NULL,
     token {uuid},
-    input {json},
-    output {json},
+    input {exact},
+    output {exact},
     error text,
     skipped boolean NOT NULL DEFAULT false,
     actor varchar(255),
@@ -72,13 +72,13 @@ FINGERPRINT = "0123456789abcdef" * 4
 
 def postgresql() -> tuple[str, ...]:
     """Return the statements that create the tables in PostgreSQL."""
-    types = {"uuid": "uuid", "json": "jsonb", "time": "timestamptz"}
+    types = {"uuid": "uuid", "json": "jsonb", "exact": "json", "time": "timestamptz"}
     return (HEAD.format(**types) + " WITH (fillfactor = 70)", PAST.format(**types), *INDEXES)
 
 
 def sqlite() -> tuple[str, ...]:
     """Return the statements that create the tables in SQLite."""
-    types = {"uuid": "char(32)", "json": "text", "time": "datetime"}
+    types = {"uuid": "char(32)", "json": "text", "exact": "text", "time": "datetime"}
     return (HEAD.format(**types), PAST.format(**types), *INDEXES)
 
 

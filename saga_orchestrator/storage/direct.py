@@ -125,12 +125,26 @@ class DirectBatch(ABC):
             async with self._writers:
                 return await self._write_in_time(births, moves)
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in _DRIVERS:
+            if not is_the_drivers(error):
                 raise
-            tell_of_pooler(self._engine, error)
-            wrapped = DBAPIError.instance("a batch of sagas", None, error, Exception)
-            tell_of_lost_tables(self._engine, wrapped, self._table)
-            raise wrapped from error
+            raise self._as_sqlalchemys(error) from error
+
+    async def write_within(self, driver: Any, move: Move) -> bool | None:
+        """Write a move in the transaction that a driver's connection is in; return whether it fitted.
+
+        None: this form cannot, and nothing has been written.
+
+        Raises:
+            DBAPIError: As of `write`.
+        """
+        return None
+
+    def _as_sqlalchemys(self, error: Exception) -> Exception:
+        """Return a driver's error as SQLAlchemy would raise it."""
+        tell_of_pooler(self._engine, error)
+        wrapped: Exception = DBAPIError.instance("a batch of sagas", None, error, Exception)
+        tell_of_lost_tables(self._engine, wrapped, self._table)
+        return wrapped
 
     async def _write_in_time(self, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         watch = Watch(self.timeout)
@@ -161,6 +175,10 @@ class DirectBatch(ABC):
     @abstractmethod
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         """Write what fits, commit, and return the ids of what did not; or write nothing and return None."""
+
+
+def is_the_drivers(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in _DRIVERS
 
 
 def parted(batch: Sequence[Write]) -> tuple[list[Birth], list[Move]]:

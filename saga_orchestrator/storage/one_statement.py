@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, STAYING, DirectBatch, moved, quoted
+from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, STAYING, DirectBatch, is_the_drivers, moved, quoted
 from .rows import Birth, Move
 
 IMPATIENCE = "100ms"
@@ -83,6 +83,15 @@ class OneStatement(DirectBatch):
 
     async def _prepare(self, connection: AsyncConnection) -> AsyncConnection:
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def write_within(self, driver: Any, move: Move) -> bool | None:
+        try:
+            missed = await driver.fetch(*self._moves.of(_rows(move)))
+        except Exception as error:
+            if not is_the_drivers(error):
+                raise
+            raise self._as_sqlalchemys(error) from error
+        return not missed
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
         missed: list[Any] = []

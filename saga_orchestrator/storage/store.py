@@ -42,7 +42,7 @@ from .sessions import session_on
 from .sqlite_stop import stop_once
 from .statements import Statements, Times, born, head_of, kept, kept_letter, locked, owned, past
 from .suspects import Suspects
-from .transaction import Database, SagaTransaction, transaction, watch_errors
+from .transaction import Database, SagaTransaction, transaction, watch_connections
 from .types import JsonText
 
 
@@ -84,7 +84,7 @@ class SagaStore:
         self._own = OwnColumns(model, self.table, frozenset(COLUMNS.c.keys()))
         self._retention = SagaRetention(self.table, engine, self.dialect)
         self._sessions = sessions
-        watch_errors(engine)
+        watch_connections(engine)
         stop_once(engine)
         self._suspects = Suspects()
 
@@ -258,7 +258,8 @@ class SagaStore:
 
     def transaction(self, seconds: float | None = None) -> AbstractAsyncContextManager[SagaTransaction]:
         session = partial(session_on, self._sessions, self.engine)
-        return transaction(Database(self.engine, self.dialect, self._sql, self._move, session, self._longest), seconds)
+        given = Database(self.engine, self.dialect, self._sql, self._fast, self._move, session, self._longest)
+        return transaction(given, seconds)
 
     async def renew(self, owner: str, saga_ids: Iterable[UUID], until: datetime) -> dict[UUID, int]:
         alive: dict[UUID, int] = {}

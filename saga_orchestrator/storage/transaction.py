@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -21,7 +21,8 @@ from ..errors import DatabaseTimeoutError, PermanentError, RetryAfter, SagaState
 from .bracket import PROOF, TransactionEndedError
 from .database_errors import sqlstate_of
 from .dialect import SqlDialect, is_passing
-from .limits import WatchedBracket
+from .direct import DirectBatch
+from .limits import WatchedBracket, driver_of
 from .rows import Judge, Move
 from .statements import Statements, kept, kept_letter, locked, owned, past
 
@@ -76,6 +77,7 @@ class Database(NamedTuple):
     """What a step's transaction needs of the store that opens it.
 
     Attributes:
+        direct: Writes a saga's move in the database's own words, if there is such a form.
         move: Writes a saga's move in a transaction that holds its row.
         session: Makes the session of a step on a connection.
         longest: How many seconds a step may work where no lease can be renewed meanwhile; None: as long as it likes.
@@ -84,6 +86,7 @@ class Database(NamedTuple):
     engine: AsyncEngine
     dialect: SqlDialect
     sql: Statements
+    direct: DirectBatch | None
     move: Callable[[AsyncConnection, Sequence[Move]], Awaitable[None]]
     session: Callable[[AsyncConnection], AsyncSession]
     longest: float | None = None
@@ -108,11 +111,6 @@ class SagaTransaction:
         sync, connection = self.session.sync_session, self._connection.sync_connection
         event.listen(sync, "before_commit", self._committed)
         event.listen(sync, "after_soft_rollback", self._rolled_back)
-        event.listen(connection, "commit", self._refuse_commit)
-        event.listen(connection, "rollback", self._note_rollback)
-        event.listen(connection, "rollback_savepoint", self._forget_conflict)
-        event.listen(connection, "before_cursor_execute", self._look_before)
-        event.listen(connection, "after_cursor_execute", self._look)
         if connection is not None:
             _watched[connection] = self
 
@@ -176,6 +174,11 @@ class SagaTransaction:
 
     async def _written(self, move: Move) -> bool:
         """Write a move if it fits, without asking first."""
+        direct = self._database.direct
+        if direct is not None and direct.bears(move):
+            done = await direct.write_within(driver_of(self._connection), move)
+            if done is not None:
+                return done
         sql = self._database.sql
         statement, sent = (sql.move_kept_if, kept(move)) if move.ownership is None else (sql.move_owned_if, owned(move))
         moved = await self._connection.execute(statement, {**sent, "_was": move.revision, "_held": move.token})
@@ -233,27 +236,27 @@ class SagaTransaction:
 
     # --- what the step does with its connection ----------------------------------------------------------------------
 
-    def _refuse_commit(self, connection: Connection) -> None:
+    def refuse_commit(self, connection: Connection) -> None:
         if not self._is_closing:
             self._ended = "committed"
             raise SagaStateError("ctx.session is for the engine to commit, with the record of the step.")
 
-    def _note_rollback(self, connection: Connection) -> None:
+    def note_rollback(self, connection: Connection) -> None:
         if not self._is_closing and self._ended != "rolled back":
             self._ended = self._ended or "rolled back"
             self._bracket.look_before_rollback(connection)
 
-    def _forget_conflict(self, *_: object) -> None:
+    def forget_conflict(self, *_: object) -> None:
         self._conflict = None
 
-    def _look_before(self, connection: Connection, cursor: object, statement: str, *_: object) -> None:
+    def look_before(self, connection: Connection, cursor: object, statement: str, *_: object) -> None:
         """Refuse a statement after the step has ended its session; see whether the transaction is open before it."""
-        self._look()
+        self.look()
         self._bracket.see(statement)
         if self._ended and not self._is_closing and PROOF not in statement:
             raise SagaStateError(self._why_ended())
 
-    def _look(self, *_: object) -> None:
+    def look(self, *_: object) -> None:
         """Look after each statement whether the transaction is still open: a COMMIT of the step's own ends it."""
         if self._is_closing or self._ended:
             return
@@ -278,10 +281,14 @@ class SagaTransaction:
 _watched: WeakKeyDictionary[Connection, SagaTransaction] = WeakKeyDictionary()
 
 
-def watch_errors(engine: AsyncEngine) -> None:
-    """Have the errors of an engine's connections told to the transactions of steps on them."""
-    if not event.contains(engine.sync_engine, "handle_error", _note_error):
-        event.listen(engine.sync_engine, "handle_error", _note_error)
+def watch_connections(engine: AsyncEngine) -> None:
+    """Have what happens on an engine's connections told to the transactions of steps on them.
+
+    The listeners are the engine's, because to add some to each connection takes longer than a statement.
+    """
+    for name, listener in _LISTENERS.items():
+        if not event.contains(engine.sync_engine, name, listener):
+            event.listen(engine.sync_engine, name, listener)
 
 
 def is_of_a_step(connection: Connection) -> bool:
@@ -294,6 +301,26 @@ def _note_error(context: ExceptionContext) -> None:
     error = context.sqlalchemy_exception or context.original_exception
     if found is not None and isinstance(error, Exception):
         found.note(error)
+
+
+def _telling(tell: Callable[..., None]) -> Callable[..., None]:
+    """Return a listener that tells the step's transaction on a connection; there is none on most."""
+
+    def listener(connection: Connection, *rest: Any) -> None:
+        if _watched and (found := _watched.get(connection)) is not None:
+            tell(found, connection, *rest)
+
+    return listener
+
+
+_LISTENERS: Mapping[str, Callable[..., None]] = {
+    "handle_error": _note_error,
+    "commit": _telling(SagaTransaction.refuse_commit),
+    "rollback": _telling(SagaTransaction.note_rollback),
+    "rollback_savepoint": _telling(SagaTransaction.forget_conflict),
+    "before_cursor_execute": _telling(SagaTransaction.look_before),
+    "after_cursor_execute": _telling(SagaTransaction.look),
+}
 
 
 def keep_failure(session: object, error: BaseException | None) -> None:
