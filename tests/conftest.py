@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from saga_orchestrator.runtime import lease
 from tests.support.postgres import PostgresServer
 
 # No deadline: no test judges how long something takes. A failure prints what reproduces it.
@@ -50,6 +51,12 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 def sqlite_url(tmp_path: Path) -> str:
     """A new, empty SQLite database in a file, as workers in several processes would share it."""
     return f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}"
+
+
+@pytest.fixture
+def renewed_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are renewed a hundred times while they last: soon, and not so that a busy machine loses one."""
+    monkeypatch.setattr(lease, "_BEATS_PER_LEASE", 100)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -13,8 +13,6 @@ from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Va
 from concurrent.futures import Future
 from typing import Any
 
-from pydantic import BaseModel
-
 from ..errors import OutcomeUnknown, PermanentError
 from .plain_errors import name_type
 
@@ -44,7 +42,7 @@ def can_be_awaited(value: Any) -> bool:
         return False
     try:
         found = inspect.isawaitable(value)
-        is_model = isinstance(value, BaseModel)
+        is_model = hasattr(type(value), "__pydantic_validator__")
     except Exception as error:
         raise OutcomeUnknown(f"it returned a {name_type(value)} that raises when it is looked at") from error
     if is_model and not found:

@@ -786,16 +786,16 @@ async def test_d1_a_wait_that_runs_out_is_a_failure_like_any(database: Site, wor
     assert (told, dirty.failed_step, dirty.partial_state) == (saga_id, "paid", {"flight": {"ref": "flight-7"}})
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_d1_the_lease_lasts_as_long_as_the_hook(on_sqlite: Site, world: World) -> None:
     """It is renewed like that of a step; nobody else calls the hook meanwhile."""
     hooks, others = Hooks(), Hooks()
     hooks.gate = Gate()
-    short = timedelta(seconds=2)
-    first = on_sqlite.joins(acting(world, hooks, "CLOSE_ALL"), execution_lease=short)
+    first = on_sqlite.joins(acting(world, hooks, "CLOSE_ALL"))
     world.plan("hotel", FULL)
     running = asyncio.create_task(first.start(**ORDER))
     await hooks.gate.wait_reached()
-    other = on_sqlite.joins(acting(world, others, "CLOSE_ALL"), execution_lease=short)
+    other = on_sqlite.joins(acting(world, others, "CLOSE_ALL"))
     (saga_id,) = await admin_of(other).dirty_sagas()
     lease = await on_sqlite.value("SELECT deadline_at FROM trip_saga")
     async with asyncio.timeout(20):

@@ -32,11 +32,12 @@ async def hangs(renew: Any, *args: Any) -> dict[Any, int]:
     raise AssertionError("unreachable")
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_h_a_step_longer_than_its_lease_keeps_it(database: Site, world: World) -> None:
     """While a step takes its time the lease is moved on, so the saga never becomes due, and the step runs once."""
     meddling, gate = database.meddling_store(), world.gate("hotel")
     renewed = asyncio.Event()
-    owner = database.joins(trip(world), store=meddling, execution_lease=SHORT)
+    owner = database.joins(trip(world), store=meddling)
 
     async def note(renew: Any, *args: Any) -> Any:
         alive = await renew(*args)

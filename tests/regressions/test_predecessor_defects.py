@@ -277,6 +277,7 @@ async def test_g_a_saga_that_is_over_cannot_be_aborted(timeless: Scene, ledger: 
 # --- h: a step longer than its lease ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_h_a_step_longer_than_its_lease_runs_once(scene: Scene, ledger: list[str]) -> None:
     """While its owner lives the lease is renewed, so that nobody else takes the saga."""
     finished = asyncio.Event()
@@ -284,7 +285,7 @@ async def test_h_a_step_longer_than_its_lease_runs_once(scene: Scene, ledger: li
     async def slow(ctx: Any) -> None:
         await finished.wait()
 
-    definition, lease = saga(OneWay("reserve", ledger, does=slow)), 2 * SECOND
+    definition, lease = saga(OneWay("reserve", ledger, does=slow)), 30 * SECOND
     store = scene.store()
     renewed: asyncio.Queue[int] = asyncio.Queue()
     renew = store.renew
