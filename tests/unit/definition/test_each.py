@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from saga_orchestrator import BaseStep, FixedRetry, SagaBuilder, SagaDefinition, StepKind
+from saga_orchestrator import BaseStep, FixedRetry, SagaBuilder, SagaDefinition, StepKind, step
 from saga_orchestrator.definition.fans import Fan, item_id, item_of, unfolded
 from saga_orchestrator.definition.graph import Graph, Node
 from saga_orchestrator.errors import PermanentError, SagaDefinitionError
@@ -95,6 +95,21 @@ class TestBuilding:
         builder.add_each(items=listed, step=Send(), step_id="mail")
         with pytest.raises(SagaDefinitionError, match=r"Step 'mail\.0' has no compensate"):
             builder.build()
+
+    def test_a_plain_function_for_each_item_is_known(self) -> None:
+        """The engine asks the steps of no other saga whether they need a thread."""
+
+        @step
+        def mail(inp: Letter) -> Letter:
+            return inp
+
+        @mail.compensate
+        def unsend(inp: Letter, out: Letter) -> None: ...
+
+        builder = SagaBuilder()
+        builder.add_each(items=listed, step=mail, step_id="mail")
+        assert builder.build().has_plain
+        assert not mailing().has_plain
 
     def test_an_item_cannot_be_confirmed(self) -> None:
         """What would never be called is refused."""

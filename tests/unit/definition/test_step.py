@@ -582,6 +582,15 @@ class TestStepDefinition:
         """A mapping is validated into the input model; a model is taken as it is."""
         assert placed(Charge(), input_map=lambda _: made).make_input(None) == Order(order_id="1")
 
+    def test_an_input_of_a_subclass_is_not_changed(self) -> None:
+        """It is refused when it is stored, by its own name."""
+
+        class Urgent(Order):
+            by: str = "noon"
+
+        made = Urgent(order_id="1")
+        assert placed(Charge(), input_map=lambda _: made).make_input(None) is made
+
     def test_a_mapping_that_does_not_fit_is_refused(self) -> None:
         """The error says what is missing, and shows no value."""
         with pytest.raises(TypeValidationError, match="returned a dict that does not fit Order: order_id: Field"):
