@@ -41,34 +41,34 @@ async def head_of(engine: SagaEngine[Any], saga_id: UUID) -> Head:
 
 async def ended(engine: SagaEngine[Any], saga_id: UUID) -> Head:
     """Return the row of a saga that has come to rest, and wait until it has."""
+    return (await _ended(engine, saga_id, looks_below=False))[0]
+
+
+async def ended_or_held_up(engine: SagaEngine[Any], saga_id: UUID) -> tuple[Head, UUID | None]:
+    """Return the row of a saga that has come to rest, or waits for a saga that is STUCK; and the id of that one."""
+    return await _ended(engine, saga_id, looks_below=True)
+
+
+async def _ended(engine: SagaEngine[Any], saga_id: UUID, *, looks_below: bool) -> tuple[Head, UUID | None]:
     looks, caller = 0, inside()
     if caller is not None and not is_at_rest(await head_of(engine, saga_id)):
         await _refuse_ancestors(engine, saga_id, caller)
     with waiting_for(saga_id, "result", caller):
         while not is_at_rest(head := await head_of(engine, saga_id)):
+            if looks_below and (holder := await _stuck_below(engine, head)) is not None:
+                return head, holder
             await engine.rest(saga_id, _pause(looks))
             looks += 1
-    return head
+    return head, None
 
 
-async def ended_or_held_up(engine: SagaEngine[Any], saga_id: UUID) -> tuple[Head, UUID | None]:
-    """Return the row of a saga that has come to rest, or waits for a saga that is STUCK; and the id of that one."""
-    looks, holder = 0, None
-    while not is_at_rest(head := await head_of(engine, saga_id)):
-        if (holder := await stuck_below(engine, head)) is not None:
-            break
-        await engine.rest(saga_id, _pause(looks))
-        looks += 1
-    return head, holder
-
-
-async def stuck_below(engine: SagaEngine[Any], head: Head) -> UUID | None:
+async def _stuck_below(engine: SagaEngine[Any], head: Head) -> UUID | None:
     """Return the saga that is STUCK and that this one waits for: a child of its, or a child's."""
     for child_id in _awaited_children(head):
         child = await engine.store.head(child_id)
         if child is not None and child.status is SagaStatus.STUCK:
             return child_id
-        if child is not None and (below := await stuck_below(engine, child)) is not None:
+        if child is not None and (below := await _stuck_below(engine, child)) is not None:
             return below
     return None
 

@@ -8,8 +8,8 @@ Each such form keeps the same contract as the portable one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -121,13 +121,9 @@ class DirectBatch(ABC):
             DBAPIError: Whatever the driver raised, as SQLAlchemy would.
         """
         births, moves = parted(batch)
-        try:
+        with self._raising_as_sqlalchemy():
             async with self._writers:
                 return await self._write_in_time(births, moves)
-        except Exception as error:
-            if not is_the_drivers(error):
-                raise
-            raise self._as_sqlalchemys(error) from error
 
     async def write_within(self, driver: Any, move: Move) -> bool | None:
         """Write a move in the transaction that a driver's connection is in; return whether it fitted.
@@ -139,12 +135,18 @@ class DirectBatch(ABC):
         """
         return None
 
-    def _as_sqlalchemys(self, error: Exception) -> Exception:
-        """Return a driver's error as SQLAlchemy would raise it."""
-        tell_of_pooler(self._engine, error)
-        wrapped: Exception = DBAPIError.instance("a batch of sagas", None, error, Exception)
-        tell_of_lost_tables(self._engine, wrapped, self._table)
-        return wrapped
+    @contextmanager
+    def _raising_as_sqlalchemy(self) -> Iterator[None]:
+        """Raise a driver's errors as SQLAlchemy would, and say of some what they mean."""
+        try:
+            yield
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _DRIVERS:
+                raise
+            tell_of_pooler(self._engine, error)
+            wrapped = DBAPIError.instance("a batch of sagas", None, error, Exception)
+            tell_of_lost_tables(self._engine, wrapped, self._table)
+            raise wrapped from error
 
     async def _write_in_time(self, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         watch = Watch(self.timeout)
@@ -175,10 +177,6 @@ class DirectBatch(ABC):
     @abstractmethod
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID] | None:
         """Write what fits, commit, and return the ids of what did not; or write nothing and return None."""
-
-
-def is_the_drivers(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] in _DRIVERS
 
 
 def parted(batch: Sequence[Write]) -> tuple[list[Birth], list[Move]]:

@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, STAYING, DirectBatch, is_the_drivers, moved, quoted
+from .direct import ENTRY, HEAD, KEPT, MOVE, NO_ENTRY, PAST, STAYING, DirectBatch, moved, quoted
 from .rows import Birth, Move
 
 IMPATIENCE = "100ms"
@@ -85,13 +85,8 @@ class OneStatement(DirectBatch):
         return await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     async def write_within(self, driver: Any, move: Move) -> bool | None:
-        try:
-            missed = await driver.fetch(*self._moves.of(_rows(move)))
-        except Exception as error:
-            if not is_the_drivers(error):
-                raise
-            raise self._as_sqlalchemys(error) from error
-        return not missed
+        with self._raising_as_sqlalchemy():
+            return not await driver.fetch(*self._moves.of(_rows(move)))
 
     async def _write(self, driver: Any, births: Sequence[Birth], moves: Sequence[Move]) -> set[UUID]:
         missed: list[Any] = []
